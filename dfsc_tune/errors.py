@@ -1,0 +1,9 @@
+"""The one exception that means "the user can mend this": plain text, no traceback."""
+
+
+class UserError(Exception):
+    """A mistake in the user's input or surroundings.
+
+    The message is one clear sentence: what is wrong, where, and the way out. The command line
+    prints it as it is and exits with status 2.
+    """
