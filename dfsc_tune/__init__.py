@@ -1,3 +1,3 @@
-"""Finds, per product category, the DFSC settings that detect structural and logical defects best."""
+"""Finds, per product category, the DFSC settings that detect its defects best."""
 
 __version__ = "0.1.0"

@@ -1,0 +1,18 @@
+"""The `dfsc-tune` app and its commands. Heavy modules are imported inside, so --help is instant."""
+
+from __future__ import annotations
+
+from dfsc_tune.cli import data, model, runs, search
+from dfsc_tune.cli.shared import make_app
+
+app = make_app(
+    "Finds, per product category, the DFSC settings that detect its structural and logical "
+    "defects best."
+)
+app.command("search")(search.search)
+app.command("best")(runs.best)
+app.command("runs")(runs.runs)
+app.command("train")(model.train)
+app.command("evaluate")(model.evaluate)
+app.command("predict")(model.predict)
+app.add_typer(data.app, name="data")

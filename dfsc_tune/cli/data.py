@@ -1,0 +1,98 @@
+"""`dfsc-tune data`: renders the built-in data set, and checks a folder of one's own."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dfsc_tune.cli.shared import JsonOption, SeedOption, make_app, print_json, progress_bar, talk
+from dfsc_tune.errors import UserError
+
+app = make_app("Makes the built-in data and checks folders of images.")
+
+
+@app.command()
+def make(
+    folder: Annotated[Path, typer.Argument(help="Where to put the categories.")],
+    category: Annotated[
+        list[str] | None, typer.Option(help="A category to make; may be repeated; all if left out.")
+    ] = None,
+    height: Annotated[int, typer.Option(help="Image height in pixels.")] = 256,
+    train: Annotated[int, typer.Option(help="Good training images of each category.")] = 100,
+    validation: Annotated[int, typer.Option(help="Good validation images.")] = 30,
+    test_good: Annotated[int, typer.Option(help="Good test images.")] = 60,
+    logical: Annotated[int, typer.Option(help="Test images with a logical defect.")] = 60,
+    structural: Annotated[int, typer.Option(help="Test images with a structural defect.")] = 60,
+    seed: SeedOption = 0,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a CPU if left out.")] = None,
+) -> None:
+    """Render the built-in data set: five categories in MVTec LOCO's layout, from a seed."""
+    from dfsc_tune.data.builtin import CATEGORIES, Counts, make_dataset
+
+    counts = Counts(train, validation, test_good, logical, structural)
+    with progress_bar("rendering", talk()) as progress:
+        make_dataset(
+            folder, category or CATEGORIES, counts, height, seed, workers, progress=progress
+        )
+    typer.echo(f"made {', '.join(category or CATEGORIES)} in {folder}")
+    typer.echo(f"next: dfsc-tune data check {folder}", err=True)
+
+
+@app.command()
+def check(
+    folder: Annotated[Path, typer.Argument(help="The folder that holds the categories.")],
+    json: JsonOption = False,
+) -> None:
+    """Say what was found per category, and what must be mended; status 1 if anything must."""
+    from dfsc_tune.data.check import check_data
+
+    checks = check_data(folder)
+    if json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for found in checks:
+            typer.echo(f"{found.name} ({found.layout or 'unknown'} layout)")
+            for count in found.counts:
+                label = (
+                    count.kind
+                    if count.defect_type in (count.kind, "good")
+                    else f"{count.kind}: {count.defect_type}"
+                )
+                typer.echo(f"  {count.split:<10} {label:<40} {count.images:>5}")
+            sizes = ", ".join(f"{x.width}×{x.height} ({x.images})" for x in found.sizes[:5])
+            typer.echo(f"  sizes (width×height): {sizes or 'none'}")
+            for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
+                for sentence in sentences:
+                    typer.echo(f"  {label}: {sentence}")
+    if any(found.problems for found in checks):
+        raise typer.Exit(1)
+
+
+def ensure_builtin_data(categories: list[str], console: Console) -> Path:
+    """The folder of the built-in data in the user's cache, with the categories rendered.
+
+    Raises:
+        UserError: a category is not one of the built-in ones, or the cache cannot be written.
+    """
+    import platformdirs
+
+    from dfsc_tune.data.builtin import CATEGORIES, GENERATOR_VERSION, make_dataset
+
+    for category in categories:
+        if category not in CATEGORIES:
+            raise UserError(
+                f"no built-in category '{category}'; choose from {', '.join(CATEGORIES)}, or give "
+                "your own with --data FOLDER"
+            )
+    folder = Path(platformdirs.user_cache_dir("dfsc_tune")) / f"builtin-{GENERATOR_VERSION}"
+    missing = [category for category in categories if not (folder / category).exists()]
+    if missing:
+        with progress_bar(
+            f"making built-in data ({', '.join(missing)}), once", console
+        ) as progress:
+            make_dataset(folder, missing, progress=progress)
+    return folder

@@ -1,0 +1,79 @@
+"""`dfsc-tune best` and `dfsc-tune runs`: what searches have found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfsc_tune.cli.shared import JsonOption, ResultsOption, print_json
+from dfsc_tune.errors import UserError
+
+
+def best(
+    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    results: ResultsOption = Path("results"),
+    json: JsonOption = False,
+) -> None:
+    """Show a run's best settings per category, with honest numbers and their uncertainty."""
+    from dfsc_tune.results import find_run
+
+    folder = find_run(results, run)
+    if not print_headlines(folder, json):
+        raise UserError(f"no trial of the run {folder} has reached the full budget yet")
+
+
+def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> None:
+    """List the runs of a results folder."""
+    from dfsc_tune.results import list_runs, load
+
+    rows = []
+    for name in list_runs(results):
+        run = load(results / name)
+        counts = run.trials["state"].value_counts().to_dict()
+        rows.append(
+            {
+                "run": name,
+                "created": run.settings["created"],
+                "categories": run.settings["categories"],
+                "objective": run.settings["objective"]["name"],
+                "trials": {str(state): int(count) for state, count in counts.items()},
+            }
+        )
+    if json:
+        print_json(rows)
+        return
+    if not rows:
+        typer.echo(f"no runs in {results}; start one: dfsc-tune search --category screw_bag")
+    for row in rows:
+        states = ", ".join(f"{count} {state}" for state, count in row["trials"].items())
+        typer.echo(
+            f"{row['run']:<40} {row['created']}  {', '.join(row['categories'])}  "
+            f"{row['objective']}  {states or 'no trials'}"
+        )
+
+
+def print_headlines(folder: Path, as_json: bool) -> bool:
+    """Prints what a run found; whether it found anything."""
+    from dfsc_tune.results import describe, headlines, load
+    from dfsc_tune.search.live import shown_value
+
+    found = headlines(load(folder))
+    if as_json:
+        print_json([asdict(headline) for headline in found])
+        return bool(found)
+    for headline in found:
+        settings = "  ".join(f"{key}={shown_value(x)}" for key, x in headline.settings.items())
+        typer.echo(f"\n{headline.category}: best of run {folder.name} is trial {headline.trial}")
+        typer.echo(f"  {settings}")
+        for line in describe(headline):
+            typer.echo(f"  {line}")
+        typer.echo(f"  config: {folder / 'best' / headline.category}.yaml")
+        typer.echo(f"  model:  {folder / 'models' / headline.category}")
+    if found:
+        typer.echo(f"\ntables and settings: {folder}")
+        first = folder / "models" / found[0].category
+        typer.echo(f"next: dfsc-tune predict {first} IMAGE.png --heatmaps heatmaps", err=True)
+    return bool(found)

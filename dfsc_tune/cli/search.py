@@ -1,0 +1,141 @@
+"""`dfsc-tune search`: the main job."""
+
+from __future__ import annotations
+
+import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from dfsc_tune.cli.runs import print_headlines
+from dfsc_tune.cli.shared import (
+    INTERRUPTED,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    ResultsOption,
+    SeedOption,
+    check_device,
+    data_folder,
+    talk,
+)
+from dfsc_tune.errors import UserError
+
+ALL = "all"
+
+
+def search(
+    category: Annotated[
+        list[str], typer.Option(help="What to search; may be repeated; 'all' for every category.")
+    ],
+    data: DataOption = None,
+    space: Annotated[
+        str | None,
+        typer.Option(
+            help="A search space: a YAML file or a name such as smoke, cpu, margin, default. "
+            "If left out: default with a GPU, cpu without."
+        ),
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; all if left out.", min=0)] = None,
+    gpus_per_trial: Annotated[
+        float | None, typer.Option(help="A fraction lets trials share a GPU.", min=0.0)
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Trials of each category.", min=1)] = None,
+    objective: Annotated[
+        str | None, typer.Option(help="holdout, or oracle: select on the test set, as the paper.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Image AUROC to maximise: mean, logical or structural.")
+    ] = None,
+    teacher: Annotated[
+        Path | None, typer.Option(help="Teacher weights (.safetensors or .pth).")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    results: ResultsOption = Path("results"),
+    seed: SeedOption = 0,
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; this machine if left out.")
+    ] = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Find the best DFSC settings of one or more categories."""
+    console = talk()
+    check_device(device)
+    categories = _categories(category, data)
+    folder = data_folder(data, categories, console)
+    from dfsc_tune.search.tuner import SearchRequest, run_search
+
+    request = SearchRequest(
+        categories=tuple(categories),
+        data=folder,
+        data_name=str(data.resolve()) if data else None,
+        space=_space(
+            space or _default_space(gpus, address, device, console),
+            budget={"num_trials": trials},
+            objective={"name": objective, "metric": metric},
+            resources={"gpus_per_trial": gpus_per_trial},
+            teacher=teacher,
+        ),
+        results=results,
+        name=name or _run_name(categories),
+        seed=seed,
+        gpus=gpus,
+        address=address,
+        device="cpu" if device == "cpu" else "auto",
+    )
+    outcome = run_search(request, console)
+    if outcome.interrupted:
+        console.print(
+            f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; "
+            f"what they found is in {outcome.folder}",
+            highlight=False,
+        )
+    found = print_headlines(outcome.folder, json)
+    if outcome.num_failed:
+        console.print(f"{outcome.num_failed} trials failed; trials.parquet says why", style="red")
+    if outcome.interrupted:
+        raise typer.Exit(INTERRUPTED)
+    if not found:
+        raise UserError(f"no trial reached the full budget; see {outcome.folder}/trials.parquet")
+
+
+def _categories(asked: list[str], data: Path | None) -> list[str]:
+    if ALL not in asked:
+        return list(dict.fromkeys(asked))
+    if data is None:
+        from dfsc_tune.data.builtin import CATEGORIES
+
+        return list(CATEGORIES)
+    from dfsc_tune.data.layout import find_categories
+
+    return list(find_categories(data))
+
+
+def _default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:
+    import torch
+
+    on_gpu = gpus is None and (address is not None or torch.cuda.is_available())
+    name = "default" if device == "auto" and (gpus or on_gpu) else "cpu"
+    console.print(f"search space: {name} (choose another with --space)", highlight=False)
+    return name
+
+
+def _space(name: str, *, teacher: Path | None, **overrides: dict[str, Any]) -> Any:
+    """The search space with the command line's wishes on top, checked as a whole."""
+    from dfsc_tune.config import validate
+    from dfsc_tune.search.space import SearchSpace, load_space
+
+    tree = load_space(name).model_dump()
+    for group, values in overrides.items():
+        tree[group] |= {key: value for key, value in values.items() if value is not None}
+    if teacher is not None:
+        tree["fixed"].setdefault("model", {})["teacher"] = str(teacher.resolve())
+    return validate(SearchSpace, tree, source="command line")
+
+
+def _run_name(categories: list[str]) -> str:
+    subject = categories[0] if len(categories) == 1 else f"{len(categories)}_categories"
+    return f"{subject}-{datetime.datetime.now():%Y%m%d-%H%M%S}"

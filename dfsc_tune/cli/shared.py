@@ -1,0 +1,125 @@
+"""What the commands share: options, errors in one sentence, where data and results lie."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dfsc_tune.errors import UserError
+
+# Status of a shell's own interrupted commands: 128 + SIGINT.
+INTERRUPTED = 130
+
+DataOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder that holds the categories; the built-in data if left out."),
+]
+ResultsOption = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+SeedOption = Annotated[int, typer.Option(help="Decides all randomness.")]
+DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")]
+
+
+class _Group(typer.core.TyperGroup):
+    """Turns a UserError into one sentence and status 2, and Ctrl-C into status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo("interrupted", err=True)
+            raise typer.Exit(INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # The reader of our output has gone (`| head`): nothing is wrong.
+            sys.stderr.close()
+            raise typer.Exit(0) from error
+
+
+def make_app(text: str) -> typer.Typer:
+    """A command group with our error handling."""
+    return typer.Typer(
+        cls=_Group,
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
+
+
+def talk() -> Console:
+    """The console for progress and notes: stderr, so that stdout holds data only."""
+    return Console(stderr=True)
+
+
+def print_json(value: object) -> None:
+    """Prints JSON on stdout; what is not a number becomes null."""
+    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+@contextmanager
+def progress_bar(text: str, console: Console) -> Iterator[Callable[..., None]]:
+    """A bar to be told (done, total) and a new text at will; one plain line without a terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    if not console.is_terminal:
+        console.print(f"{text} …", highlight=False)
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(text, total=None)
+
+        def update(done: int, total: int, text: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield update
+
+
+def check_device(device: str) -> str:
+    """Refuses a device that is not auto or cpu."""
+    if device not in ("auto", "cpu"):
+        raise UserError(f"--device is 'auto' or 'cpu', not '{device}'")
+    return device
+
+
+def torch_device(device: str) -> str:
+    """The device that `auto` or `cpu` means on this machine."""
+    import torch
+
+    return "cuda" if check_device(device) == "auto" and torch.cuda.is_available() else "cpu"
+
+
+def data_folder(data: Path | None, categories: list[str], console: Console) -> Path:
+    """The given data folder, or the built-in data, rendered first if need be.
+
+    Args:
+        data: what the user gave.
+        categories: of the built-in data, which are needed.
+        console: for the progress bar.
+    """
+    if data is not None:
+        return data
+    from dfsc_tune.cli.data import ensure_builtin_data
+
+    return ensure_builtin_data(categories, console)
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,328 @@
+"""The settings of one trial: what each may be, how they are read, checked and hashed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
+
+from dfsc_tune.errors import UserError
+
+Network = Literal["tiny", "small", "medium"]
+Metric = Literal["mean", "logical", "structural"]
+
+Quantile = Annotated[float, Field(ge=0.0, lt=1.0)]
+EmaMomentum = Annotated[float, Field(ge=0.0, lt=1.0)]
+
+
+class RuleError(ValueError):
+    """Raised by a group's own check: a rule broken by a value deeper in the tree."""
+
+    def __init__(self, path: tuple[int | str, ...], rule: str, value: object = None) -> None:
+        super().__init__(rule)
+        self.path = path
+        self.value = value
+
+    @classmethod
+    def first_of(
+        cls, error: ValidationError, path: tuple[int | str, ...], with_loc: bool = True
+    ) -> RuleError:
+        """The first broken rule of another group, placed under `path`."""
+        first = error.errors()[0]
+        loc = first["loc"] if with_loc else ()
+        return cls((*path, *loc), _rule(first), _value(first))
+
+
+class Settings(BaseModel):
+    """A frozen group of settings that refuses unknown keys and values of another type."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class ModelConfig(Settings):
+    """The three networks: EfficientAD's, with the paper's change to the autoencoder."""
+
+    network: Network = "small"
+    """The PDN of teacher and student. `tiny` is `small` at a quarter of its widths, for CPUs."""
+    image_size: Annotated[int, Field(ge=128, multiple_of=32)] = 256
+    """Images are resized to a square of this many pixels a side."""
+    teacher: str | None = None
+    """A teacher's weights (.safetensors or .pth); without one, fixed random features serve."""
+    instance_norm_relu: bool = True
+    """Instance norm before the autoencoder's ReLUs and a ReLU at its decoder's start (Table 4)."""
+
+
+class LossConfig(Settings):
+    """The total loss (Eq. 7) and the readings of it that stay open."""
+
+    margin: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
+    """The constraint's margin m (Eq. 6); 0 switches the constraint off."""
+    quantile: Quantile = 0.999
+    """q' of the constraint's threshold (Eq. 3)."""
+    hard_quantile: Quantile = 0.999
+    """q of the hard-feature loss between teacher and student (Eq. 2)."""
+    alpha: Annotated[float, Field(ge=0.0)] = 2.0
+    """The constraint's weight in the total loss (Eq. 7)."""
+    constraint_order: Literal["mask_first", "normalize_first"] = "mask_first"
+    """Whether the features are masked before or after the L2 norm over channels (Eq. 4)."""
+    detach_autoencoder: bool = False
+    """Whether d_SA moves only the student, not the autoencoder too (Eq. 1)."""
+
+
+class TrainConfig(Settings):
+    """The training loop. Defaults are the paper's."""
+
+    num_steps: Annotated[int, Field(ge=1)] = 70_000
+    report_interval: Annotated[int, Field(ge=1)] = 5_000
+    """Steps between two reports; each scores the selection part and saves a checkpoint."""
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    learning_rate: Annotated[float, Field(gt=0.0)] = 1e-4
+    weight_decay: Annotated[float, Field(ge=0.0)] = 1e-5
+    beta2: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.997
+    warmup: bool = True
+    """Untuned exponential warm-up: learning_rate · (1 − exp(−(1 − beta2)·t)) (Ma & Yarats)."""
+    decay_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """The last share of the steps, in which the learning rate is a tenth."""
+    ema_momentum: EmaMomentum = 0.99
+    """μ of the student's moving average, which the scores use; 0 switches the average off."""
+    extra_ema_momenta: Annotated[tuple[EmaMomentum, ...], Field(strict=False)] = ()
+    """Further momenta scored from the same training: gradients never see the average."""
+    autoencoder_augmentation: bool = False
+    """EfficientAD's colour jitter of the autoencoder's input; puts the teacher into every step."""
+    penalty_images: str | None = None
+    """A folder of photographs for EfficientAD's penalty on the student (there: ImageNet)."""
+
+    @property
+    def ema_momenta(self) -> tuple[float, ...]:
+        """All momenta scored, the trial's own first, none twice."""
+        return tuple(dict.fromkeys((self.ema_momentum, *self.extra_ema_momenta)))
+
+
+class ScoreConfig(Settings):
+    """From feature differences to an anomaly map."""
+
+    sigmoid: bool = True
+    """Whether each normalised map passes a sigmoid before the two are averaged (Table 4)."""
+    low_quantile: Quantile = 0.9
+    """q_a: this quantile of the good validation images' maps is mapped to 0."""
+    high_quantile: Quantile = 0.995
+    """q_b: this quantile of the good validation images' maps is mapped to 0.1."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low_quantile >= self.high_quantile:
+            raise ValueError("low_quantile must lie below high_quantile")
+        return self
+
+
+class ObjectiveConfig(Settings):
+    """What a trial is judged by."""
+
+    name: Literal["holdout", "oracle"] = "holdout"
+    """`holdout` splits the labelled images into a selection and a report part; `oracle` selects
+    and reports on the same test images, as the paper did."""
+    metric: Metric = "mean"
+    """The image AUROC to maximise: of logical defects, of structural ones, or their mean."""
+    selection_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
+    """`holdout`: the share of each defect type that the search may see."""
+    split_seed: int = 0
+
+
+class TrialConfig(Settings):
+    """Everything that decides a trial's result; `dfsc-tune train --config` reads one."""
+
+    category: str
+    data: str | None = None
+    """The folder that holds the categories; none means the built-in data."""
+    objective: ObjectiveConfig = ObjectiveConfig()
+    model: ModelConfig = ModelConfig()
+    loss: LossConfig = LossConfig()
+    train: TrainConfig = TrainConfig()
+    score: ScoreConfig = ScoreConfig()
+    seed: int = 0
+
+    def with_values(self, values: Mapping[str, float | int | str | bool]) -> TrialConfig:
+        """The same settings with some searchable ones replaced, checked again.
+
+        Args:
+            values: by the names in `SEARCHABLE`.
+
+        Raises:
+            UserError: a name is not searchable or a value is not allowed.
+        """
+        tree = self.model_dump()
+        for name, value in values.items():
+            tree[searchable_group(name)][name] = value
+        return validate(TrialConfig, tree, source="settings")
+
+
+SEARCHABLE: dict[str, str] = {
+    name: group
+    for group, settings in (("loss", LossConfig), ("train", TrainConfig), ("score", ScoreConfig))
+    for name in settings.model_fields
+    if name not in ("num_steps", "report_interval", "extra_ema_momenta", "penalty_images")
+}
+"""The settings that a search may vary, each with the group it belongs to.
+
+The budget is the search's own and the model is shared by all trials of a category, so both are
+left out.
+"""
+
+
+def searchable_values(trial: TrialConfig) -> dict[str, float | int | str | bool]:
+    """All searchable settings of a trial by name, without their groups."""
+    return {name: getattr(getattr(trial, group), name) for name, group in SEARCHABLE.items()}
+
+
+def searchable_group(name: str) -> str:
+    """The group of a searchable setting; UserError if there is none of that name."""
+    if name not in SEARCHABLE:
+        raise UserError(f"'{name}' cannot be searched; choose from {', '.join(SEARCHABLE)}")
+    return SEARCHABLE[name]
+
+
+def config_hash(settings: Settings) -> str:
+    """Sixteen hex digits that name these settings; equal settings, equal digits."""
+    text = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+def load(path: Path, kind: type[SettingsT]) -> SettingsT:
+    """Reads one YAML file into settings.
+
+    Raises:
+        UserError: the file cannot be read, is not YAML, or breaks a rule; names file, line and
+            dotted path.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    return loads(text, kind, source=str(path))
+
+
+def loads(text: str, kind: type[SettingsT], source: str) -> SettingsT:
+    """Like `load`, from text; `source` names it in errors."""
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+        tree = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}:{mark.line + 1}" if mark else source
+        problem = getattr(error, "problem", None) or str(error)
+        raise UserError(f"{where}: not valid YAML: {problem}") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{source}: expected settings as 'key: value', found {_shown(tree)}")
+    return validate(kind, tree, source, root)
+
+
+def validate(
+    kind: type[SettingsT],
+    tree: Mapping[str, Any],
+    source: str,
+    root: yaml.Node | None = None,
+) -> SettingsT:
+    """Checks a tree of plain values; UserError names the first broken rule, its place and value."""
+    try:
+        return kind.model_validate(tree)
+    except ValidationError as error:
+        first, *others = error.errors()
+        cause = first.get("ctx", {}).get("error")
+        deeper = cause.path if isinstance(cause, RuleError) else ()
+        value = cause.value if isinstance(cause, RuleError) else _value(first)
+        missing = first["type"] == "missing"
+        path, node = _locate((*first["loc"], *deeper), root, missing)
+        where = f"{source}:{node.start_mark.line + 1}" if node else source
+        got = "" if value is None else f" (got {_shown(value)})"
+        more = f" (and {len(others)} more)" if others else ""
+        place = f"{path}: " if path else ""
+        raise UserError(f"{where}: {place}{_rule(first)}{got}{more}") from error
+
+
+def dump(settings: BaseModel, header: str = "") -> str:
+    """The settings as YAML that `load` takes, after `header` as comment lines."""
+    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
+    body = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    return comment + body
+
+
+def _rule(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    return error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+
+
+def _value(error: ErrorDetails) -> object:
+    """The refused value, where showing it helps."""
+    plain = error["type"] not in ("missing", "extra_forbidden")
+    return error["input"] if plain and not isinstance(error["input"], dict | BaseModel) else None
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def _locate(
+    steps: tuple[int | str, ...], root: yaml.Node | None, missing: bool
+) -> tuple[str, yaml.Node | None]:
+    """The dotted path of a broken rule and the YAML node nearest to it.
+
+    Steps that a file does not show (a union's chosen branch) are left out of the path.
+    """
+    if root is None:
+        return ".".join(map(str, steps)), None
+    path: list[str] = []
+    node = root
+    for step in steps:
+        child = _child(node, step)
+        if child is not None:
+            key, node = child
+            path.append(str(step))
+            if step == steps[-1]:
+                node = key
+        elif missing and step == steps[-1]:
+            path.append(str(step))
+    return ".".join(path), node
+
+
+def _child(node: yaml.Node, step: int | str) -> tuple[yaml.Node, yaml.Node] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == str(step):
+                return key, value
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+        return node.value[step], node.value[step]
+    return None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that reads 1e-4 as a number and refuses a key given twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"key '{key.value}' is given twice", key.start_mark
+                )
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 asks for a dot before an exponent; people write 1e-4.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
+    list("-+0123456789"),
+)

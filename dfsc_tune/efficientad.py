@@ -1,0 +1,47 @@
+"""EfficientAD's two extras that the paper leaves out: the autoencoder's colour jitter, the penalty.
+
+They serve the baselines EfficientAD-S and EfficientAD-M only.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+_JITTER_LOW, _JITTER_HIGH = 0.8, 1.2
+_GRAYSCALE_PROBABILITY = 0.3
+_LUMA = (0.299, 0.587, 0.114)
+
+
+def color_jitter(pixels: Tensor) -> Tensor:
+    """Brightness, contrast or saturation, one at random, scaled by a factor from 0.8 to 1.2.
+
+    Args:
+        pixels: (B, 3, S, S) uint8.
+
+    Returns:
+        (B, 3, S, S) uint8. Randomness comes from torch's global generator.
+
+    Source: Batzner et al., EfficientAD, Algorithm 1.
+    """
+    images = pixels.float()
+    factor = float(torch.empty(()).uniform_(_JITTER_LOW, _JITTER_HIGH))
+    anchor = (
+        torch.zeros_like(images),
+        _gray(images).mean(dim=(2, 3), keepdim=True),
+        _gray(images),
+    )[int(torch.randint(3, ()))]
+    jittered = anchor + factor * (images - anchor)
+    return jittered.round().clamp(0, 255).to(torch.uint8)
+
+
+def random_grayscale(pixels: Tensor) -> Tensor:
+    """The images in grey with probability 0.3, as EfficientAD does to its penalty images."""
+    if float(torch.rand(())) >= _GRAYSCALE_PROBABILITY:
+        return pixels
+    return _gray(pixels.float()).round().to(torch.uint8).expand_as(pixels)
+
+
+def _gray(images: Tensor) -> Tensor:
+    weights = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
+    return (images * weights).sum(dim=1, keepdim=True)

@@ -1,0 +1,124 @@
+"""What a trial is judged by: which test images it may see, and the number made of its scores."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dfsc_tune.config import Metric, ObjectiveConfig
+from dfsc_tune.data.records import Category, ImageRecord
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import image_auroc
+
+
+@dataclass(frozen=True)
+class Split:
+    """The labelled test images: what the search sees, and what the published numbers come from."""
+
+    selection: tuple[ImageRecord, ...]
+    report: tuple[ImageRecord, ...]
+    notes: tuple[str, ...]
+
+
+def split_test(category: Category, objective: ObjectiveConfig) -> Split:
+    """Divides a category's test images as the objective demands.
+
+    `holdout` divides each defect type, and the good images, by `selection_share`, in an order that
+    the seed decides; a type with a single image goes to the selection part. `oracle` gives all
+    images to both parts.
+
+    Raises:
+        UserError: the objective cannot be measured on these images.
+    """
+    kinds: set[str] = {record.kind for record in category.test}
+    _check_measurable(category, objective, kinds)
+    if objective.name == "oracle":
+        note = (
+            "oracle: selected and reported on the same test images, so the numbers are optimistic"
+        )
+        return Split(category.test, category.test, (note,))
+    groups: dict[str, list[ImageRecord]] = defaultdict(list)
+    for record in category.test:
+        groups[f"{record.kind}/{record.defect_type}"].append(record)
+    selection: set[str] = set()
+    for key, records in sorted(groups.items()):
+        shuffled = sorted(records, key=lambda record: record.name)
+        random.Random(f"{objective.split_seed}/{category.name}/{key}").shuffle(shuffled)
+        most = max(len(shuffled) - 1, 1)
+        count = min(max(round(objective.selection_share * len(shuffled)), 1), most)
+        selection.update(record.name for record in shuffled[:count])
+    chosen = tuple(record for record in category.test if record.name in selection)
+    rest = tuple(record for record in category.test if record.name not in selection)
+    return Split(chosen, rest, _notes(chosen, rest))
+
+
+def judge(scores: npt.NDArray[np.float64], kinds: Sequence[str]) -> dict[str, float | None]:
+    """The image AUROCs of labelled images by the names used in every table.
+
+    Args:
+        scores: (N,), the higher, the more anomalous.
+        kinds: N times good, logical or structural.
+
+    Returns:
+        `auroc_logical`, `auroc_structural` and `auroc_mean`, the mean of the kinds present; None
+        where a kind has no image.
+    """
+    auroc = image_auroc(scores, kinds)
+    return {
+        "auroc_logical": auroc.logical,
+        "auroc_structural": auroc.structural,
+        "auroc_mean": auroc.mean,
+    }
+
+
+def objective_value(aurocs: Mapping[str, float | None], metric: Metric) -> float:
+    """The number to maximise, in 0 to 1, of what `judge` returns."""
+    value = aurocs[f"auroc_{metric}"]
+    assert value is not None, "split_test has checked that the metric can be measured"
+    return value
+
+
+def _check_measurable(category: Category, objective: ObjectiveConfig, kinds: set[str]) -> None:
+    where = f"category '{category.name}' in {category.root}"
+    if not kinds - {"good"}:
+        raise UserError(
+            f"{where} has no labelled anomalies in its test folder, which the objective "
+            f"'{objective.name}' needs; add some under test/<defect type>/"
+        )
+    if objective.metric != "mean" and objective.metric not in kinds:
+        raise UserError(
+            f"{where} has no {objective.metric} anomalies, so metric '{objective.metric}' cannot "
+            f"be measured; use another metric or declare its defect types in dataset.yaml"
+        )
+    num_good = sum(record.kind == "good" for record in category.test)
+    needed = 2 if objective.name == "holdout" else 1
+    if num_good < needed:
+        raise UserError(
+            f"{where} has {num_good} good test images, and the objective '{objective.name}' needs "
+            f"at least {needed}; move some good images to test/good"
+        )
+
+
+def _notes(selection: Sequence[ImageRecord], report: Sequence[ImageRecord]) -> tuple[str, ...]:
+    notes = []
+    for kind in ("logical", "structural"):
+        in_selection = sum(record.kind == kind for record in selection)
+        in_report = sum(record.kind == kind for record in report)
+        if in_selection + in_report == 0:
+            notes.append(f"no {kind} anomalies: nothing can be said about them")
+        elif in_report == 0:
+            notes.append(
+                f"too few {kind} anomalies to keep some out of the search: "
+                "no honest number for them can be given"
+            )
+    if not any(record.kind != "good" for record in report):
+        raise UserError(
+            "each defect type has a single image, so none is left to report on; "
+            "add labelled anomalies or use the objective 'oracle'"
+        )
+    return tuple(notes)

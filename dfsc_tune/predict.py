@@ -1,0 +1,133 @@
+"""Scores new images with a trained model; one that cannot be read does not stop the others."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from dfsc_tune.checkpoint import atomic_path
+from dfsc_tune.data.files import list_images
+from dfsc_tune.data.images import decode_images
+from dfsc_tune.detector import Detector
+from dfsc_tune.errors import UserError
+
+_BATCH = 16
+_HEAT_OPACITY = 0.6
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model says of one image."""
+
+    image: str
+    score: float | None
+    """The higher, the more anomalous; None where the image could not be read."""
+    anomalous: bool | None
+    """Whether the score exceeds the model's threshold."""
+    error: str | None = None
+
+
+def find_images(paths: Sequence[Path]) -> list[Path]:
+    """The given image files, and those in the given folders.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no image.
+    """
+    images: list[Path] = []
+    for path in paths:
+        if path.is_dir():
+            found = list_images(path)
+            if not found:
+                raise UserError(f"no images in the folder {path}; give image files or their folder")
+            images += found
+        elif path.is_file():
+            images.append(path)
+        else:
+            raise UserError(f"no such image or folder: {path}")
+    return images
+
+
+def predict(
+    detector: Detector,
+    images: Sequence[Path],
+    heatmaps: Path | None = None,
+    device: str = "cpu",
+) -> Iterator[Prediction]:
+    """Scores images, a few at a time.
+
+    Args:
+        detector: from `load_detector`.
+        images: files.
+        heatmaps: a folder for a PNG of each image with its anomaly map on top; none if left out.
+        device: where the model runs.
+    """
+    targets = _heatmap_paths(images, heatmaps) if heatmaps else {}
+    for start in range(0, len(images), _BATCH):
+        yield from _predict_batch(detector, images[start : start + _BATCH], targets, device)
+
+
+def _predict_batch(
+    detector: Detector, images: Sequence[Path], targets: dict[Path, Path], device: str
+) -> list[Prediction]:
+    try:
+        decoded = decode_images(images, detector.config.model.image_size)
+    except UserError as error:
+        if len(images) == 1:
+            return [Prediction(str(images[0]), None, None, str(error))]
+        # One of them is broken: each on its own shows which.
+        return [
+            prediction
+            for image in images
+            for prediction in _predict_batch(detector, [image], targets, device)
+        ]
+    maps = detector.difference_maps(decoded.pixels, device=device)
+    scores = detector.scores(maps, decoded.original_sizes).tolist()
+    if targets:
+        anomaly_maps = detector.anomaly_maps(maps, decoded.original_sizes)
+        for image, pixels, anomaly_map in zip(images, decoded.pixels, anomaly_maps, strict=True):
+            _write_heatmap(targets[image], pixels, anomaly_map, detector.threshold)
+    return [
+        Prediction(str(image), score, score > detector.threshold)
+        for image, score in zip(images, scores, strict=True)
+    ]
+
+
+def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """A file for each image, named after it; images of one name keep their folder's too."""
+    stems = [image.stem for image in images]
+    return {
+        image: folder / (f"{image.stem}.png" if stems.count(image.stem) == 1 else _long_name(image))
+        for image in images
+    }
+
+
+def _long_name(image: Path) -> str:
+    return (
+        "_".join(part for part in image.with_suffix("").parts if part not in ("/", "..")) + ".png"
+    )
+
+
+def _write_heatmap(
+    path: Path,
+    pixels: npt.NDArray[np.uint8],
+    anomaly_map: npt.NDArray[np.float32],
+    threshold: float,
+) -> None:
+    """Writes the image with its anomaly map on top, (H, W) as the original.
+
+    The scale is the model's, not the image's, so pictures can be compared: orange is the threshold.
+    """
+    height, width = anomaly_map.shape
+    image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((width, height))
+    full = 2 * threshold if threshold > 0 else max(float(anomaly_map.max()), 1e-6)
+    strength = np.clip(anomaly_map / full, 0, 1)
+    gray = Image.fromarray((strength * 255).astype(np.uint8))
+    heat = ImageOps.colorize(gray, black="#000080", mid="#ff8c00", white="#ffff60")
+    opacity = Image.fromarray((strength * 255 * _HEAT_OPACITY).astype(np.uint8))
+    with atomic_path(path) as temporary:
+        Image.composite(heat, image, opacity).save(temporary, format="PNG")

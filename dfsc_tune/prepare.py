@@ -1,0 +1,139 @@
+"""Reads a category into what its trials may see: decoded images and teacher features, made once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dfsc_tune.config import ModelConfig, TrialConfig
+from dfsc_tune.data.fingerprint import content_digest, fingerprint
+from dfsc_tune.data.images import decode_images
+from dfsc_tune.data.layout import read_category
+from dfsc_tune.data.prepared import PreparedImages
+from dfsc_tune.data.records import Category, ImageRecord
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import KINDS
+from dfsc_tune.models.teacher import (
+    Teacher,
+    fit_channel_statistics,
+    load_teacher,
+    teacher_features,
+    teacher_identity,
+)
+from dfsc_tune.objective import Split, split_test
+
+_MAX_PENALTY_IMAGES = 1000
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """What a trial is given. The report part is not in it, so no trial can see it."""
+
+    train: PreparedImages
+    validation: PreparedImages
+    selection: PreparedImages
+    teacher: Teacher
+    penalty_pixels: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class CategoryData:
+    """A category read for a search: the trials' share, and what is kept from them."""
+
+    category: Category
+    split: Split
+    trial: TrialData
+    fingerprint: str
+    selection_digests: tuple[str, ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about these data."""
+        return (*self.category.notes, *self.split.notes)
+
+    def summary(self) -> dict[str, Any]:
+        """What `run.yaml` says of these data."""
+        return {
+            "fingerprint": self.fingerprint,
+            "layout": self.category.layout,
+            "train": len(self.category.train),
+            "validation": len(self.category.validation),
+            "selection": _count_kinds(self.split.selection),
+            "report": _count_kinds(self.split.report),
+            "teacher_sha256": teacher_identity(self.trial.teacher),
+            "notes": list(self.notes),
+        }
+
+
+def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> CategoryData:
+    """Decodes a category's images and computes the teacher's features of them.
+
+    Args:
+        config: category, objective, model and seeds.
+        data: the folder that holds the category.
+        device: where the teacher runs.
+
+    Raises:
+        UserError: the data or the teacher cannot be used as the settings ask.
+    """
+    category = read_category(data, config.category)
+    split = split_test(category, config.objective)
+    teacher = load_teacher(config.model)
+    # The raw features of the training images give the statistics, then are normalised in place:
+    # running the teacher twice over the largest part would double the cost.
+    train = prepare_images(category.train, teacher, config.model, device)
+    fit_channel_statistics(teacher, train.features)
+    train.features[...] -= teacher.mean.cpu().numpy()
+    train.features[...] /= teacher.std.cpu().numpy()
+    penalty = config.train.penalty_images
+    return CategoryData(
+        category=category,
+        split=split,
+        trial=TrialData(
+            train=train,
+            validation=prepare_images(category.validation, teacher, config.model, device),
+            selection=prepare_images(split.selection, teacher, config.model, device),
+            teacher=teacher.cpu(),
+            penalty_pixels=_penalty_pixels(Path(penalty), config.model) if penalty else None,
+        ),
+        fingerprint=fingerprint(category),
+        selection_digests=tuple(sorted(content_digest(x.path) for x in split.selection)),
+    )
+
+
+def prepare_images(
+    records: Sequence[ImageRecord], teacher: Teacher, model: ModelConfig, device: str = "cpu"
+) -> PreparedImages:
+    """Decodes some images and computes the teacher's features of them."""
+    decoded = decode_images([record.path for record in records], model.image_size)
+    return PreparedImages(
+        records=tuple(records),
+        pixels=decoded.pixels,
+        features=teacher_features(teacher, decoded.pixels, device=device),
+        sizes=decoded.original_sizes,
+    )
+
+
+def _count_kinds(records: Sequence[ImageRecord]) -> dict[str, int]:
+    kinds: list[str] = [record.kind for record in records]
+    return {kind: kinds.count(kind) for kind in ("good", *KINDS)}
+
+
+def _penalty_pixels(folder: Path, model: ModelConfig) -> npt.NDArray[np.uint8]:
+    """Photographs as EfficientAD's penalty wants them: resized to 2S, the centre S cut out."""
+    paths = sorted(path for path in folder.glob("**/*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    if not paths:
+        raise UserError(f"no photographs in {folder}; train.penalty_images needs a folder of them")
+    step = max(len(paths) // _MAX_PENALTY_IMAGES, 1)
+    size = model.image_size
+    decoded = decode_images(paths[::step][:_MAX_PENALTY_IMAGES], 2 * size)
+    cut = slice(size // 2, size // 2 + size)
+    return np.ascontiguousarray(decoded.pixels[:, :, cut, cut])
+
+
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")

@@ -1,0 +1,119 @@
+"""A run's folder: making, finding, reading it; every file is written whole or not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import yaml
+
+from dfsc_tune.checkpoint import atomic_path, write_text
+from dfsc_tune.errors import UserError
+from dfsc_tune.results.schema import (
+    REPORTS,
+    SCHEMA_KEY,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    SCORES,
+    TRIALS,
+)
+
+SETTINGS = "run.yaml"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, read: its settings and its three tables."""
+
+    folder: Path
+    settings: dict[str, Any]
+    trials: pd.DataFrame
+    reports: pd.DataFrame
+    scores: pd.DataFrame
+
+
+def create_run(results: Path, name: str) -> Path:
+    """Makes the folder of a new run.
+
+    Raises:
+        UserError: a run of that name exists, or the folder cannot be written.
+    """
+    folder = results / name
+    if folder.exists():
+        raise UserError(
+            f"the run '{name}' exists already in {results}; choose another --name or delete it"
+        )
+    try:
+        folder.mkdir(parents=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise UserError(
+            f"cannot write to the results folder {results} ({reason}); choose another --results"
+        ) from error
+    return folder
+
+
+def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Writes `run.yaml`: everything needed to understand and repeat the run."""
+    header = (
+        "# The exact settings, versions and data of this run, written before its first trial.\n"
+    )
+    body = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
+    write_text(folder / SETTINGS, header + body)
+
+
+def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes one Parquet table of `SCHEMAS`, whole or not at all."""
+    schema = SCHEMAS[name].with_metadata({SCHEMA_KEY: SCHEMA_VERSION.encode()})
+    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    with atomic_path(folder / name) as temporary:
+        pq.write_table(table, temporary)
+
+
+def find_run(results: Path, name: str) -> Path:
+    """The folder of a run given by its name in the results folder, or by its path.
+
+    Raises:
+        UserError: there is no such run; names those that exist.
+    """
+    for folder in (results / name, Path(name)):
+        if (folder / SETTINGS).is_file():
+            return folder
+    known = ", ".join(list_runs(results)) or "none"
+    raise UserError(f"no run '{name}' in {results}; runs there: {known}")
+
+
+def list_runs(results: Path) -> list[str]:
+    """The names of all runs in a results folder, sorted."""
+    return sorted(path.parent.name for path in results.glob(f"*/{SETTINGS}"))
+
+
+def load(folder: Path) -> Run:
+    """Reads a run, finished or not; tables not written yet are empty.
+
+    Raises:
+        UserError: it is no run, or a file is damaged.
+    """
+    try:
+        settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
+        tables = [_read_table(folder / name) for name in (TRIALS, REPORTS, SCORES)]
+    except (OSError, yaml.YAMLError, pa.ArrowException) as error:
+        raise UserError(
+            f"{folder} is no run folder, or a file in it is damaged: {error}"
+        ) from error
+    return Run(folder, settings, *tables)
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    schema = SCHEMAS[path.name]
+    table = pq.read_table(path) if path.exists() else schema.empty_table()
+    frame: pd.DataFrame = table.to_pandas()
+    return frame

@@ -1,0 +1,132 @@
+"""What a run found: the best trial of each category and its honest numbers, with their doubt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from dfsc_tune.metrics import (
+    Interval,
+    hanley_mcneil_standard_error,
+    image_auroc_difference,
+    image_auroc_interval,
+)
+from dfsc_tune.objective import judge
+from dfsc_tune.results.files import Run
+
+
+@dataclass(frozen=True)
+class Headline:
+    """What a search found for one category."""
+
+    category: str
+    trial: str
+    settings: dict[str, Any]
+    """The searched settings of the best trial."""
+    selection_value: float
+    """What the search maximised; optimistic, for it was selected."""
+    selection_error: float
+    """The standard error of that value."""
+    optimistic: bool
+    """Whether the numbers below come from the images that were selected on (objective oracle)."""
+    aurocs: dict[str, float | None]
+    """Image AUROCs of the report part."""
+    intervals: dict[str, Interval]
+    """95 % intervals of these, by kind (logical, structural, mean)."""
+    num_images: dict[str, int]
+    """Images of the report part by kind."""
+    gain: float | None
+    """Mean AUROC above that of the paper's setting on the same images; None if not known."""
+    gain_interval: Interval | None
+
+
+def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Each category's best trial among those that trained to the full budget, by `value`."""
+    complete = trials[(trials["state"] == "complete") & trials["value"].notna()]
+    first = complete.sort_values(["value", "trial"], ascending=[False, True], kind="stable")
+    return first.drop_duplicates("category").sort_values("category")
+
+
+def headlines(run: Run) -> list[Headline]:
+    """What the run found, a headline for each category that has a best trial with scores."""
+    return [
+        _headline(run, {str(name): value for name, value in best.items()})
+        for best in best_trials(run.trials).to_dict("records")
+        if ((run.scores["category"] == best["category"]) & (run.scores["role"] == "best")).any()
+    ]
+
+
+def describe(headline: Headline) -> list[str]:
+    """The headline in a few plain sentences, for the terminal and the head of `best/*.yaml`."""
+    images = ", ".join(f"{count} {kind}" for kind, count in headline.num_images.items() if count)
+    seen = "the images it was SELECTED ON (oracle: optimistic)" if headline.optimistic else "unseen"
+    lines = [
+        f"image AUROC on {images} images, {seen}:",
+        *(
+            f"  {name:<10} {_with_interval(value, headline.intervals[name])}"
+            for name in ("logical", "structural", "mean")
+            if (value := headline.aurocs[f"auroc_{name}"]) is not None
+        ),
+    ]
+    if headline.gain is not None and headline.gain_interval is not None:
+        apart = not headline.gain_interval.low <= 0 <= headline.gain_interval.high
+        verdict = "a real difference" if apart else "no difference beyond noise"
+        gain = _with_interval(headline.gain, headline.gain_interval, sign="+")
+        lines.append(f"gain over the paper's setting: {gain}: {verdict}")
+    lines.append(
+        f"the search saw {headline.selection_value:.3f} ± {headline.selection_error:.3f} "
+        "(standard error): trials closer than that cannot be told apart"
+    )
+    return lines
+
+
+def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
+    return (
+        f"{value:{sign}.3f}  ({interval.level:.0%} interval "
+        f"{interval.low:{sign}.3f} to {interval.high:{sign}.3f})"
+    )
+
+
+def _selection_error(best: Mapping[str, Any], num_images: Mapping[str, int], metric: str) -> float:
+    """The standard error of what the search saw, the two kinds taken as independent."""
+    kinds = ("logical", "structural") if metric == "mean" else (metric,)
+    errors = [
+        hanley_mcneil_standard_error(best[f"auroc_{kind}"], num_images["good"], num_images[kind])
+        for kind in kinds
+        if num_images[kind]
+    ]
+    return math.hypot(*errors) / len(errors)
+
+
+def _headline(run: Run, best: Mapping[str, Any]) -> Headline:
+    category = best["category"]
+    scores = run.scores[run.scores["category"] == category]
+    ours = scores[scores["role"] == "best"].sort_values("image")
+    paper = scores[scores["role"] == "paper"].sort_values("image")
+    kinds = ours["kind"].tolist()
+    values = ours["score"].to_numpy()
+    gain = None
+    if len(paper):
+        gain = image_auroc_difference(values, paper["score"].to_numpy(), kinds)
+    objective = run.settings["objective"]
+    return Headline(
+        category=category,
+        trial=best["trial"],
+        settings={name: best[name] for name in run.settings["searched"][category]},
+        selection_value=best["value"],
+        selection_error=_selection_error(
+            best,
+            run.settings["datasets"][category]["selection"],
+            objective["metric"],
+        ),
+        optimistic=objective["name"] == "oracle",
+        aurocs=judge(values, kinds),
+        intervals=image_auroc_interval(values, kinds),
+        num_images={kind: kinds.count(kind) for kind in ("good", "logical", "structural")},
+        gain=gain.value if gain else None,
+        gain_interval=gain.interval if gain else None,
+    )

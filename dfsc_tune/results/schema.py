@@ -1,0 +1,79 @@
+"""The columns of a run's Parquet tables.
+
+Names are the glossary's words. Times are in seconds, a step is a training step, AUROCs lie in 0
+to 1.
+"""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from dfsc_tune.config import TrialConfig, searchable_values
+from dfsc_tune.losses import Losses
+
+SCHEMA_VERSION = "1"
+SCHEMA_KEY = b"dfsc_tune_schema"
+TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"
+
+_FLOAT, _INT, _TEXT, _BOOL = pa.float64(), pa.int64(), pa.string(), pa.bool_()
+_AUROCS = [(name, _FLOAT) for name in ("auroc_logical", "auroc_structural", "auroc_mean")]
+
+
+def _parameter_columns() -> list[tuple[str, pa.DataType]]:
+    kinds = {bool: _BOOL, str: _TEXT, float: _FLOAT, int: _INT}
+    defaults = searchable_values(TrialConfig(category=""))
+    return [(name, kinds[type(value)]) for name, value in defaults.items()]
+
+
+SCHEMAS: dict[str, pa.Schema] = {
+    TRIALS: pa.schema(
+        [
+            ("category", _TEXT),
+            ("trial", _TEXT),
+            ("role", _TEXT),
+            ("state", _TEXT),
+            *_parameter_columns(),
+            ("value", _FLOAT),
+            *_AUROCS,
+            ("best_value", _FLOAT),
+            ("best_step", _INT),
+            ("step", _INT),
+            ("num_steps", _INT),
+            ("seconds", _FLOAT),
+            ("node", _TEXT),
+            ("error", _TEXT),
+        ]
+    ),
+    REPORTS: pa.schema(
+        [
+            ("category", _TEXT),
+            ("trial", _TEXT),
+            ("step", _INT),
+            ("ema_momentum", _FLOAT),
+            ("own_momentum", _BOOL),
+            *_AUROCS,
+            *((f"loss_{name}", _FLOAT) for name in Losses._fields),
+            ("seconds", _FLOAT),
+        ]
+    ),
+    SCORES: pa.schema(
+        [
+            ("category", _TEXT),
+            ("trial", _TEXT),
+            ("role", _TEXT),
+            ("image", _TEXT),
+            ("kind", _TEXT),
+            ("defect_type", _TEXT),
+            ("score", _FLOAT),
+            ("threshold", _FLOAT),
+        ]
+    ),
+}
+"""Each table's columns.
+
+trials: a row a trial. `role` is paper (the paper's setting), margin_0, starting_point, sampler, or
+config (trained on its own); `state` is running, complete, pruned (stopped early by ASHA) or failed;
+`value` is what the search maximises, at the last report; all AUROCs are of the selection part.
+reports: a row a report and EMA momentum; `own_momentum` marks the trial's own.
+scores: a row an image of the report part. `role` is best, or paper for the paper's setting.
+"""

@@ -1,0 +1,159 @@
+"""From feature differences to anomaly maps and image scores (METHOD of EfficientAD and the paper).
+
+The local map is where teacher and student disagree, the global map where student and autoencoder
+do. Each is normalised by two quantiles of the good validation images' maps, passed through a
+sigmoid (the paper's), and the two are averaged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfsc_tune.config import ScoreConfig
+from dfsc_tune.models.pdn import normalize_images
+
+# Unpadded PDN maps lack 4 cells on each side of the image's S/4 grid.
+_PADDING = 4
+_LOW_VALUE, _HIGH_VALUE = 0.0, 0.1
+_MIN_SPREAD = 1e-12
+_RESIZE_BATCH = 8
+
+
+@dataclass(frozen=True)
+class DifferenceMaps:
+    """Raw maps of some images, (N, h, h) float32 each."""
+
+    local: Tensor
+    global_: Tensor
+
+    def __getitem__(self, part: slice) -> DifferenceMaps:
+        return DifferenceMaps(self.local[part], self.global_[part])
+
+
+@dataclass(frozen=True)
+class MapNormalization:
+    """The two quantiles q_a, q_b of the local and of the global map over good validation images."""
+
+    local: tuple[float, float]
+    global_: tuple[float, float]
+
+
+@torch.inference_mode()
+def difference_maps(
+    students: Sequence[nn.Module],
+    autoencoder: nn.Module,
+    pixels: Tensor,
+    teacher_features: Tensor,
+    batch_size: int = 16,
+) -> list[DifferenceMaps]:
+    """The raw maps of all images, once for each student.
+
+    Args:
+        students: several moving averages of one training share the autoencoder's pass.
+        autoencoder: in evaluation mode.
+        pixels: (N, 3, S, S) uint8, on any device.
+        teacher_features: (N, C, h, h), normalised, on the same device.
+        batch_size: images a pass.
+    """
+    channels = teacher_features.shape[1]
+    maps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in students]
+    for start in range(0, len(pixels), batch_size):
+        images = normalize_images(pixels[start : start + batch_size])
+        teacher = teacher_features[start : start + batch_size]
+        reconstructed = autoencoder(images)
+        for index, student in enumerate(students):
+            answer = student(images)
+            local = (teacher - answer[:, :channels]).square().mean(dim=1)
+            global_ = (reconstructed - answer[:, channels:]).square().mean(dim=1)
+            maps[index].append((local, global_))
+    return [
+        DifferenceMaps(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts]))
+        for parts in maps
+    ]
+
+
+def fit_normalization(validation: DifferenceMaps, config: ScoreConfig) -> MapNormalization:
+    """The quantiles of the good validation images' maps, over all their positions."""
+    quantiles = (config.low_quantile, config.high_quantile)
+
+    def fit(maps: Tensor) -> tuple[float, float]:
+        low, high = np.quantile(maps.double().cpu().numpy(), quantiles)
+        return float(low), float(high)
+
+    return MapNormalization(fit(validation.local), fit(validation.global_))
+
+
+def image_scores(
+    maps: DifferenceMaps,
+    normalization: MapNormalization,
+    sizes: npt.NDArray[np.int32],
+    config: ScoreConfig,
+) -> npt.NDArray[np.float64]:
+    """The maximum of each image's anomaly map at the image's original size, (N,).
+
+    Args:
+        maps: of N images.
+        normalization: from the same networks' validation maps.
+        sizes: (N, 2) original heights and widths.
+        config: with or without sigmoid.
+    """
+    scores = np.empty(len(sizes))
+    for indices, resized in _resized(maps, normalization, sizes, config):
+        scores[indices] = resized.flatten(1).amax(dim=1).cpu().numpy()
+    return scores
+
+
+def anomaly_maps(
+    maps: DifferenceMaps,
+    normalization: MapNormalization,
+    sizes: npt.NDArray[np.int32],
+    config: ScoreConfig,
+) -> list[npt.NDArray[np.float32]]:
+    """Each image's anomaly map at its original size: N arrays (H, W)."""
+    arrays: dict[int, npt.NDArray[np.float32]] = {}
+    for indices, resized in _resized(maps, normalization, sizes, config):
+        arrays.update(zip(indices.tolist(), resized.float().cpu().numpy(), strict=True))
+    return [arrays[index] for index in range(len(sizes))]
+
+
+def _resized(
+    maps: DifferenceMaps,
+    normalization: MapNormalization,
+    sizes: npt.NDArray[np.int32],
+    config: ScoreConfig,
+) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+    """Final maps at original size, a few images of one size at a time, with their indices.
+
+    With the sigmoid, a map m is handled as 1 − m and given back as its logit: m itself is exactly
+    1 in floating point wherever the normalised maps are large, and ties there would spoil every
+    ranking. Padding and resizing are linear, so both ways give the same map.
+    """
+    local = _normalized(maps.local, normalization.local)
+    global_ = _normalized(maps.global_, normalization.global_)
+    if config.sigmoid:
+        combined, outside = (torch.sigmoid(-local) + torch.sigmoid(-global_)) / 2, 1.0
+    else:
+        combined, outside = (local + global_) / 2, 0.0
+    padded = F.pad(combined, (_PADDING,) * 4, value=outside)
+    for size in np.unique(sizes, axis=0):
+        same = np.flatnonzero((sizes == size).all(axis=1))
+        for indices in np.split(same, range(_RESIZE_BATCH, len(same), _RESIZE_BATCH)):
+            resized = F.interpolate(
+                padded[torch.from_numpy(indices)][:, None],
+                size=tuple(size.tolist()),
+                mode="bilinear",
+            )[:, 0]
+            yield indices, torch.log1p(-resized) - resized.log() if config.sigmoid else resized
+
+
+def _normalized(maps: Tensor, quantiles: tuple[float, float]) -> Tensor:
+    low, high = quantiles
+    share = (maps.double() - low) / max(high - low, _MIN_SPREAD)
+    return _LOW_VALUE + (_HIGH_VALUE - _LOW_VALUE) * share

@@ -1,0 +1,14 @@
+"""The search: spaces, Optuna's suggestions, ASHA's stops, Ray Tune's trials, the live table."""
+
+import os
+
+# Ray reads these when it is imported: quiet, no usage statistics, no loggers but ours.
+for _name, _value in {
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A reused trial process has this long to leave its last trial before Tune calls it broken.
+    "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+}.items():
+    os.environ.setdefault(_name, _value)

@@ -1,0 +1,170 @@
+"""What a person sees of a running search: a live table, or lines where there is no terminal."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dfsc_tune.search.recorder import Recorder
+
+_REFRESH_PER_SECOND = 2
+_SHOWN_RUNNING = 12
+
+
+class LiveView(Callback):
+    """Shows a recorder's rows while Tune runs; must come after it among the callbacks."""
+
+    def __init__(
+        self, recorder: Recorder, expected: Mapping[str, int], searched: list[str], console: Console
+    ) -> None:
+        """Prepares the view.
+
+        Args:
+            recorder: whose rows are shown.
+            expected: the number of trials of each category.
+            searched: the names of the settings that vary.
+            console: where to write; its being a terminal decides between table and lines.
+        """
+        self._recorder = recorder
+        self._expected = dict(expected)
+        self._searched = searched
+        self._console: Console | None = console
+        self._live: Live | None = None
+        self._start = time.monotonic()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Tune pickles its callbacks; a console and its refresh thread cannot be.
+        return {**self.__dict__, "_console": None, "_live": None}
+
+    def setup(self, *args: Any, **info: Any) -> None:
+        """Begins to show."""
+        self._start = time.monotonic()
+        if self._console is not None and self._console.is_terminal:
+            self._live = Live(
+                get_renderable=self._table,
+                console=self._console,
+                refresh_per_second=_REFRESH_PER_SECOND,
+                transient=True,
+            )
+            self._live.start()
+
+    def close(self) -> None:
+        """Ends the display; also after an error, when Tune calls nothing more."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Says how a trial ended, where there is no table."""
+        self._say(trial)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """Says that a trial broke, where there is no table."""
+        self._say(trial)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Ends the display."""
+        self.close()
+
+    def _say(self, trial: Trial) -> None:
+        if self._console is None or self._live is not None:
+            return
+        row = self._recorder.tables.trials[trial.trial_id]
+        best = self._best(row["category"])
+        self._console.print(
+            f"{self._num_ended()}/{self._num_expected()} {row['category']} "
+            f"{row['state']} at step {row['step']}: AUROC {_shown(row.get('value'))} "
+            f"(best {_shown(best['value'] if best else None)})  {self._settings(row)}  {self._time_left()}"
+            + (f"  {row['error']}" if row.get("error") else ""),
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
+
+    def _table(self) -> RenderableType:
+        rows = list(self._recorder.tables.trials.values())
+        states = Counter(row["state"] for row in rows)
+        waiting = self._num_expected() - len(rows)
+        counts = ", ".join(
+            f"{states[state]} {state}"
+            for state in ("running", "complete", "pruned", "failed")
+            if states[state] or state == "running"
+        )
+        title = f"{counts}, {waiting} to come · {self._time_left()}"
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        for column in ("category", "trial", "step", "AUROC", "settings"):
+            table.add_column(column, no_wrap=True)
+        for category in self._expected:
+            best = self._best(category)
+            if best:
+                self._add(table, best, "best", style="green")
+        running = [row for row in rows if row["state"] == "running"]
+        for row in running[:_SHOWN_RUNNING]:
+            self._add(table, row, "running")
+        return Group(Text(title), table)
+
+    def _add(self, table: Table, row: Mapping[str, Any], label: str, style: str = "") -> None:
+        progress = f"{row['step']}/{row['num_steps']}"
+        value = _shown(row.get("value"))
+        table.add_row(row["category"], label, progress, value, self._settings(row), style=style)
+
+    def _settings(self, row: Mapping[str, Any]) -> str:
+        return " ".join(f"{name}={shown_value(row[name])}" for name in self._searched)
+
+    def _best(self, category: str) -> dict[str, Any] | None:
+        complete = [
+            row
+            for row in self._recorder.tables.trials.values()
+            if row["category"] == category and row["state"] == "complete"
+        ]
+        return max(complete, key=lambda row: float(row["value"]), default=None)
+
+    def _num_expected(self) -> int:
+        return sum(self._expected.values())
+
+    def _num_ended(self) -> int:
+        return sum(row["state"] != "running" for row in self._recorder.tables.trials.values())
+
+    def _time_left(self) -> str:
+        ended = self._num_ended()
+        elapsed = time.monotonic() - self._start
+        if not ended:
+            return f"{_duration(elapsed)} so far"
+        # Trials end at very different steps; the mean over those that ended evens that out.
+        left = elapsed / ended * (self._num_expected() - ended)
+        return f"{_duration(elapsed)} so far, about {_duration(left)} left"
+
+
+def shown_value(value: object) -> str:
+    """A setting's value for people: four digits, but all nines of 0.9995."""
+    return (
+        f"{value:.6g}"
+        if isinstance(value, float) and value > 0.99
+        else (f"{value:.4g}" if isinstance(value, float) else str(value))
+    )
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -1,0 +1,87 @@
+"""Tune's Searcher over our studies: categories take turns, and every report reaches Optuna."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.search.study import CategoryStudy, State, Suggestion
+
+# Keys of what a trial reports to Tune.
+VALUE = "value"
+STEP = "step"
+FAILURE = "failure"
+
+
+class StudySearcher(Searcher):
+    """Suggests trials of several categories in turn, each from its own study.
+
+    A trial's Tune config is `{"category", "role", "trial_config"}`, the last a plain tree of its
+    settings.
+    """
+
+    def __init__(
+        self, studies: Mapping[str, CategoryStudy], bases: Mapping[str, TrialConfig]
+    ) -> None:
+        super().__init__(metric=VALUE, mode="max")
+        self._studies = dict(studies)
+        self._bases = dict(bases)
+        self._turn = list(studies)
+        self._asked: dict[str, tuple[str, Suggestion]] = {}
+
+    def suggest(  # type: ignore[override]  # Tune takes FINISHED, a string, too
+        self, trial_id: str
+    ) -> dict[str, Any] | str:
+        """The next trial's Tune config, or FINISHED."""
+        while self._turn:
+            category = self._turn.pop(0)
+            suggestion = self._studies[category].suggest()
+            if suggestion is None:
+                continue
+            self._turn.append(category)
+            self._asked[trial_id] = (category, suggestion)
+            return {
+                "category": category,
+                "role": suggestion.role,
+                "trial_config": self._bases[category].with_values(suggestion.values).model_dump(),
+            }
+        return Searcher.FINISHED
+
+    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Passes a report on to the trial's study."""
+        category, suggestion = self._asked[trial_id]
+        if suggestion.number is not None and VALUE in result:
+            self._studies[category].report(suggestion.number, result[STEP], result[VALUE])
+
+    def on_trial_complete(
+        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tells the study how the trial ended; Tune calls this for early-stopped ones too."""
+        if trial_id not in self._asked:
+            return
+        if result and not error:
+            # Tune does not pass an ended trial's last report to on_trial_result.
+            self.on_trial_result(trial_id, result)
+        category, suggestion = self._asked.pop(trial_id)
+        if suggestion.number is not None:
+            num_steps = self._bases[category].train.num_steps
+            state = end_state(result or {}, num_steps, error)
+            value = result[VALUE] if result and state == "complete" else None
+            self._studies[category].finish(suggestion.number, state, value)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: a search is not resumed yet, and the studies are kept in their own journal."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing to restore."""
+
+
+def end_state(result: Mapping[str, Any], num_steps: int, error: bool = False) -> State:
+    """How a trial ended, from its last report: only one at the full budget is complete."""
+    if error or result.get(FAILURE) or not math.isfinite(result.get(VALUE, math.nan)):
+        return "failed"
+    return "complete" if result[STEP] >= num_steps else "pruned"

@@ -1,0 +1,69 @@
+"""What Ray runs for each trial: `run_trial` with Tune's report and checkpoints."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import ray
+import torch
+from ray import tune
+
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.prepare import TrialData
+from dfsc_tune.search.searcher import FAILURE, STEP, VALUE
+from dfsc_tune.train import TrialError
+from dfsc_tune.trial import Progress, run_trial
+
+
+def tune_trial(
+    config: Mapping[str, Any],
+    *,
+    data: Mapping[str, ray.ObjectRef[TrialData]],
+    num_threads: int,
+    device: str,
+) -> None:
+    """Runs one trial inside a Tune session.
+
+    Args:
+        config: what `StudySearcher` suggested.
+        data: each category's images in Ray's object store: one copy a node, shared by all trials.
+        num_threads: CPU threads, so that concurrent trials do not fight.
+        device: "cpu", or "cuda" for the GPU that Ray gave this trial.
+    """
+    torch.set_num_threads(num_threads)
+    trial_config = TrialConfig.model_validate(config["trial_config"])
+    with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as folder:
+        restored = tune.get_checkpoint()
+        if restored:
+            restored.to_directory(folder)
+
+        def report(progress: Progress) -> None:
+            tune.report(to_metrics(progress), checkpoint=tune.Checkpoint.from_directory(folder))
+
+        trial_data = ray.get(data[config["category"]])
+        try:
+            run_trial(trial_config, trial_data, report, Path(folder), device)
+        except TrialError as failure:
+            # Reported, not raised: Tune would run the same steps to the same end again.
+            tune.report({VALUE: math.nan, STEP: 0, FAILURE: str(failure)})
+
+
+def to_metrics(progress: Progress) -> dict[str, Any]:
+    """The progress as Tune takes it: plain values under string keys."""
+    metrics = [{"ema_momentum": key, **aurocs} for key, aurocs in progress.metrics.items()]
+    return {**asdict(progress), "metrics": metrics}
+
+
+def from_metrics(result: Mapping[str, Any]) -> Progress:
+    """The progress that a Tune result carries."""
+    values = {field.name: result[field.name] for field in fields(Progress)}
+    metrics = {
+        entry["ema_momentum"]: {name: x for name, x in entry.items() if name != "ema_momentum"}
+        for entry in result["metrics"]
+    }
+    return Progress(**{**values, "metrics": metrics})
