@@ -16,7 +16,6 @@ from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import (
-    GOOD,
     KINDS,
     Defect,
     Interval,
@@ -27,6 +26,7 @@ from dfsc_tune.metrics import (
     pixel_auroc,
     saturation_area,
 )
+from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import judge
 from dfsc_tune.prepare import prepare_images
 

@@ -150,7 +150,13 @@ def _resized(
                 size=tuple(size.tolist()),
                 mode="bilinear",
             )[:, 0]
-            yield indices, torch.log1p(-resized) - resized.log() if config.sigmoid else resized
+            yield indices, _logit_of_complement(resized) if config.sigmoid else resized
+
+
+def _logit_of_complement(complement: Tensor) -> Tensor:
+    # The padding is 0 on the map; its logit is bounded so that maps stay finite.
+    complement = complement.clamp(max=1 - torch.finfo(complement.dtype).eps)
+    return torch.log1p(-complement) - complement.log()
 
 
 def _normalized(maps: Tensor, quantiles: tuple[float, float]) -> Tensor:

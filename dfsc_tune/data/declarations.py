@@ -1,0 +1,104 @@
+"""Reads what people declare of defects: MVTec's `defects_config.json`, a user's `dataset.yaml`.
+
+`dataset.yaml` says whether a defect type, that is a folder under `test/`, is logical or structural:
+
+    defect_types:
+      missing_screw: logical
+      scratch: structural
+
+It stands in the data folder, for all categories, or in a category's folder; where both name a
+defect type, the category's word counts.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from dfsc_tune.data.records import DefectEntry, DefectKind
+from dfsc_tune.errors import UserError
+
+DEFECTS_CONFIG = "defects_config.json"
+DATASET_FILE = "dataset.yaml"
+
+_Value = TypeVar("_Value")
+
+
+class _ConfigEntry(BaseModel):
+    # MVTec's file is not the user's, so keys that we do not know are let pass.
+    model_config = ConfigDict(strict=True)
+
+    defect_name: str
+    pixel_value: Annotated[int, Field(ge=1, le=255)]
+    saturation_threshold: Annotated[float, Field(gt=0)]
+    relative_saturation: bool
+
+
+class _DatasetFile(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    defect_types: dict[str, DefectKind] = {}
+
+
+def read_defects_config(path: Path) -> dict[int, DefectEntry]:
+    """The entries of a `defects_config.json` by pixel value; empty where there is no file.
+
+    Raises UserError where the file is not JSON, an entry lacks or mistypes a field, or two
+    entries share a pixel value.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise UserError(f"'{path}' is not valid JSON: {error}.") from error
+    entries: dict[int, DefectEntry] = {}
+    for entry in _validated(TypeAdapter(list[_ConfigEntry]), content, path):
+        if entry.pixel_value in entries:
+            raise UserError(f"'{path}' gives pixel value {entry.pixel_value} to two defects.")
+        entries[entry.pixel_value] = DefectEntry(
+            entry.defect_name, entry.saturation_threshold, entry.relative_saturation
+        )
+    return entries
+
+
+def read_defect_kinds(path: Path) -> dict[str, DefectKind]:
+    """The kind of each defect type that a `dataset.yaml` declares; empty where there is no file.
+
+    Raises UserError, naming file and key, where the file is not YAML or holds an unknown key or
+    kind.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        raise UserError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+    declared = _validated(TypeAdapter(_DatasetFile), {} if content is None else content, path)
+    if "good" in declared.defect_types:
+        raise UserError(f"'{path}': defect_types.good: 'good' holds good images, never defects.")
+    return declared.defect_types
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"'{path}' cannot be read as text: {error}.") from error
+
+
+def _validated(adapter: TypeAdapter[_Value], content: Any, path: Path) -> _Value:
+    try:
+        return adapter.validate_python(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        reason = f"{first['msg']}, not {first['input']!r}"
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(_DatasetFile.model_fields)
+            reason = f"this key is unknown; known: {known}"
+        raise UserError(f"'{path}': {key}: {reason}.") from error

@@ -1,0 +1,167 @@
+"""Opens image files upright and decodes them to one square size.
+
+Anything Pillow reads is taken. Grey becomes three equal channels, transparency is laid over
+black, 16-bit grey is scaled by its whole range (65,535 becomes 255), an EXIF rotation is applied.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from dfsc_tune.data.files import map_in_threads
+from dfsc_tune.data.records import ImageRecord
+from dfsc_tune.errors import UserError
+
+# Pillow warns of a decompression bomb above this; here it is the limit. A decoded image costs up
+# to about ten bytes a pixel, so one image of this size, or smaller ones of as many pixels, take
+# under 1 GB.
+MAX_PIXELS = 89_478_485
+
+_CONVERTIBLE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"})
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedImages:
+    """Images at one size, in the order asked for."""
+
+    # uint8 (N, 3, S, S), RGB.
+    pixels: NDArray[np.uint8]
+    # int32 (N, 2): height and width of each file's image, upright.
+    original_sizes: NDArray[np.int32]
+
+
+def decode_images(
+    images: Sequence[ImageRecord | Path], image_size: int, workers: int | None = None
+) -> DecodedImages:
+    """The images squashed to `image_size` squares by Pillow's antialiased bilinear filter.
+
+    `workers` threads decode (default: one a CPU), fewer where the images are so large that more
+    would take above 1 GB beyond the result. Raises UserError naming the first file that is
+    missing, broken or too large.
+    """
+    paths = [image.path if isinstance(image, ImageRecord) else image for image in images]
+    pixels = np.empty((len(paths), 3, image_size, image_size), dtype=np.uint8)
+    sizes = np.empty((len(paths), 2), dtype=np.int32)
+
+    def decode(index: int) -> None:
+        with open_upright(paths[index]) as image:
+            sizes[index] = image.height, image.width
+            pixels[index] = _squashed(flatten(image, paths[index]), image_size)
+
+    map_in_threads(decode, range(len(paths)), safe_workers(paths, workers))
+    return DecodedImages(pixels, sizes)
+
+
+def safe_workers(paths: Sequence[Path], workers: int | None = None) -> int:
+    """How many threads, at most `workers` (default: one a CPU), may decode these files at once.
+
+    Every thread counts as holding the largest image all the time: the C library keeps, for each
+    thread, the memory that an image took, so a limit on what is in use would not hold.
+    """
+    largest = max(map_in_threads(_pixel_count, paths, workers), default=0)
+    return max(1, min(workers or os.cpu_count() or 1, MAX_PIXELS // max(1, largest)))
+
+
+def _pixel_count(path: Path) -> int:
+    """Pixels by the file's header; 0 where it is broken, as decoding will say so."""
+    with suppress(UserError), _broken_file_is_user_error(path), Image.open(path) as image:
+        return image.width * image.height
+    return 0
+
+
+@contextmanager
+def open_upright(path: Path) -> Iterator[Image.Image]:
+    """The decoded image of a file, its EXIF rotation applied.
+
+    Raises UserError where the file is missing, is not wholly readable as an image, or has more
+    than MAX_PIXELS.
+    """
+    with _broken_file_is_user_error(path):
+        image = Image.open(path)
+    with image:
+        if image.width * image.height > MAX_PIXELS:
+            raise _too_large(path)
+        with _broken_file_is_user_error(path):
+            image.load()
+            ImageOps.exif_transpose(image, in_place=True)
+        yield image
+
+
+def flatten(image: Image.Image, path: Path) -> Image.Image:
+    """The image in mode L, RGB, RGBa (its first three channels lie over black) or I (16-bit).
+
+    Raises UserError, naming `path`, for pixels whose range is unknown (floats, 32-bit integers).
+    """
+    if image.mode.startswith("I;16"):
+        return image.convert("I")
+    if image.mode == "I":
+        _check_16_bit(image, path)
+        return image
+    if image.has_transparency_data:
+        # Premultiplied colours are what compositing on black gives; resizing keeps it so.
+        return (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
+    if image.mode not in _CONVERTIBLE_MODES:
+        raise UserError(
+            f"'{path}' has pixels of Pillow's mode {image.mode}, whose range is unknown: "
+            "save it with 8 or 16 bits a channel."
+        )
+    if image.mode in ("L", "RGB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _check_16_bit(image: Image.Image, path: Path) -> None:
+    low, high = cast("tuple[int, int]", image.getextrema())
+    if low < 0 or high > 65_535:
+        raise UserError(
+            f"'{path}' has grey values from {low} to {high}, beyond 16 bits: "
+            "save it with 8 or 16 bits a channel."
+        )
+
+
+def _squashed(image: Image.Image, size: int) -> NDArray[np.uint8]:
+    """uint8 (3, size, size) from an image that went through `flatten`."""
+    small = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+    if image.mode == "I":
+        small = np.rint(small / 257).astype(np.uint8)
+    if small.ndim == 2:
+        return np.broadcast_to(small, (3, size, size))
+    return small[..., :3].transpose(2, 0, 1)
+
+
+@contextmanager
+def _broken_file_is_user_error(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"Image file '{path}' does not exist.") from error
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise _too_large(path) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's readers raise nearly any type on broken bytes.
+        raise UserError(
+            f"'{path}' cannot be read as an image ({_reason(error)}): replace or delete it; "
+            "`dfsc-tune data check PATH` with the data folder lists every such file."
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        return "its format is unknown or its header broken"
+    return str(error) or type(error).__name__
+
+
+def _too_large(path: Path) -> UserError:
+    return UserError(
+        f"'{path}' has more than {MAX_PIXELS:,} pixels, the limit: scale it down or cut it."
+    )

@@ -1,0 +1,208 @@
+"""The check of image folders: counts, sizes, problems that must be mended, and notes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dfsc_tune.data.check import CategoryCheck, ImageCount, SizeCount, check_category, check_data
+from dfsc_tune.errors import UserError
+
+NOISE = np.random.default_rng(0)
+
+
+def write_image(path: Path, array: np.ndarray | None = None) -> Path:
+    """Writes `array` or, so that no two files are the same by chance, coloured noise."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = NOISE.integers(1, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(noise if array is None else array).save(path)
+    return path
+
+
+@pytest.fixture
+def nut(tmp_path: Path) -> Path:
+    """The folder of a category that gives neither problem nor note."""
+    root = tmp_path / "nut"
+    for split, count in (("train", 4), ("validation", 2), ("test", 2)):
+        for index in range(count):
+            write_image(root / split / "good" / f"{index}.png")
+    write_image(root / "test" / "bent" / "0.png")
+    write_image(root / "ground_truth" / "bent" / "0_mask.png", np.eye(6, 8, dtype=np.uint8))
+    (root / "dataset.yaml").write_text("defect_types: {bent: logical}")
+    return root
+
+
+def check(root: Path) -> CategoryCheck:
+    return check_category(root.parent, root.name, workers=2)
+
+
+def test_a_clean_category(nut):
+    assert check(nut) == CategoryCheck(
+        name="nut",
+        layout="mvtec_ad",
+        counts=(
+            ImageCount("train", "good", "good", 4),
+            ImageCount("validation", "good", "good", 2),
+            ImageCount("test", "good", "good", 2),
+            ImageCount("test", "logical", "bent", 1),
+        ),
+        sizes=(SizeCount(6, 8, 9),),
+        problems=(),
+        notes=(),
+    )
+
+
+def test_all_or_named_categories(nut):
+    for index in range(3):
+        write_image(nut.parent / "bolt" / "train" / "good" / f"{index}.png")
+    assert [one.name for one in check_data(nut.parent)] == ["bolt", "nut"]
+    assert [one.name for one in check_data(nut.parent, ["nut"])] == ["nut"]
+    with pytest.raises(UserError, match="No category 'cap'"):
+        check_data(nut.parent, ["nut", "cap"])
+
+
+def test_held_out_images_count_as_validation(nut):
+    for path in (nut / "validation" / "good").iterdir():
+        path.unlink()
+    found = check(nut)
+    assert found.counts[:2] == (
+        ImageCount("train", "good", "good", 3),
+        ImageCount("validation", "good", "good", 1),
+    )
+    assert any("held out" in note for note in found.notes)
+    assert "folder 'validation/good' has no images" in found.notes
+
+
+def test_sizes_most_frequent_first(nut):
+    write_image(nut / "train" / "good" / "9.png", np.zeros((3, 5, 3), np.uint8))
+    assert check(nut).sizes == (SizeCount(6, 8, 9), SizeCount(3, 5, 1))
+
+
+def test_broken_files_are_problems_and_all_are_found(nut):
+    for name in ("train/good/1.png", "test/bent/0.png"):
+        (nut / name).write_bytes((nut / name).read_bytes()[:50])
+    first, second = check(nut).problems
+    assert "train/good/1.png" in first
+    assert "test/bent/0.png" in second
+
+
+def test_a_broken_mask_is_told_once(nut):
+    (nut / "defects_config.json").write_text(
+        '[{"defect_name": "bent", "pixel_value": 1, "saturation_threshold": 1.0, '
+        '"relative_saturation": true}]'
+    )
+    assert check(nut).problems == ()
+    (nut / "ground_truth" / "bent" / "0_mask.png").write_bytes(b"")
+    (problem,) = check(nut).problems
+    assert "0_mask.png" in problem
+
+
+def test_a_mask_of_another_size_is_a_problem(nut):
+    write_image(nut / "ground_truth" / "bent" / "0_mask.png", np.eye(5, dtype=np.uint8))
+    (problem,) = check(nut).problems
+    assert "is 5×5 pixels" in problem
+
+
+def test_a_duplicate_between_splits_is_a_problem(nut):
+    (nut / "test" / "good" / "1.png").write_bytes((nut / "train/good/0.png").read_bytes())
+    (problem,) = check(nut).problems
+    assert "keep one of 'train/good/0.png', 'test/good/1.png'" in problem
+
+
+def test_an_image_both_good_and_defective_is_a_problem(nut):
+    (nut / "test" / "good" / "1.png").write_bytes((nut / "test/bent/0.png").read_bytes())
+    assert len(check(nut).problems) == 1
+
+
+def test_a_duplicate_within_a_split_is_a_note(nut):
+    (nut / "train" / "good" / "1.png").write_bytes((nut / "train/good/0.png").read_bytes())
+    found = check(nut)
+    assert found.problems == ()
+    assert found.notes == (
+        "the same image is there 2 times: 'train/good/0.png', 'train/good/1.png'",
+    )
+
+
+def test_missing_masks_are_a_note(nut):
+    write_image(nut / "test" / "bent" / "1.png")
+    (note,) = check(nut).notes
+    assert note.startswith("1 of 2 images in 'test/bent' have no mask, such as 'test/bent/1.png'")
+
+
+def test_a_mask_without_image_is_a_note(nut):
+    write_image(nut / "ground_truth" / "bent" / "7_mask.png")
+    (note,) = check(nut).notes
+    assert "'ground_truth/bent/7_mask.png' belongs to no" in note
+
+
+@pytest.mark.parametrize(
+    ("array", "told"),
+    [
+        (np.full((6, 8, 4), 200, np.uint8), ["transparency"]),
+        (np.full((6, 8), 200, np.uint8), ["grey, while the others are in colour"]),
+        (np.full((6, 8), 60_000, np.uint16), ["16-bit", "grey, while"]),
+        (np.full((6, 8), 4_095, np.uint16), ["16-bit", "grey, while", "reach only 4,095"]),
+    ],
+)
+def test_odd_pixels_are_notes(nut, array, told):
+    write_image(nut / "train" / "good" / "0.png", array)
+    found = check(nut)
+    assert found.problems == ()
+    assert len(found.notes) == len(told)
+    for note, part in zip(found.notes, told, strict=True):
+        assert part in note
+
+
+def test_cmyk_is_a_note(nut):
+    Image.new("CMYK", (8, 6), (10, 200, 0, 0)).save(nut / "train" / "good" / "5.jpg")
+    assert any("CMYK" in note for note in check(nut).notes)
+
+
+def test_float_pixels_are_a_problem(nut):
+    write_image(nut / "train" / "good" / "5.tif", np.zeros((6, 8), np.float32))
+    (problem,) = check(nut).problems
+    assert "mode F" in problem
+
+
+def test_strays_are_notes(nut):
+    (nut / "train" / "good" / "Thumbs.db").write_bytes(b"")
+    write_image(nut / "train" / "bad" / "0.png")
+    write_image(nut / "test" / "loose.png")
+    write_image(nut / "test" / "bent" / "more" / "0.png")
+    notes = " | ".join(check(nut).notes)
+    for part in (
+        "1 files in 'train/good', such as 'Thumbs.db'",
+        "'train/bad' is not read",
+        "1 files in 'test', such as 'loose.png', are not read: images go one folder lower",
+        "folders inside 'test/bent', such as 'more'",
+    ):
+        assert part in notes
+
+
+def test_an_empty_folder_is_a_note(nut):
+    (nut / "test" / "scratch").mkdir()
+    assert "folder 'test/scratch' has no images" in check(nut).notes
+
+
+def test_no_good_test_images_is_a_problem(nut):
+    for path in (nut / "test" / "good").iterdir():
+        path.unlink()
+    (problem,) = check(nut).problems
+    assert "no good ones" in problem
+
+
+def test_no_training_images_is_a_problem_and_the_rest_is_still_checked(nut):
+    for path in (nut / "train" / "good").iterdir():
+        path.unlink()
+    (nut / "test" / "good" / "0.png").write_bytes(b"")
+    first, second = check(nut).problems
+    assert "no good training images" in first
+    assert "test/good/0.png" in second
+
+
+def test_a_wrong_declaration_is_a_problem(nut):
+    (nut / "dataset.yaml").write_text("kinds: {}")
+    found = check(nut)
+    assert found.layout is None
+    assert len(found.problems) == 1
