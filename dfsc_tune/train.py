@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -49,8 +51,8 @@ def update_average(average: nn.Module, model: nn.Module, momentum: float) -> Non
 class Training:
     """Student, autoencoder, optimizer and moving averages of one trial, and the steps done.
 
-    Randomness (first weights, dropout, jitter) comes from torch's global generator, which the
-    constructor seeds; its state is part of `state_dict`.
+    First weights, dropout and jitter draw from torch's global generators, as a trial's own random
+    state: nothing else that draws disturbs a training, nor does a training disturb anything else.
     """
 
     def __init__(
@@ -61,7 +63,6 @@ class Training:
         device: str = "cpu",
         penalty_pixels: np.ndarray[Any, np.dtype[np.uint8]] | None = None,
     ) -> None:
-        torch.manual_seed(config.seed)
         channels = teacher_channels(config.model.network)
         self.config = config
         self.device = device
@@ -71,8 +72,9 @@ class Training:
         self.penalty_pixels = (
             None if penalty_pixels is None else shared_tensor(penalty_pixels, device)
         )
-        self.student = build_pdn(config.model.network, 2 * channels).to(device)
-        self.autoencoder = build_autoencoder(config.model).to(device)
+        with self._own_randomness(config.seed):
+            self.student = build_pdn(config.model.network, 2 * channels).to(device)
+            self.autoencoder = build_autoencoder(config.model).to(device)
         self.averages = {
             momentum: copy.deepcopy(self.student).eval().requires_grad_(False)
             for momentum in config.train.ema_momenta
@@ -91,9 +93,10 @@ class Training:
         first = self.step
         sums: list[Tensor] | None = None
         self.autoencoder.train()
-        while self.step < until_step:
-            losses = [loss.detach() for loss in self._one_step()]
-            sums = losses if sums is None else [a + b for a, b in zip(sums, losses, strict=True)]
+        with self._own_randomness():
+            while self.step < until_step:
+                new = [loss.detach() for loss in self._one_step()]
+                sums = new if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
         # The device is read once per call, not per step.
         count = max(self.step - first, 1)
         means = [] if sums is None else (torch.stack(sums) / count).tolist()
@@ -107,29 +110,40 @@ class Training:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
-        state = {
+        return {
             "step": self.step,
             "student": self.student.state_dict(),
             "autoencoder": self.autoencoder.state_dict(),
             "averages": {str(key): model.state_dict() for key, model in self.averages.items()},
             "optimizer": self.optimizer.state_dict(),
-            "random": torch.get_rng_state(),
+            "random": self._random_state,
         }
-        if self.device.startswith("cuda"):
-            state["cuda_random"] = torch.cuda.get_rng_state(self.device)
-        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`, also as torch's global generator is concerned."""
+        """Goes on from `state_dict`."""
         self.step = state["step"]
         self.student.load_state_dict(state["student"])
         self.autoencoder.load_state_dict(state["autoencoder"])
         for key, model in self.averages.items():
             model.load_state_dict(state["averages"][str(key)])
         self.optimizer.load_state_dict(state["optimizer"])
-        torch.set_rng_state(state["random"])
-        if "cuda_random" in state:
-            torch.cuda.set_rng_state(state["cuda_random"], self.device)
+        self._random_state = state["random"]
+
+    @contextmanager
+    def _own_randomness(self, seed: int | None = None) -> Iterator[None]:
+        """Torch's generators in this training's state, and as they were after the block."""
+        devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
+        with torch.random.fork_rng(devices):
+            if seed is not None:
+                torch.manual_seed(seed)
+            else:
+                torch.set_rng_state(self._random_state["cpu"])
+                if devices:
+                    torch.cuda.set_rng_state(self._random_state["cuda"], devices[0])
+            yield
+            self._random_state = {"cpu": torch.get_rng_state()}
+            if devices:
+                self._random_state["cuda"] = torch.cuda.get_rng_state(devices[0])
 
     def _one_step(self) -> Losses:
         for group in self.optimizer.param_groups:

@@ -164,7 +164,12 @@ def test_penalty_and_augmented_terms_enter_the_total() -> None:
     other = (features(22), features(23, 12))
     config = LossConfig(margin=0.0)
     losses = total_loss(
-        teacher, student, autoencoder, config, augmented=other, penalty=torch.full((1, 6, 5, 5), 2.0)
+        teacher,
+        student,
+        autoencoder,
+        config,
+        augmented=other,
+        penalty=torch.full((1, 6, 5, 5), 2.0),
     )
     assert losses.penalty.item() == 4
     assert losses.teacher_autoencoder.item() == pytest.approx(

@@ -1,0 +1,100 @@
+"""The split into selection and report part, and what is judged."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dfsc_tune.config import ObjectiveConfig
+from dfsc_tune.data.records import Category, ImageRecord
+from dfsc_tune.errors import UserError
+from dfsc_tune.objective import judge, objective_value, split_test
+
+
+def category(**counts: int) -> Category:
+    """Test images by `<kind>_<defect type>` and count."""
+    test = []
+    for key, count in counts.items():
+        kind, _, defect_type = key.partition("_")
+        for index in range(count):
+            name = f"test/{key}/{index:03d}.png"
+            test.append(ImageRecord(Path(name), name, kind, defect_type or kind))
+    return Category("tray", Path("data/tray"), "loco", (), (), tuple(test))
+
+
+def names(records: tuple[ImageRecord, ...]) -> set[str]:
+    return {record.name for record in records}
+
+
+def test_holdout_parts_are_disjoint_complete_and_stratified() -> None:
+    data = category(good=10, logical_missing=6, logical_extra=5, structural_scratch=8)
+    split = split_test(data, ObjectiveConfig())
+    assert names(split.selection) | names(split.report) == names(data.test)
+    assert not names(split.selection) & names(split.report)
+    for defect_type, count in (("good", 10), ("missing", 6), ("extra", 5), ("scratch", 8)):
+        seen = sum(record.defect_type == defect_type for record in split.selection)
+        assert abs(seen - count / 2) <= 0.5
+
+
+def test_the_split_depends_on_the_seed_only() -> None:
+    data = category(good=20, logical_a=20)
+    shuffled = Category("tray", Path("elsewhere"), "loco", (), (), data.test[::-1])
+    assert names(split_test(data, ObjectiveConfig()).selection) == names(
+        split_test(shuffled, ObjectiveConfig()).selection
+    )
+    other = split_test(data, ObjectiveConfig(split_seed=1))
+    assert names(other.selection) != names(split_test(data, ObjectiveConfig()).selection)
+
+
+def test_a_larger_share_may_be_seen() -> None:
+    split = split_test(category(good=10, logical_a=10), ObjectiveConfig(selection_share=0.8))
+    assert (len(split.selection), len(split.report)) == (16, 4)
+
+
+def test_oracle_gives_all_to_both_and_says_so() -> None:
+    data = category(good=3, structural_a=3)
+    split = split_test(data, ObjectiveConfig(name="oracle"))
+    assert split.selection == split.report == data.test
+    assert "optimistic" in split.notes[0]
+
+
+def test_types_too_small_to_split_are_named() -> None:
+    split = split_test(category(good=4, logical_a=1, structural_b=4), ObjectiveConfig())
+    assert "test/logical_a/000.png" in names(split.selection)
+    assert any("too few logical" in note for note in split.notes)
+
+
+def test_missing_kinds_are_named() -> None:
+    split = split_test(category(good=4, structural_b=4), ObjectiveConfig())
+    assert any("no logical anomalies" in note for note in split.notes)
+
+
+@pytest.mark.parametrize(
+    ("counts", "objective", "message"),
+    [
+        ({"good": 5}, {}, "no labelled anomalies"),
+        ({"good": 1, "logical_a": 5}, {}, "at least 2"),
+        ({"logical_a": 5}, {"name": "oracle"}, "at least 1"),
+        ({"good": 5, "logical_a": 1}, {}, "single image"),
+        ({"good": 5, "logical_a": 5}, {"metric": "structural"}, "no structural anomalies"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    counts: dict[str, int], objective: dict[str, str], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        split_test(category(**counts), ObjectiveConfig(**objective))
+
+
+def test_the_mean_is_of_the_two_kinds_not_pooled() -> None:
+    scores = np.array([0.1, 0.2, 0.3, 0.4, 0.15, 0.25])
+    kinds = ["good", "good", "logical", "logical", "structural", "structural"]
+    aurocs = judge(scores, kinds)
+    assert aurocs == {"auroc_logical": 1.0, "auroc_structural": 0.75, "auroc_mean": 0.875}
+    assert objective_value(aurocs, "mean") == 0.875
+    assert objective_value(aurocs, "structural") == 0.75
+
+
+def test_without_one_kind_the_mean_is_of_the_other() -> None:
+    aurocs = judge(np.array([0.1, 0.9]), ["good", "structural"])
+    assert aurocs == {"auroc_logical": None, "auroc_structural": 1.0, "auroc_mean": 1.0}

@@ -1,0 +1,106 @@
+"""Search spaces: strict loading, overrides per category, first points, the shipped files."""
+
+from pathlib import Path
+
+import pytest
+
+from dfsc_tune.config import loads
+from dfsc_tune.errors import UserError
+from dfsc_tune.search.space import SearchSpace, find_space, load_space
+
+SPACES = Path(__file__).parents[1] / "search_spaces"
+GOOD = """\
+fixed:
+  model: {network: tiny, image_size: 128}
+parameters:
+  margin: {type: float, low: 0.0, high: 2.0}
+  quantile: {type: float, low: 0.9, high: 0.9999, scale: log_complement}
+  constraint_order: {type: categorical, choices: [mask_first, normalize_first]}
+starting_points:
+  - {margin: 0.4}
+budget: {num_trials: 8, num_steps: 100, report_interval: 10, grace_period: 20}
+categories:
+  screw_bag:
+    fixed: {loss: {alpha: 4.0}}
+    parameters:
+      margin: {type: float, low: 0.5, high: 1.5}
+    starting_points: [{margin: 0.7}]
+"""
+
+
+def parse(text: str) -> SearchSpace:
+    return loads(text, SearchSpace, "space.yaml")
+
+
+@pytest.mark.parametrize("path", sorted(SPACES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_shipped_spaces_load_and_say_purpose_cost_and_command(path: Path) -> None:
+    assert load_space(str(path)) == load_space(path.stem)
+    head = path.read_text().splitlines()[:3]
+    assert [line.split(":")[0] for line in head] == ["# Purpose", "# Cost", "# Command"]
+    assert "dfsc-tune search" in head[2]
+
+
+def test_the_margin_space_is_table_3() -> None:
+    space = load_space("margin")
+    of_category = space.for_category("any")
+    points = of_category.first_points(of_category.base_config("any"))
+    assert sorted(point["margin"] for point in points) == [0.0, 0.2, 0.4, 1.0, 2.0]
+    assert space.budget.grace_period == space.budget.num_steps == 70_000
+
+
+def test_unknown_names_list_what_exists() -> None:
+    with pytest.raises(UserError, match=r"no search space 'nope'.*cpu, default, margin, smoke"):
+        find_space("nope")
+
+
+def test_the_paper_and_margin_0_come_first() -> None:
+    of_category = parse(GOOD).for_category("other")
+    points = of_category.first_points(of_category.base_config("other"))
+    paper = {"margin": 1.0, "quantile": 0.999, "constraint_order": "mask_first"}
+    assert points == [paper, {**paper, "margin": 0.0}, {**paper, "margin": 0.4}]
+
+
+def test_categories_override_the_rest() -> None:
+    of_category = parse(GOOD.replace("  - {margin: 0.4}", "  []")).for_category("screw_bag")
+    base = of_category.base_config("screw_bag", seed=3)
+    assert (base.loss.alpha, base.seed, base.model.network) == (4.0, 3, "tiny")
+    assert of_category.parameters["margin"].bounds() == (0.5, 1.5)
+    assert of_category.first_points(base)[-1]["margin"] == 0.7
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("high: 2.0", "high: 2.5", "space.yaml:4: parameters.margin.high: must be less than or"),
+        ("low: 0.0, high: 2.0", "low: 1.0, high: 1.0", "4: parameters.margin: the range is empty"),
+        ("low: 0.0, high: 2.0", "low: .nan, high: 1.0", "4: parameters.margin: low and high must"),
+        ("low: 0.0, high: 2.0", "low: 0.0", "4: parameters.margin.high: Field required"),
+        ("  margin: {type", "  margn: {type", "4: parameters.margn: cannot be searched; choose"),
+        ("0.9999, scale", "1.0, scale", "5: parameters.quantile: scale 'log_complement' needs"),
+        ("log_complement", "logit", "5: parameters.quantile.scale: must be 'linear', 'log' or"),
+        ("[mask_first, norm", "[mask_last, norm", "6: parameters.constraint_order.choices.0: must"),
+        ("mask_first, normalize_first", "", "6: parameters.constraint_order.choices: "),
+        ("{margin: 0.4}", "{margin: 2.2}", "8: starting_points.0.margin: lies outside the param"),
+        ("{margin: 0.4}", "{alpha: 1.0}", "8: starting_points.0.alpha: is no parameter of this"),
+        ("{margin: 0.7}", "{margin: 0.2}", "15: categories.screw_bag.starting_points.0.margin: "),
+        ("grace_period: 20", "grace_period: 200", "9: budget: grace_period must not exceed"),
+        ("num_trials: 8", "num_trials: 0", "9: budget.num_trials: must be greater than or equal"),
+        ("num_trials: 8", "num_trial: 8", "9: budget.num_trial"),
+        ("network: tiny", "network: nano", "2: fixed.model.network: must be 'tiny', 'small'"),
+        ("  model:", "  trian:", "2: fixed.trian: cannot be fixed here; choose from model"),
+        (
+            "{alpha: 4.0}",
+            "{margin: 1.0}",
+            "12: categories.screw_bag.fixed.loss.margin: is searched",
+        ),
+        ("budget:", "resources: {gpus_per_trial: 1.5}\nbudget:", "9: resources: gpus_per_trial"),
+        ("budget:", "sampler: grid\nbudget:", "parameters.margin: sampler 'grid' needs type 'cat"),
+        ("  model: {", "  train: {num_steps: 5}\n  model: {", "2: fixed.train.num_steps: belongs"),
+    ],
+)
+def test_broken_rules_name_line_and_path(old: str, new: str, message: str) -> None:
+    assert old in GOOD
+    with pytest.raises(UserError) as error:
+        parse(GOOD.replace(old, new, 1))
+    assert message in str(error.value)
+    assert "\n" not in str(error.value)

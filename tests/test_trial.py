@@ -1,0 +1,204 @@
+"""One trial's story: reports, checkpoints, resuming, and the detector that comes of it."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dfsc_tune import checkpoint
+from dfsc_tune.config import TrialConfig, loads
+from dfsc_tune.data.images import decode_images
+from dfsc_tune.data.prepared import PreparedImages
+from dfsc_tune.detector import load_detector, save_detector
+from dfsc_tune.errors import UserError
+from dfsc_tune.prepare import CategoryData, prepare_images
+from dfsc_tune.trial import CHECKPOINT, Progress, finished_detector, run_trial
+
+
+class Stop(Exception):
+    """What an engine raises in a report to stop a trial."""
+
+
+def test_reports_come_at_the_interval_and_after_the_last_step(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    config = trial_config.model_copy(
+        update={"train": trial_config.train.model_copy(update={"num_steps": 10})}
+    )
+    reports: list[Progress] = []
+    last = run_trial(config, category_data.trial, reports.append, tmp_path)
+    assert [progress.step for progress in reports] == [4, 8, 10]
+    assert last == reports[-1]
+    assert set(last.metrics) == {0.9, 0.0}
+    assert last.value == last.metrics[0.9]["auroc_mean"]
+    assert last.losses.keys() >= {"total", "dfsc", "teacher_student"}
+    assert reports[0].seconds < reports[1].seconds < reports[2].seconds
+
+
+def test_a_stopped_trial_goes_on_as_if_it_had_not_been(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    def stop(progress: Progress) -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        run_trial(trial_config, category_data.trial, stop, tmp_path / "a")
+    resumed: list[Progress] = []
+    run_trial(trial_config, category_data.trial, resumed.append, tmp_path / "a")
+    whole: list[Progress] = []
+    run_trial(trial_config, category_data.trial, whole.append, tmp_path / "b")
+    assert [progress.step for progress in resumed] == [8]
+    assert (resumed[-1].metrics, resumed[-1].losses) == (whole[-1].metrics, whole[-1].losses)
+    states = [checkpoint.load(tmp_path / x / CHECKPOINT)["training"] for x in "ab"]
+    for name, tensor in states[0]["student"].items():
+        assert torch.equal(tensor, states[1]["student"][name])
+
+
+def test_a_finished_trial_is_not_trained_again(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    first = run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    reports: list[Progress] = []
+    assert run_trial(trial_config, category_data.trial, reports.append, tmp_path) == first
+    assert not reports
+
+
+def test_a_trial_is_given_no_image_of_the_report_part(category_data: CategoryData) -> None:
+    given = {
+        record.name
+        for part in (
+            category_data.trial.train,
+            category_data.trial.validation,
+            category_data.trial.selection,
+        )
+        for record in part.records
+    }
+    assert category_data.split.report
+    assert not given & {record.name for record in category_data.split.report}
+    images = [x for x in vars(category_data.trial).values() if isinstance(x, PreparedImages)]
+    assert len(images) == 3
+
+
+def test_a_damaged_checkpoint_is_named(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
+    with pytest.raises(UserError, match=r"trial\.pt is damaged"):
+        run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+
+
+def test_a_saved_detector_scores_as_before(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    detector = finished_detector(
+        trial_config, category_data.trial, tmp_path, origin="a test", selection_digests=("a", "b")
+    )
+    records = category_data.split.report
+    known = prepare_images(records, detector.teacher, trial_config.model)
+    maps = detector.difference_maps(known.pixels, known.features)
+    scores = detector.scores(maps, known.sizes)
+    save_detector(tmp_path / "model", detector)
+    loaded = load_detector(tmp_path / "model")
+    decoded = decode_images([record.path for record in records], 128)
+    again = loaded.difference_maps(decoded.pixels)
+    np.testing.assert_array_equal(loaded.scores(again, decoded.original_sizes), scores)
+    maxima = [x.max() for x in loaded.anomaly_maps(again, decoded.original_sizes)]
+    np.testing.assert_allclose(maxima, scores, rtol=1e-5)
+    assert (loaded.threshold, loaded.origin, loaded.selection_digests) == (
+        detector.threshold,
+        "a test",
+        ("a", "b"),
+    )
+
+
+def test_the_threshold_is_the_highest_good_validation_score(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    detector = finished_detector(trial_config, category_data.trial, tmp_path)
+    validation = category_data.trial.validation
+    maps = detector.difference_maps(validation.pixels, validation.features)
+    assert detector.scores(maps, validation.sizes).max() == detector.threshold
+
+
+@pytest.mark.parametrize("damage", ["no card", "no weights", "cut weights", "other network"])
+def test_damaged_model_folders_are_refused(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path, damage: str
+) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    folder = tmp_path / "model"
+    save_detector(folder, finished_detector(trial_config, category_data.trial, tmp_path))
+    card, weights = folder / "model.yaml", folder / "model.safetensors"
+    if damage == "no card":
+        card.unlink()
+    elif damage == "no weights":
+        weights.unlink()
+    elif damage == "cut weights":
+        weights.write_bytes(weights.read_bytes()[:9999])
+    else:
+        card.write_text(card.read_text().replace("network: tiny", "network: small"))
+    with pytest.raises(UserError, match=r"model\.(yaml|safetensors)"):
+        load_detector(folder)
+
+
+EFFICIENTAD_S = """
+loss: {margin: 0.0}
+model: {network: tiny, image_size: 128, instance_norm_relu: false}
+score: {sigmoid: false}
+train: {num_steps: 2, report_interval: 2, optimizer: adam, beta2: 0.999, warmup: false,
+        decay_share: 0.05, ema_momentum: 0.0, autoencoder_augmentation: true,
+        penalty_images: PHOTOS}
+"""
+TABLE_4 = {
+    "vanilla": "model: {network: tiny, image_size: 128, instance_norm_relu: false}\n"
+    "score: {sigmoid: false}\nloss: {margin: 0}\ntrain: {ema_momentum: 0}",
+    "IN+ReLU": "model: {network: tiny, image_size: 128}\n"
+    "score: {sigmoid: false}\nloss: {margin: 0}\ntrain: {ema_momentum: 0}",
+    "Sigmoid": "model: {network: tiny, image_size: 128}\nloss: {margin: 0}\n"
+    "train: {ema_momentum: 0}",
+    "DFSC": "model: {network: tiny, image_size: 128}\ntrain: {ema_momentum: 0}",
+    "Momentum": "model: {network: tiny, image_size: 128}",
+}
+
+
+@pytest.mark.parametrize("row", TABLE_4)
+def test_every_row_of_table_4_is_a_config(
+    row: str, category_data: CategoryData, tmp_path: Path
+) -> None:
+    config = loads(f"category: tray\n{TABLE_4[row]}", TrialConfig, row)
+    short = config.train.model_copy(update={"num_steps": 2, "report_interval": 2})
+    config = config.model_copy(update={"train": short})
+    last = run_trial(config, category_data.trial, lambda progress: None, tmp_path)
+    assert 0 <= last.value <= 1
+    assert (last.losses["dfsc"] > 0) == (row in ("DFSC", "Momentum"))
+
+
+def test_efficientad_with_its_extras_is_a_config(
+    trial_config: TrialConfig, data_folder: Path, tmp_path: Path
+) -> None:
+    from dfsc_tune.prepare import prepare_category
+
+    photos = data_folder / "tray" / "train" / "good"
+    text = f"category: tray\n{EFFICIENTAD_S.replace('PHOTOS', str(photos))}"
+    config = loads(text, TrialConfig, "efficientad")
+    data = prepare_category(config, data_folder)
+    last = run_trial(config, data.trial, lambda progress: None, tmp_path)
+    assert last.losses["penalty"] > 0
+    assert last.losses["dfsc"] == 0
+
+
+def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "file.txt"
+    checkpoint.write_text(path, "old")
+
+    def break_off() -> None:
+        with checkpoint.atomic_path(path) as temporary:
+            temporary.write_text("half of the n")
+            raise Stop
+
+    with pytest.raises(Stop):
+        break_off()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
