@@ -37,10 +37,15 @@ def train(
     data: DataOption = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     results: ResultsOption = Path("results"),
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads; all if left out.", min=1)
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
     """Train one config in full and judge it on the images kept from the search."""
+    import torch
+
     from dfsc_tune.cli.runs import print_headlines
     from dfsc_tune.config import TrialConfig, load
     from dfsc_tune.prepare import prepare_category
@@ -49,6 +54,8 @@ def train(
 
     console = talk()
     where = torch_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
     trial = load(config, TrialConfig)
     if data is not None:
         trial = trial.model_copy(update={"data": str(data.resolve())})

@@ -1,0 +1,225 @@
+"""Writing the built-in data set to disk in MVTec LOCO's folder layout."""
+
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from dfsc_tune.data.builtin.render import (
+    CATEGORIES,
+    check_height,
+    check_seed,
+    find_category,
+    render_image,
+)
+from dfsc_tune.errors import UserError
+
+GENERATOR_VERSION = 1
+"""Raised whenever the pictures change, so that results of different ones are not compared."""
+CHUNK = 4
+"""Images handed to a worker at once: enough to hide the hand-over, few enough for progress."""
+PNG_COMPRESSION = 3
+"""Camera noise hardly compresses: higher levels cost time for about 2 % of size."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many images to draw per category; the last three make up the test split."""
+
+    train: int = 100
+    validation: int = 30
+    test_good: int = 60
+    logical: int = 60
+    structural: int = 60
+
+
+@dataclass(frozen=True)
+class Job:
+    """One image to draw, and the folder of its category to write it to."""
+
+    folder: Path
+    category: str
+    split: str
+    kind: Literal["good", "logical", "structural"]
+    index: int
+    height: int
+    seed: int
+
+
+def make_dataset(
+    root: Path,
+    categories: Sequence[str] = CATEGORIES,
+    counts: Counts = Counts(),
+    height: int = 256,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> None:
+    """Draw the categories into `root`, a folder each, in MVTec LOCO's layout.
+
+    `height` is the image height in pixels; the width follows from LOCO's aspect ratio. The files
+    depend on (categories, counts, height, seed) alone, not on `workers`, which defaults to the
+    number of CPUs; with 1 everything runs in this process. `progress(done, total)` is called after
+    each image. A category's folder appears only once it is complete. Raises UserError for an
+    unknown category, a count, height or seed out of range, a category folder that exists, or a
+    root that cannot be written to.
+    """
+    workers = (os.cpu_count() or 1) if workers is None else workers
+    categories = list(dict.fromkeys(categories))
+    _check(root, categories, counts, height, seed, workers)
+    total = len(categories) * sum(asdict(counts).values())
+    done = 0
+
+    def tick() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    with _pool(workers) as pool:
+        for category in categories:
+            with _folder_in_the_making(root, category) as folder:
+                jobs = list(_jobs(folder, category, counts, height, seed))
+                _make_folders(jobs)
+                _write_images(jobs, pool, tick)
+                _write_descriptions(folder, category, counts, height, seed)
+
+
+def _check(
+    root: Path,
+    categories: Sequence[str],
+    counts: Counts,
+    height: int,
+    seed: int,
+    workers: int,
+) -> None:
+    """Raise UserError for whatever can be seen to be wrong before the first image is drawn."""
+    check_height(height)
+    check_seed(seed)
+    if workers <= 0:
+        raise UserError(f"Number of workers {workers} is not positive; ask for 1 or more.")
+    for name, count in asdict(counts).items():
+        if count <= 0:
+            raise UserError(f"Image count {name}={count} is not positive; ask for 1 or more.")
+    for category in categories:
+        find_category(category)
+        if (root / category).exists():
+            raise UserError(f"{root / category} exists; choose another folder or delete it.")
+
+
+def _pool(workers: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
+    """Return worker processes, or none if one is enough.
+
+    Fresh interpreters are started rather than forked ones, which may hang beside the threads of
+    other libraries.
+    """
+    if workers == 1:
+        return nullcontext()
+    return ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _write_images(
+    jobs: Sequence[Job], pool: ProcessPoolExecutor | None, tick: Callable[[], None]
+) -> None:
+    """Draw and write the images, calling `tick` after each."""
+    try:
+        for _ in pool.map(_write_image, jobs, chunksize=CHUNK) if pool else map(_write_image, jobs):
+            tick()
+    except BaseException:
+        if pool:
+            # Waits, so that nobody writes any more when the folder is removed.
+            pool.shutdown(cancel_futures=True)
+        raise
+
+
+@contextmanager
+def _folder_in_the_making(root: Path, category: str) -> Iterator[Path]:
+    """Provide a temporary folder that becomes root/category when the block ends well."""
+    folder = root / f".{category}.unfinished-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(
+            f"Cannot write to {root} ({error.strerror}); choose another folder."
+        ) from error
+    try:
+        yield folder
+        folder.rename(root / category)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _jobs(folder: Path, category: str, counts: Counts, height: int, seed: int) -> Iterator[Job]:
+    """Yield one job an image."""
+    plan: tuple[tuple[str, Literal["good", "logical", "structural"], int], ...] = (
+        ("train", "good", counts.train),
+        ("validation", "good", counts.validation),
+        ("test", "good", counts.test_good),
+        ("test", "logical", counts.logical),
+        ("test", "structural", counts.structural),
+    )
+    for split, kind, count in plan:
+        for index in range(count):
+            yield Job(folder, category, split, kind, index, height, seed)
+
+
+def _type_folder(job: Job) -> str:
+    return job.kind if job.kind == "good" else f"{job.kind}_anomalies"
+
+
+def _make_folders(jobs: Sequence[Job]) -> None:
+    for folder in {job.folder / job.split / _type_folder(job) for job in jobs}:
+        folder.mkdir(parents=True)
+
+
+def _write_image(job: Job) -> None:
+    """Draw one image and write it with its ground truth, a PNG a defect."""
+    rendered = render_image(job.category, job.kind, job.index, job.split, job.height, job.seed)
+    kind, name = _type_folder(job), f"{job.index:03d}"
+    _save(job.folder / job.split / kind / f"{name}.png", rendered.image)
+    if not rendered.defects:
+        return
+    truth = job.folder / "ground_truth" / kind / name
+    truth.mkdir(parents=True)
+    category = find_category(job.category)
+    for number, defect in enumerate(rendered.defects):
+        value = np.uint8(category.pixel_value(defect.name))
+        _save(truth / f"{number:03d}.png", defect.mask * value)
+
+
+def _save(path: Path, pixels: np.ndarray) -> None:
+    Image.fromarray(pixels).save(path, compress_level=PNG_COMPRESSION)
+
+
+def _write_descriptions(
+    folder: Path, category: str, counts: Counts, height: int, seed: int
+) -> None:
+    """Write defects_config.json as LOCO has it, and builtin.json saying how this was made."""
+    product = find_category(category)
+    config = [
+        {
+            "defect_name": defect.name,
+            "pixel_value": product.pixel_value(defect.name),
+            "saturation_threshold": defect.saturation(height),
+            "relative_saturation": defect.area is None,
+        }
+        for defect in product.defects
+    ]
+    origin = {
+        "generator_version": GENERATOR_VERSION,
+        "seed": seed,
+        "height": height,
+        "counts": asdict(counts),
+    }
+    for name, content in (("defects_config", config), ("builtin", origin)):
+        (folder / f"{name}.json").write_text(json.dumps(content, indent=4) + "\n")

@@ -1,0 +1,133 @@
+"""Exact areas under curves over the false-positive rate, for hundreds of millions of pixels.
+
+A localisation curve rises when the falling threshold passes a pixel of a defect, and moves right
+when it passes a negative pixel. So its area is a sum over the defect pixels alone: each lifts the
+curve by its gain for all the negatives still to come within the limit. What is needed of the
+negatives is only how many score above, and how many score the same as, each of those pixels.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+FloatMap = NDArray[np.floating]
+"""Scores as float32 or float64."""
+
+# Bounds the memory beyond the maps themselves: a slice of this many pixels is copied and sorted.
+_SLICE_PIXELS = 48_000_000
+# Edges of slices come from a sample; its error costs time only, never exactness.
+_SAMPLE_PIXELS = 1_000_000
+
+
+def mean_heights(
+    maps: Sequence[FloatMap],
+    defective: FloatMap,
+    gain_scores: FloatMap,
+    gains: NDArray[np.float64],
+    fpr_limits: Sequence[float],
+) -> NDArray[np.float64]:
+    """Return, for each limit, the curve's area up to that false-positive rate over the limit.
+
+    The curve has a point for each distinct threshold t: the share of negative pixels above t, and
+    the sum of the gains whose score is above t. Points are joined by straight lines, so pixels of
+    equal score act together, as one sloped step. At the limit the curve is interpolated.
+
+    The pixels are sorted in slices from the highest scores down, and only until the largest limit
+    is reached.
+
+    Args:
+        maps: all anomaly maps, finite; negatives and defects alike.
+        defective: scores of the pixels that are no negatives, each pixel once, in any order.
+        gain_scores: scores at which the curve rises, shape (G,).
+        gains: by how much it rises there, shape (G,).
+        fpr_limits: each in (0, 1].
+    """
+    num_negatives = sum(scores.size for scores in maps) - defective.size
+    budgets = np.asarray(fpr_limits, dtype=np.float64) * num_negatives
+    order = np.argsort(gain_scores)
+    gain_scores, gains = gain_scores[order], gains[order]
+    defective = np.sort(defective)
+
+    areas = np.zeros(len(budgets))
+    num_above = 0
+    for low, high in _slices(maps, num_needed=int(budgets.max()) + defective.size + 1):
+        pixels = _sorted_between(maps, low, high)
+        no_negatives = defective[_span(defective, low, high)]
+        span = _span(gain_scores, low, high)
+        above, tied = _num_above_and_tied(pixels, gain_scores[span])
+        above_defective, tied_defective = _num_above_and_tied(no_negatives, gain_scores[span])
+        above += num_above - above_defective
+        tied -= tied_defective
+        areas += [float(gains[span] @ _reach(above, tied, budget)) for budget in budgets]
+        num_above += pixels.size - no_negatives.size
+        if num_above >= budgets.max():
+            break
+    heights: NDArray[np.float64] = areas / budgets
+    return heights
+
+
+def _reach(above: NDArray[np.int64], tied: NDArray[np.int64], budget: float) -> NDArray[np.float64]:
+    """Return the area, in negatives, under a step of height 1 that ramps over `tied` negatives."""
+    left = budget - above
+    on_ramp = np.clip(left, 0, tied)
+    reach: NDArray[np.float64] = on_ramp**2 / (2 * np.maximum(tied, 1))
+    reach += np.maximum(left - tied, 0)
+    return reach
+
+
+def _num_above_and_tied(
+    ordered: FloatMap, scores: FloatMap
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many of `ordered` are above, and equal to, each of the scores."""
+    not_above = np.searchsorted(ordered, scores, side="right")
+    below = np.searchsorted(ordered, scores, side="left")
+    return ordered.size - not_above, not_above - below
+
+
+def _slices(maps: Sequence[FloatMap], num_needed: int) -> Iterator[tuple[np.floating, np.floating]]:
+    """Yield half-open score ranges (low, high] from the highest scores down to all of them.
+
+    The first few together hold about `num_needed` pixels and none is much above the slice size
+    (unless very many pixels tie).
+    """
+    num_pixels = sum(scores.size for scores in maps)
+    num_first = max(1, -(-num_needed // _SLICE_PIXELS))
+    # A little more than needed, so that the sample's error seldom costs another slice.
+    slice_size = 1.03 * num_needed / num_first
+    sample = np.sort(_sample(maps))
+    shares = np.arange(slice_size, num_pixels, slice_size) / num_pixels
+    positions = sample.size - 1 - np.floor(shares * sample.size).astype(np.int64)
+    # Edges keep the dtype of the scores: a Python float would be rounded before it is compared.
+    edges = np.unique(sample[np.maximum(positions, 0)])[::-1]
+    infinity = sample.dtype.type(np.inf)
+    yield from zip([*edges, -infinity], [infinity, *edges], strict=True)
+
+
+def _sorted_between(maps: Sequence[FloatMap], low: np.floating, high: np.floating) -> FloatMap:
+    """Return a sorted copy of all pixels with low < score <= high."""
+    if np.isinf(low) and np.isinf(high):
+        pixels = np.concatenate([scores.ravel() for scores in maps])
+    elif np.isinf(high):
+        pixels = np.concatenate([scores[scores > low] for scores in maps])
+    else:
+        pixels = np.concatenate([scores[(scores > low) & (scores <= high)] for scores in maps])
+    pixels.sort()
+    return pixels
+
+
+def _span(ordered: FloatMap, low: np.floating, high: np.floating) -> slice:
+    """Return the slice of `ordered` with low < score <= high."""
+    start, stop = np.searchsorted(ordered, [low, high], side="right")
+    return slice(int(start), int(stop))
+
+
+def _sample(maps: Sequence[FloatMap]) -> FloatMap:
+    generator = np.random.default_rng(0)
+    share = min(1.0, _SAMPLE_PIXELS / sum(scores.size for scores in maps))
+    return np.concatenate(
+        [
+            scores.ravel()[generator.integers(scores.size, size=int(np.ceil(share * scores.size)))]
+            for scores in maps
+        ]
+    )

@@ -1,0 +1,311 @@
+"""Pixel metrics: AU-sPRO, AU-PRO and pixel AUROC, exact over all thresholds.
+
+All three are areas under a curve over the false-positive rate (FPR), pooled over every pixel of
+every image that lies outside the union of its image's defects, good images included. A pixel is
+called anomalous when its score is strictly above the threshold. The curve has one point for each
+distinct score, joined by straight lines from (0, 0) on; so tied pixels act together, as one sloped
+step, and maps that are constant everywhere give half the limit. Areas are divided by the FPR limit.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import ndimage
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics.areas import FloatMap, mean_heights
+from dfsc_tune.metrics.image import GOOD, KINDS, check_kinds
+
+Mask = NDArray[np.bool_]
+
+_EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class Defect:
+    """One annotated defect: a channel of a MVTec LOCO ground truth."""
+
+    image: int
+    """Index of its image in the sequence of anomaly maps."""
+    mask: Mask
+    """Its pixels, shape (H, W) of its anomaly map; defects of an image may overlap."""
+    saturation_area: float
+    """Pixels that must be found for the defect to count as found in full; see the function."""
+
+
+def saturation_area(threshold: float, relative: bool, area: int) -> float:
+    """Return the number of pixels, at least one, after which a defect counts as found in full.
+
+    It is `int(threshold * area)` if relative, else `min(threshold, area)`, as in the evaluation
+    code of MVTec LOCO AD (Bergmann et al., IJCV 2022, section 4), whose relative rule gives 0 for a
+    tiny defect and then divides by it; here such a defect is found with its first pixel.
+
+    Args:
+        threshold: `saturation_threshold` of `defects_config.json`: a share, or a number of pixels.
+        relative: `relative_saturation` of the same entry.
+        area: pixels of the defect.
+
+    Raises:
+        UserError: a threshold that is not positive, or a relative one above 1, or an empty defect.
+    """
+    if not 0 < threshold < math.inf or (relative and threshold > 1):
+        bounds = "in (0, 1]" if relative else "above 0"
+        raise UserError(f"This saturation threshold must be {bounds}, not {threshold}.")
+    if area < 1:
+        raise UserError(f"A defect must have at least one pixel, not {area}.")
+    return max(1, int(threshold * area)) if relative else float(min(threshold, area))
+
+
+def au_spro(
+    anomaly_maps: Sequence[ArrayLike],
+    defects: Sequence[Defect],
+    fpr_limits: Sequence[float] = (0.05,),
+) -> dict[float, float]:
+    """Return, for each FPR limit, the area under the saturated per-region overlap curve, in [0, 1].
+
+    A defect's sPRO is min(true-positive pixels / saturation area, 1); the curve is its mean over
+    all defects (Bergmann et al., "Beyond Dents and Scratches", IJCV 2022). The module's docstring
+    says how ties and the limit are treated.
+
+    Args:
+        anomaly_maps: for each image its scores, shape (H, W), higher is more anomalous; sizes may
+            differ between images. float32 is used as it is, other types as float64.
+        defects: all defects; an image that no defect names is good.
+        fpr_limits: each in (0, 1].
+
+    Raises:
+        UserError: a map is not 2-D or holds NaN or infinity; there is no defect; a mask is empty,
+            differs from its map in size or names no map; a saturation area or a limit is out of
+            range; or the defects leave no negative pixel.
+    """
+    maps = checked_maps(anomaly_maps)
+    masks = unions(maps, defects)
+    gain_scores, gains = zip(*(_saturating_gains(maps, defect) for defect in defects), strict=True)
+    heights = mean_heights(
+        maps,
+        _scores_within(maps, masks),
+        np.concatenate(gain_scores),
+        np.concatenate(gains) / len(defects),
+        checked_limits(fpr_limits),
+    )
+    return _by_limit(fpr_limits, heights)
+
+
+def au_spro_by_kind(
+    anomaly_maps: Sequence[ArrayLike],
+    kinds: Sequence[str],
+    defects: Sequence[Defect],
+    fpr_limits: Sequence[float] = (0.05,),
+) -> dict[str, dict[float, float]]:
+    """Return `au_spro` of each kind present, with all good images, and "mean" over these kinds.
+
+    Args:
+        anomaly_maps, defects, fpr_limits: as for `au_spro`.
+        kinds: "good", "logical" or "structural" for each image.
+
+    Raises:
+        UserError: as `au_spro`; or `kinds` and `defects` disagree on which images are good.
+    """
+    check_kinds_match(kinds, len(anomaly_maps), defects)
+    result: dict[str, dict[float, float]] = {}
+    for kind in KINDS:
+        if kind in kinds:
+            chosen = [index for index, found in enumerate(kinds) if found in (GOOD, kind)]
+            place = {index: position for position, index in enumerate(chosen)}
+            result[kind] = au_spro(
+                [anomaly_maps[index] for index in chosen],
+                [
+                    Defect(place[defect.image], defect.mask, defect.saturation_area)
+                    for defect in defects
+                    if defect.image in place
+                ],
+                fpr_limits,
+            )
+    result["mean"] = {
+        limit: float(np.mean([areas[limit] for areas in result.values()])) for limit in fpr_limits
+    }
+    return result
+
+
+def au_pro(
+    anomaly_maps: Sequence[ArrayLike],
+    defects: Sequence[Defect],
+    fpr_limits: Sequence[float] = (0.05,),
+) -> dict[float, float]:
+    """Return, for each FPR limit, the area under the per-region overlap curve, in [0, 1].
+
+    A region is an 8-connected component of the union of an image's defects; its overlap is the
+    share of its pixels above the threshold; the curve is the mean over all regions of all images
+    (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.2, whose
+    evaluation code labels components with a 3x3 structure of ones; its limit is 0.3). Saturation
+    areas play no part.
+
+    Arguments and errors are those of `au_spro`.
+    """
+    maps = checked_maps(anomaly_maps)
+    masks = unions(maps, defects)
+    gain_scores, areas = zip(
+        *(_scores_and_areas_of_regions(maps[image], mask) for image, mask in masks.items()),
+        strict=True,
+    )
+    shares = 1.0 / np.concatenate(areas)
+    heights = mean_heights(
+        maps,
+        np.concatenate(gain_scores),
+        np.concatenate(gain_scores),
+        # The shares of one region sum to 1, so their sum counts the regions.
+        shares / np.round(shares.sum()),
+        checked_limits(fpr_limits),
+    )
+    return _by_limit(fpr_limits, heights)
+
+
+def pixel_auroc(anomaly_maps: Sequence[ArrayLike], masks: Sequence[ArrayLike | None]) -> float:
+    """Return the AUROC of all pixels of all images pooled, a tie counting one half.
+
+    Args:
+        anomaly_maps: as for `au_spro`.
+        masks: for each image its defective pixels, shape (H, W), or None for a good image.
+
+    Raises:
+        UserError: a map is not 2-D or holds NaN or infinity; masks and maps differ in number or
+            size; or there is no defective or no negative pixel.
+    """
+    maps = checked_maps(anomaly_maps)
+    if len(masks) != len(maps):
+        raise UserError(f"There must be a mask, or None, a map: {len(masks)} against {len(maps)}.")
+    checked = {
+        image: _checked_mask(maps, image, mask)
+        for image, mask in enumerate(masks)
+        if mask is not None
+    }
+    _check_both_present(maps, checked)
+    positives = _scores_within(maps, checked)
+    gains = np.full(positives.size, 1.0 / positives.size)
+    return min(1.0, float(mean_heights(maps, positives, positives, gains, [1.0])[0]))
+
+
+def checked_maps(anomaly_maps: Sequence[ArrayLike]) -> list[FloatMap]:
+    """Return the maps as 2-D arrays of float32 or float64, or raise UserError."""
+    maps = []
+    for image, anomaly_map in enumerate(anomaly_maps):
+        scores = np.asarray(anomaly_map)
+        if scores.dtype != np.float32:
+            scores = scores.astype(np.float64, copy=False)
+        if scores.ndim != 2 or scores.size == 0:
+            raise UserError(
+                f"An anomaly map must have shape (H, W), but map {image} has {scores.shape}."
+            )
+        # The extremes are NaN if any pixel is, and need no temporary array.
+        if not (np.isfinite(scores.min()) and np.isfinite(scores.max())):
+            raise UserError(
+                f"Anomaly maps must be finite, but map {image} holds NaN or infinity. "
+                "Check the training of this model for divergence."
+            )
+        maps.append(scores)
+    return maps
+
+
+def unions(maps: Sequence[FloatMap], defects: Sequence[Defect]) -> dict[int, Mask]:
+    """Return for each image with defects, by its index, the union of their checked masks."""
+    if not defects:
+        raise UserError("AU-PRO and AU-sPRO need at least one defect, but none is given.")
+    masks: dict[int, Mask] = {}
+    for defect in defects:
+        if not 0 <= defect.image < len(maps):
+            raise UserError(
+                f"A defect names image {defect.image}, but there are {len(maps)} anomaly maps."
+            )
+        mask = _checked_mask(maps, defect.image, defect.mask)
+        if not mask.any():
+            raise UserError(f"A defect of image {defect.image} has an empty mask.")
+        if not 0 < defect.saturation_area < math.inf:
+            raise UserError(
+                f"A saturation area must be above 0, but a defect of image {defect.image} has "
+                f"{defect.saturation_area}."
+            )
+        masks[defect.image] = masks[defect.image] | mask if defect.image in masks else mask
+    _check_both_present(maps, masks)
+    return masks
+
+
+def checked_limits(fpr_limits: Sequence[float]) -> Sequence[float]:
+    """Return the limits as they are, or raise UserError."""
+    if not fpr_limits:
+        raise UserError("Give at least one FPR limit.")
+    for limit in fpr_limits:
+        if not 0 < limit <= 1:
+            raise UserError(f"An FPR limit must be in (0, 1], not {limit}.")
+    return fpr_limits
+
+
+def check_kinds_match(kinds: Sequence[str], num_images: int, defects: Sequence[Defect]) -> None:
+    """Raise UserError unless exactly the images that are not good have defects."""
+    if len(kinds) != num_images:
+        raise UserError(f"There must be a kind a map: {len(kinds)} against {num_images}.")
+    check_kinds(kinds)
+    with_defect = {defect.image for defect in defects}
+    for image, kind in enumerate(kinds):
+        if (kind == GOOD) == (image in with_defect):
+            has = "a" if image in with_defect else "no"
+            raise UserError(f"Image {image} is of kind {kind!r} but has {has} defect mask.")
+
+
+def _checked_mask(maps: Sequence[FloatMap], image: int, mask: ArrayLike) -> Mask:
+    checked = np.asarray(mask)
+    if checked.dtype != np.bool_:
+        raise UserError(
+            f"A mask must be boolean, but that of image {image} is {checked.dtype}. Try mask > 0."
+        )
+    if checked.shape != maps[image].shape:
+        raise UserError(
+            f"A mask must have its anomaly map's shape, but for image {image} the mask has "
+            f"{checked.shape} and the map {maps[image].shape}."
+        )
+    return checked
+
+
+def _check_both_present(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> None:
+    num_defective = sum(int(mask.sum()) for mask in masks.values())
+    if num_defective == 0:
+        raise UserError("The masks hold no defective pixel, so there is nothing to find.")
+    if num_defective == sum(scores.size for scores in maps):
+        raise UserError("Every pixel is defective, so there is no false-positive rate.")
+
+
+def _scores_within(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> FloatMap:
+    return np.concatenate([maps[image][mask] for image, mask in masks.items()])
+
+
+def _saturating_gains(
+    maps: Sequence[FloatMap], defect: Defect
+) -> tuple[FloatMap, NDArray[np.float64]]:
+    """Return the defect's highest scores, up to saturation, and by how much each lifts its sPRO."""
+    scores = maps[defect.image][defect.mask]
+    limit = defect.saturation_area
+    num_counting = min(math.ceil(limit), scores.size)
+    first = scores.size - num_counting
+    counting = np.partition(scores, first)[first:]
+    gains = np.full(num_counting, 1.0 / limit)
+    # The lowest of them comes first, and fills what a fractional saturation area leaves of it.
+    gains[0] = min(1.0, limit - (num_counting - 1)) / limit
+    return counting, gains
+
+
+def _scores_and_areas_of_regions(
+    scores: FloatMap, mask: Mask
+) -> tuple[FloatMap, NDArray[np.int64]]:
+    """Return, for each pixel of the mask, its score and the area of its connected component."""
+    labels, _ = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
+    label_of_pixel = labels[mask]
+    return scores[mask], np.bincount(label_of_pixel)[label_of_pixel]
+
+
+def _by_limit(fpr_limits: Sequence[float], heights: NDArray[np.float64]) -> dict[float, float]:
+    # Rounding may carry a perfect area above 1 by a few units in the last place.
+    return {
+        limit: min(1.0, float(height)) for limit, height in zip(fpr_limits, heights, strict=True)
+    }

@@ -1,0 +1,344 @@
+"""How sure one may be of an image AUROC, or of the difference of two, given so many images.
+
+An interval is the hull of two. A stratified percentile bootstrap assumes no distribution, but
+claims certainty where the sample is separated perfectly or holds a few images. Newcombe's score
+interval keeps its width there, but rests on a model of the scores. Either covers what the other
+misses, and with many images they all but agree. In simulation (normal scores of equal and of
+threefold spread, AUROC 0.75 to 0.99, 2 to 100 images a kind) hulls of nominal level 0.95 covered
+the mean AUROC in 0.94 to 1.00 of the trials, the bootstrap alone in 0.05 to 0.96.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics.image import ScoresByKind, part_by_kind
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A two-sided confidence interval."""
+
+    low: float
+    high: float
+    level: float
+    """Nominal coverage, in (0, 1)."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The difference of two configurations' mean image AUROC on the same images."""
+
+    value: float
+    """Mean AUROC of the first less that of the second."""
+    interval: Interval
+    p_value: float
+    """Two-sided, for the hypothesis that the two are interchangeable."""
+
+
+def hanley_mcneil_standard_error(auroc: float, num_good: int, num_anomalous: int) -> float:
+    """Return the standard error of an AUROC under the exponential model of Hanley and McNeil.
+
+    Source: "The meaning and use of the area under a ROC curve", Radiology 143 (1982), equation 1.
+    It is 0 at an AUROC of 0 or 1; use `image_auroc_interval` there.
+
+    Raises:
+        UserError: the AUROC is outside [0, 1], or a number of images is below 1.
+    """
+    if not 0 <= auroc <= 1:
+        raise UserError(f"An AUROC must be in [0, 1], not {auroc}.")
+    if num_good < 1 or num_anomalous < 1:
+        raise UserError(
+            f"A standard error needs good and anomalous images, not {num_good} and {num_anomalous}."
+        )
+    both_anomalous_above = auroc / (2 - auroc)
+    above_both_good = 2 * auroc**2 / (1 + auroc)
+    variance = (
+        auroc * (1 - auroc)
+        + (num_anomalous - 1) * (both_anomalous_above - auroc**2)
+        + (num_good - 1) * (above_both_good - auroc**2)
+    ) / (num_good * num_anomalous)
+    return math.sqrt(max(0.0, variance))
+
+
+def image_auroc_interval(
+    scores: ArrayLike,
+    kinds: Sequence[str],
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return a confidence interval of each number of `image_auroc`, the same for the same seed.
+
+    Each is the hull of two intervals. One is the percentile bootstrap, resampling images within
+    the good ones and within each kind. The other, for a kind, is Newcombe's score interval
+    (Statistics in Medicine 25 (2006) 559, method 5) and, for the mean, its combination by the
+    MOVER (Zou and Donner, Statistics in Medicine 27 (2008) 1693) with the correlation that the
+    shared good images cause, as DeLong et al. (Biometrics 44 (1988) 837) estimate it, drawn
+    towards 1 where few images support that estimate.
+
+    Args:
+        scores, kinds: as for `image_auroc`.
+        level: nominal coverage, in (0, 1).
+        num_resamples: bootstrap resamples.
+
+    Returns:
+        Intervals by "logical" and "structural", if present, and "mean".
+
+    Raises:
+        UserError: as `image_auroc`, or the level or number of resamples is out of range.
+    """
+    check_interval_arguments(level, num_resamples)
+    comparison = _Comparison([part_by_kind(scores, kinds)])
+    weights = np.eye(len(comparison.kinds))
+    rows = {**dict(zip(comparison.kinds, weights, strict=True)), "mean": weights.mean(axis=0)}
+    resampled = comparison.resampled(num_resamples, seed)
+    return {
+        name: hull(
+            percentile_interval(resampled @ row, level),
+            comparison.mover_interval(row, level),
+        )
+        for name, row in rows.items()
+    }
+
+
+def image_auroc_difference(
+    scores_a: ArrayLike,
+    scores_b: ArrayLike,
+    kinds: Sequence[str],
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> Difference:
+    """Return the difference a - b of two mean image AUROCs on the same images, and its doubt.
+
+    The interval is made as in `image_auroc_interval`, of a paired bootstrap and of the MOVER with
+    DeLong's correlations, drawn towards independence where few images support them. The p-value is
+    of the permutation test of Bandos et al. (Statistics in Medicine 24 (2005) 2873): under the
+    hypothesis the ranks that a and b give to an image may be swapped. It is valid for any number of
+    images, so with very few it cannot be small. It is the sharper of the two: near an AUROC of 1
+    the interval may hold 0 where the p-value is small.
+
+    Args:
+        scores_a, scores_b: scores of the two configurations, each shape (N,), same images.
+        kinds, level, num_resamples, seed: as for `image_auroc_interval`.
+
+    Raises:
+        UserError: as `image_auroc_interval`.
+    """
+    check_interval_arguments(level, num_resamples)
+    parted = [part_by_kind(scores, kinds) for scores in (scores_a, scores_b)]
+    comparison = _Comparison(parted)
+    num_kinds = len(comparison.kinds)
+    row = np.repeat([1.0, -1.0], num_kinds) / num_kinds
+    interval = hull(
+        percentile_interval(comparison.resampled(num_resamples, seed) @ row, level),
+        comparison.mover_interval(row, level),
+    )
+    return Difference(
+        value=float(comparison.aurocs[:num_kinds].mean() - comparison.aurocs[num_kinds:].mean()),
+        interval=interval,
+        p_value=_swap_p_value(parted[0], parted[1], num_resamples, seed),
+    )
+
+
+def newcombe_interval(auroc: float, num_good: int, num_anomalous: int, level: float) -> Interval:
+    """Return the AUROCs that the observed one does not contradict; never of zero width.
+
+    The limits solve |auroc - a| = z * sd(a) with Hanley and McNeil's variance at a, both numbers of
+    images replaced by their mean in its numerator (Newcombe 2006, method 5).
+    """
+
+    def lower_limit(observed: float) -> float:
+        low, high = 0.0, observed
+        for _ in range(60):
+            middle = (low + high) / 2
+            if observed - middle > z * _newcombe_deviation(middle, num_good, num_anomalous):
+                low = middle
+            else:
+                high = middle
+        return low
+
+    z = normal_quantile(level)
+    # The variance is symmetric about one half, and so is the interval.
+    return Interval(lower_limit(auroc), 1 - lower_limit(1 - auroc), level)
+
+
+def normal_quantile(level: float) -> float:
+    """Return the half-width, in standard deviations, of a normal interval of this level."""
+    return NormalDist().inv_cdf((1 + level) / 2)
+
+
+def percentile_interval(values: FloatArray, level: float) -> Interval:
+    """Return the middle part, of this share, of the resampled values."""
+    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level)
+
+
+def hull(first: Interval, second: Interval) -> Interval:
+    """Return the shortest interval that holds both."""
+    return Interval(min(first.low, second.low), max(first.high, second.high), first.level)
+
+
+def check_interval_arguments(level: float, num_resamples: int) -> None:
+    """Raise UserError for a level outside (0, 1) or fewer than one resample."""
+    if not 0 < level < 1:
+        raise UserError(f"The level of an interval must be in (0, 1), not {level}.")
+    if num_resamples < 1:
+        raise UserError(f"A bootstrap needs at least 1 resample, not {num_resamples}.")
+
+
+class _Comparison:
+    """The AUROCs of some configurations on the same images, a row for each and each kind.
+
+    Rows go by configuration, then by kind. All that follows needs only who wins in each pair of a
+    good and an anomalous image: 1 if the anomalous one scores higher, 0.5 for a tie.
+    """
+
+    def __init__(self, configurations: Sequence[ScoresByKind]) -> None:
+        self.kinds = tuple(configurations[0].anomalous)
+        self.row_kinds = self.kinds * len(configurations)
+        self.wins = [
+            _wins(parted.good, parted.anomalous[kind])
+            for parted in configurations
+            for kind in self.kinds
+        ]
+        self.aurocs: FloatArray = np.array([wins.mean() for wins in self.wins])
+
+    def resampled(self, num_resamples: int, seed: int) -> FloatArray:
+        """Return bootstrapped AUROCs, shape (num_resamples, rows), paired across rows."""
+        generator = np.random.default_rng(seed)
+
+        def draw(num_images: int) -> FloatArray:
+            shares = np.full(num_images, 1 / num_images)
+            return generator.multinomial(num_images, shares, size=num_resamples) / num_images
+
+        good = draw(self.wins[0].shape[0])
+        anomalous = {
+            kind: draw(wins.shape[1]) for kind, wins in zip(self.kinds, self.wins, strict=False)
+        }
+        columns = [
+            np.einsum("rn,rn->r", good @ wins, anomalous[kind])
+            for kind, wins in zip(self.row_kinds, self.wins, strict=True)
+        ]
+        return np.stack(columns, axis=1)
+
+    def mover_interval(self, row: FloatArray, level: float) -> Interval:
+        """Return the MOVER interval of a weighted sum of the AUROCs, one weight a row."""
+        limits = [
+            newcombe_interval(float(auroc), wins.shape[0], wins.shape[1], level)
+            for auroc, wins in zip(self.aurocs, self.wins, strict=True)
+        ]
+        below = self.aurocs - [limit.low for limit in limits]
+        above = [limit.high for limit in limits] - self.aurocs
+        correlation = self._cautious_correlation(row)
+
+        def distance(deviations: FloatArray) -> float:
+            return math.sqrt(max(0.0, float(deviations @ correlation @ deviations)))
+
+        value = float(self.aurocs @ row)
+        return Interval(
+            value - distance(row * np.where(row > 0, below, above)),
+            value + distance(row * np.where(row > 0, above, below)),
+            level,
+        )
+
+    def _cautious_correlation(self, row: FloatArray) -> FloatArray:
+        """Return DeLong's correlations of the rows, drawn towards the values that widen most.
+
+        Those are 1 between rows that are added and 0 between rows that are subtracted (the same
+        images seldom correlate below 0). The pull is 2 / images: whole for two images, of which
+        any two score lists are perfectly correlated or anticorrelated.
+        """
+        covariance = self._delong_covariance()
+        deviations = np.sqrt(np.diag(covariance))
+        scale = np.outer(deviations, deviations)
+        widest = (np.outer(row, row) > 0).astype(np.float64)
+        estimate = np.divide(covariance, scale, out=widest.copy(), where=scale > 0)
+        fewest = np.array([min(wins.shape) for wins in self.wins])
+        trust = np.maximum(0.0, 1 - 2 / np.minimum.outer(fewest, fewest))
+        correlation: FloatArray = widest + trust * (estimate - widest)
+        np.fill_diagonal(correlation, 1.0)
+        return correlation
+
+    def _delong_covariance(self) -> FloatArray:
+        covariance = _covariance_of_mean(np.stack([wins.mean(axis=1) for wins in self.wins]))
+        for kind in self.kinds:
+            rows = [index for index, found in enumerate(self.row_kinds) if found == kind]
+            placements = np.stack([self.wins[index].mean(axis=0) for index in rows])
+            covariance[np.ix_(rows, rows)] += _covariance_of_mean(placements)
+        return covariance
+
+
+def _wins(good: FloatArray, anomalous: FloatArray) -> FloatArray:
+    """Return, shape (good, anomalous), 1 where the anomalous image is above, 0.5 where tied."""
+    above = anomalous > good[:, None]
+    wins: FloatArray = 0.5 * (above.astype(np.float64) + (anomalous >= good[:, None]))
+    return wins
+
+
+def _covariance_of_mean(values: FloatArray) -> FloatArray:
+    """Return the covariance of the rows' means, shape (rows, rows); 0 for a single column."""
+    num_columns = values.shape[1]
+    centred = values - values.mean(axis=1, keepdims=True)
+    covariance: FloatArray = centred @ centred.T / (max(1, num_columns - 1) * num_columns)
+    return covariance
+
+
+def _newcombe_deviation(auroc: float, num_good: int, num_anomalous: int) -> float:
+    mean_number = (num_good + num_anomalous) / 2
+    factor = 2 * mean_number - 1 - 3 * (mean_number - 1) / ((2 - auroc) * (1 + auroc))
+    return math.sqrt(auroc * (1 - auroc) * factor / (num_good * num_anomalous))
+
+
+def _swap_p_value(a: ScoresByKind, b: ScoresByKind, num_permutations: int, seed: int) -> float:
+    """Return the p-value of swapping the ranks of a and b at random images.
+
+    The difference is linear in the signs of the swaps: the terms with two swapped images cancel.
+    So each image has one contribution, and a permutation flips the signs of some.
+    """
+    contributions = _contributions_to_difference(_ranked(a), _ranked(b))
+    generator = np.random.default_rng(seed)
+    signs = 1 - 2 * generator.integers(2, size=(num_permutations, contributions.size))
+    permuted = np.abs(signs @ contributions)
+    # Permutations that change nothing may differ in the last place.
+    num_as_large = int((permuted >= abs(contributions.sum()) - 1e-12).sum())
+    return (1 + num_as_large) / (1 + num_permutations)
+
+
+def _contributions_to_difference(a: ScoresByKind, b: ScoresByKind) -> FloatArray:
+    """Return for each image a number whose sign flips when a and b swap their ranks there.
+
+    Their sum is the difference of the mean AUROCs.
+    """
+    good = np.zeros(len(a.good))
+    anomalous = []
+    for kind in a.anomalous:
+        same = _wins(a.good, a.anomalous[kind]) - _wins(b.good, b.anomalous[kind])
+        crossed = _wins(b.good, a.anomalous[kind]) - _wins(a.good, b.anomalous[kind])
+        share = 1 / (2 * same.size * len(a.anomalous))
+        good += share * (same - crossed).sum(axis=1)
+        anomalous.append(share * (same + crossed).sum(axis=0))
+    return np.concatenate([good, *anomalous])
+
+
+def _ranked(parted: ScoresByKind) -> ScoresByKind:
+    """Return the scores replaced by their ranks among all images, ties sharing the mean rank."""
+    ordered = np.sort(np.concatenate([parted.good, *parted.anomalous.values()]))
+
+    def rank(scores: FloatArray) -> FloatArray:
+        below = np.searchsorted(ordered, scores, side="left")
+        ranks: FloatArray = (below + np.searchsorted(ordered, scores, side="right")) / 2
+        return ranks
+
+    return ScoresByKind(
+        good=rank(parted.good),
+        anomalous={kind: rank(scores) for kind, scores in parted.anomalous.items()},
+    )

@@ -1,0 +1,290 @@
+"""Whole searches through the command line and a real local Ray, small and short."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+from conftest import CATEGORY, make_tray
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from dfsc_tune import results
+from dfsc_tune.config import TrialConfig, load
+
+SPACE = """\
+fixed:
+  model: {network: tiny, image_size: 128}
+  train: {learning_rate: 1e-3, extra_ema_momenta: [0.0]}
+parameters:
+  margin: {type: float, low: 0.0, high: 2.0}
+  ema_momentum: {type: float, low: 0.5, high: 0.9, scale: log_complement}
+budget: {num_trials: 5, num_steps: 24, report_interval: 4, grace_period: 4, reduction_factor: 2}
+"""
+ENVIRONMENT = os.environ | {
+    # Keeps Ray's ports on the loopback.
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+    "COLUMNS": "200",
+}
+pytestmark = pytest.mark.slow
+
+
+def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", "from dfsc_tune.cli import app; app()", *map(str, arguments)]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
+    process = start(*arguments, cwd=cwd)
+    stdout, stderr = process.communicate(timeout=300)
+    assert "Traceback" not in stderr, stderr
+    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def space_file(folder: Path, text: str = SPACE) -> Path:
+    path = folder / "space.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess]:
+    """A finished search of both categories of a data folder."""
+    work = tmp_path_factory.mktemp("work")
+    make_tray(work / "data")
+    make_tray(work / "data", "box")
+    done = run(
+        "search", "--data", "data", "--category", "all", "--space", space_file(work),
+        "--name", "first", cwd=work,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return work, done
+
+
+def test_the_search_tells_what_it_found_and_where(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    _, done = finished
+    for text in ("best of run first", "margin=", "95% interval", "unseen", "results/first/models"):
+        assert text in done.stdout
+    assert "next: dfsc-tune predict" in done.stderr
+    assert "10/10" in done.stderr
+    assert "random features" in done.stderr
+
+
+def test_a_run_leaves_what_the_design_says(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    run_folder = finished[0] / "results" / "first"
+    for name in ("run.yaml", "trials.parquet", "reports.parquet", "scores.parquet"):
+        assert (run_folder / name).is_file()
+    for category in (CATEGORY, "box"):
+        assert (run_folder / "models" / category / "model.safetensors").is_file()
+        assert load(run_folder / "best" / f"{category}.yaml", TrialConfig).category == category
+    settings = yaml.safe_load((run_folder / "run.yaml").read_text())
+    assert settings["versions"]["ray"]
+    assert settings["datasets"]["box"]["selection"] == {"good": 2, "logical": 2, "structural": 2}
+
+
+def test_tables_hold_every_trial_report_and_score(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    loaded = results.load(finished[0] / "results" / "first")
+    trials, reports, scores = loaded.trials, loaded.reports, loaded.scores
+    assert len(trials) == 10
+    assert set(trials["category"]) == {CATEGORY, "box"}
+    assert set(trials["state"]) <= {"complete", "pruned"}
+    assert (trials["step"] == 24).equals(trials["state"] == "complete")
+    for _, papers in trials[trials["role"] == "paper"].groupby("category"):
+        assert papers["state"].tolist() == ["complete"]
+    own = reports[reports["own_momentum"]]
+    by_trial = trials.set_index("trial").sort_index()
+    of_reports = own.sort_values("step").groupby("trial")
+    assert of_reports["step"].last().tolist() == by_trial["step"].tolist()
+    assert of_reports.size().tolist() == (by_trial["step"] // 4).tolist()
+    assert of_reports["auroc_mean"].last().tolist() == by_trial["value"].tolist()
+    assert (reports["ema_momentum"] == 0).sum() == len(own)
+    report_part = scores[scores["role"] == "best"].groupby(["category", "kind"]).size()
+    assert (report_part == 2).all()
+    assert len(report_part) == 6
+
+
+def test_the_report_part_was_not_what_the_search_saw(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    work, _ = finished
+    from dfsc_tune.config import ObjectiveConfig
+    from dfsc_tune.data.layout import read_category
+    from dfsc_tune.objective import split_test
+
+    scores = results.load(work / "results" / "first").scores
+    for category in (CATEGORY, "box"):
+        split = split_test(read_category(work / "data", category), ObjectiveConfig())
+        scored = set(scores.loc[scores["category"] == category, "image"])
+        assert scored == {record.name for record in split.report}
+
+
+def test_optuna_knows_each_category_as_a_study(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    run_folder = finished[0] / "results" / "first"
+    storage = JournalStorage(JournalFileBackend(str(run_folder / "study.journal")))
+    trials = results.load(run_folder).trials
+    for category in (CATEGORY, "box"):
+        study = optuna.load_study(study_name=f"first/{category}", storage=storage)
+        states = [trial.state for trial in study.get_trials()]
+        ours = trials[trials["category"] == category]["state"]
+        # The paper's momentum lies outside this space: its trials are not told.
+        assert len(states) == 3
+        assert states.count(TrialState.RUNNING) == 0
+        assert states.count(TrialState.COMPLETE) <= (ours == "complete").sum()
+
+
+def test_best_trains_again_to_the_same_scores(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    work, _ = finished
+    config = work / "results" / "first" / "best" / "box.yaml"
+    # A search gives each trial one thread here; with as many, training is bit for bit the same.
+    done = run("train", "--config", config, "--name", "again", "--threads", "1", cwd=work)
+    assert done.returncode == 0, done.stderr
+    first, again = (results.load(work / "results" / name).scores for name in ("first", "again"))
+    first = first[(first["category"] == "box") & (first["role"] == "best")]
+    merged = first.merge(again, on="image")
+    assert len(merged) == len(first) == len(again)
+    assert merged["score_x"].tolist() == merged["score_y"].tolist()
+
+
+def test_best_and_runs_print_json(finished: tuple[Path, subprocess.CompletedProcess]) -> None:
+    work, _ = finished
+    headlines = json.loads(run("best", "first", "--json", cwd=work).stdout)
+    assert [headline["category"] for headline in headlines] == ["box", CATEGORY]
+    assert headlines[0]["settings"].keys() == {"margin", "ema_momentum"}
+    rows = json.loads(run("runs", "--json", cwd=work).stdout)
+    assert rows[0]["run"] in ("again", "first")
+
+
+def test_evaluate_leaves_out_what_the_model_was_chosen_on(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    work, _ = finished
+    model = Path("results/first/models") / CATEGORY
+    honest = json.loads(run("evaluate", model, "--json", cwd=work).stdout)
+    assert honest["num_images"] == {"good": 2, "logical": 2, "structural": 2}
+    assert not honest["optimistic"]
+    assert honest["pixel"] is None
+    assert any("no mask" in note for note in honest["notes"])
+    scores = results.load(work / "results" / "first").scores
+    ours = scores[(scores["category"] == CATEGORY) & (scores["role"] == "best")]
+    from dfsc_tune.objective import judge
+
+    assert honest["aurocs"] == judge(ours["score"].to_numpy(), ours["kind"].tolist())
+    everything = run("evaluate", model, "--include-selection", cwd=work)
+    assert "OPTIMISTIC" in everything.stdout
+
+
+def test_predict_scores_files_and_folders(
+    finished: tuple[Path, subprocess.CompletedProcess], tmp_path: Path
+) -> None:
+    work, _ = finished
+    model = work / "results" / "first" / "models" / CATEGORY
+    folder = tmp_path / "incoming"
+    shutil.copytree(work / "data" / CATEGORY / "test" / "good", folder)
+    (folder / "broken.png").write_bytes(b"\x89PNG broken")
+    done = run(
+        "predict", model, folder, "--heatmaps", tmp_path / "heat", "--output",
+        tmp_path / "scores.parquet", "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "broken.png" in done.stderr
+    rows = json.loads(done.stdout)["images"]
+    assert [row["score"] is None for row in rows] == ["broken" in row["image"] for row in rows]
+    assert sorted(x.name for x in (tmp_path / "heat").iterdir()) == [
+        f"{index:03d}.png" for index in range(4)
+    ]
+    table = pd.read_parquet(tmp_path / "scores.parquet")
+    assert len(table) == 5
+    assert table["score"].notna().sum() == 4
+
+
+def test_an_existing_run_is_not_written_over(
+    finished: tuple[Path, subprocess.CompletedProcess],
+) -> None:
+    work, _ = finished
+    before = (work / "results" / "first" / "run.yaml").read_bytes()
+    done = run(
+        "search", "--data", "data", "--category", "box", "--space", "space.yaml", "--name", "first",
+        cwd=work,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "exists already" in done.stderr
+    assert (work / "results" / "first" / "run.yaml").read_bytes() == before
+
+
+def test_a_trial_that_breaks_is_recorded_and_the_search_goes_on(tmp_path: Path) -> None:
+    make_tray(tmp_path / "data")
+    text = (
+        SPACE.replace("learning_rate: 1e-3, ", "")
+        .replace(
+            "  ema_momentum: {type: float, low: 0.5, high: 0.9, scale: log_complement}",
+            "  learning_rate: {type: categorical, choices: [1e-3, 1e30]}\n"
+            "starting_points: [{learning_rate: 1e30}]",
+        )
+        .replace("num_trials: 5", "num_trials: 3")
+    )
+    done = run(
+        "search", "--data", "data", "--category", CATEGORY, "--space", space_file(tmp_path, text),
+        "--name", "x", "--gpus", "2", "--gpus-per-trial", "0.5", "--device", "cpu",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    trials = results.load(tmp_path / "results" / "x").trials
+    failed = trials[trials["learning_rate"] == 1e30]
+    assert failed["state"].tolist() == ["failed"]
+    assert "became nan" in failed["error"].iloc[0]
+    assert (trials["state"] == "failed").sum() == 1
+    assert "1 trials failed" in done.stderr
+
+
+def test_ctrl_c_keeps_the_books_and_says_how_far_it_got(tmp_path: Path) -> None:
+    make_tray(tmp_path / "data")
+    text = SPACE.replace("num_steps: 24", "num_steps: 2000").replace(
+        "num_trials: 5", "num_trials: 9"
+    )
+    process = start(
+        "search", "--data", "data", "--category", CATEGORY, "--space", space_file(tmp_path, text),
+        "--name", "x", cwd=tmp_path,
+    )  # fmt: skip
+    reports = tmp_path / "results" / "x" / "reports.parquet"
+    deadline = time.monotonic() + 120
+    while not (reports.exists() and len(pd.read_parquet(reports))):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert "Traceback" not in stderr
+    assert "of 9 trials ended" in stderr
+    loaded = results.load(tmp_path / "results" / "x")
+    assert len(loaded.trials) > 0
+    assert len(loaded.reports) > 0

@@ -1,0 +1,127 @@
+"""A category's Optuna study: order, states, seeds, the journal."""
+
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import TrialState
+
+from dfsc_tune.config import loads
+from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.study import CategoryStudy
+
+BUDGET = "budget: {num_trials: 8, num_steps: 100, report_interval: 10, grace_period: 20}\n"
+SPACE = f"""\
+parameters:
+  margin: {{type: float, low: 0.0, high: 2.0}}
+  quantile: {{type: float, low: 0.9, high: 0.9999, scale: log_complement}}
+  alpha: {{type: float, low: 0.25, high: 8.0, scale: log}}
+{BUDGET}"""
+
+
+def study(text: str = SPACE, num_trials: int = 8, **settings: object) -> CategoryStudy:
+    space = loads(text, SearchSpace, "space.yaml")
+    of_category = space.for_category("tray")
+    return CategoryStudy(
+        of_category,
+        of_category.base_config("tray"),
+        name="run/tray",
+        num_trials=num_trials,
+        sampler=space.sampler,
+        **settings,
+    )
+
+
+def play(of_category: CategoryStudy) -> list[dict[str, object]]:
+    """Runs a study to its end on a made-up objective, one trial at a time."""
+    points = []
+    while (suggestion := of_category.suggest()) is not None:
+        points.append(suggestion.values)
+        if suggestion.number is not None:
+            value = -abs(float(suggestion.values["margin"]) - 0.7)
+            of_category.report(suggestion.number, 100, value)
+            of_category.finish(suggestion.number, "complete", value)
+    return points
+
+
+def test_first_points_come_exactly_as_given() -> None:
+    of_category = study()
+    suggestions = [of_category.suggest() for _ in range(3)]
+    paper = {"margin": 1.0, "quantile": 0.999, "alpha": 2.0}
+    assert [x.values for x in suggestions[:2]] == [paper, {**paper, "margin": 0.0}]
+    assert [x.role for x in suggestions] == ["paper", "margin_0", "sampler"]
+
+
+def test_no_more_than_num_trials_are_suggested() -> None:
+    assert len(play(study(num_trials=5))) == 5
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_one_seed_gives_the_same_trials_twice(sampler: str) -> None:
+    text = SPACE + f"sampler: {sampler}\n"
+    first, second = (play(study(text, 12, seed=3)) for _ in range(2))
+    assert first == second
+    assert play(study(text, 12, seed=4)) != first
+
+
+def test_all_suggestions_lie_inside_the_space() -> None:
+    space = loads(SPACE, SearchSpace, "x")
+    for point in play(study(num_trials=25)):
+        assert all(space.parameters[name].contains(x) for name, x in point.items())
+
+
+def test_the_scale_of_the_complement_is_logarithmic() -> None:
+    points = play(study(SPACE + "sampler: random\n", 300))[2:]
+    near_one = sum(float(point["quantile"]) > 0.99 for point in points)
+    # Of the three decades of 1 − x from 1e-4 to 1e-1, two lie above 0.99.
+    assert 0.58 < near_one / len(points) < 0.75
+
+
+def test_grid_tries_each_combination_once_and_ends() -> None:
+    text = (
+        "parameters:\n  margin: {type: categorical, choices: [0.0, 0.4, 1.0]}\n"
+        "  alpha: {type: categorical, choices: [1.0, 2.0]}\nsampler: grid\n" + BUDGET
+    )
+    of_category = study(text)
+    assert of_category.num_expected == 6
+    points = play(of_category)
+    assert len({(point["margin"], point["alpha"]) for point in points}) == len(points) == 6
+
+
+def test_the_paper_is_tried_even_outside_the_space_but_not_told() -> None:
+    text = "parameters: {margin: {type: float, low: 0.2, high: 0.6}}\n" + BUDGET
+    of_category = study(text, num_trials=4)
+    first, second, third, _ = (of_category.suggest() for _ in range(4))
+    assert (first.values, first.number) == ({"margin": 1.0}, None)
+    assert (second.values, second.number) == ({"margin": 0.0}, None)
+    assert third.number == 0
+    assert of_category.suggest() is None
+
+
+def test_states_and_intermediate_values_reach_optuna(tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    of_category = study(journal=journal)
+    numbers = [of_category.suggest().number for _ in range(3)]
+    for step, value in ((10, 0.5), (20, 0.6)):
+        of_category.report(numbers[0], step, value)
+    of_category.finish(numbers[0], "complete", 0.6)
+    of_category.report(numbers[1], 10, 0.9)
+    of_category.finish(numbers[1], "pruned")
+    of_category.report(numbers[2], 10, float("nan"))
+    of_category.finish(numbers[2], "failed")
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    reopened = optuna.load_study(study_name="run/tray", storage=storage)
+    complete, pruned, failed = reopened.get_trials()
+    assert (complete.state, complete.value) == (TrialState.COMPLETE, 0.6)
+    assert complete.intermediate_values == {10: 0.5, 20: 0.6}
+    assert (pruned.state, pruned.intermediate_values) == (TrialState.PRUNED, {10: 0.9})
+    assert (failed.state, failed.intermediate_values) == (TrialState.FAIL, {})
+    # The best is a complete one, however good an early-stopped one looked.
+    assert reopened.best_trial.number == complete.number
+
+
+def test_tpe_homes_in_better_than_chance() -> None:
+    late = [abs(float(point["margin"]) - 0.7) for point in play(study(num_trials=40))[20:]]
+    assert sorted(late)[len(late) // 2] < 0.25
