@@ -93,7 +93,7 @@ def test_interval_covers_the_truth(numbers):
     num_trials, covered = 40, 0
     for _ in range(num_trials):
         problem = simulated_maps(generator, numbers)
-        interval = au_spro_interval(*problem, fpr_limit=0.3, num_resamples=200)["mean"]
+        interval = au_spro_interval(*problem, fpr_limit=0.3, num_resamples=100)["mean"]
         covered += interval.low <= truth <= interval.high
     # 0.95 less two standard errors of this simulation.
     assert covered / num_trials >= 0.88

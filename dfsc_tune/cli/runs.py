@@ -57,8 +57,7 @@ def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> 
 
 def print_headlines(folder: Path, as_json: bool) -> bool:
     """Prints what a run found; whether it found anything."""
-    from dfsc_tune.results import describe, headlines, load
-    from dfsc_tune.search.live import shown_value
+    from dfsc_tune.results import describe, headlines, load, shown_value
 
     found = headlines(load(folder))
     if as_json:

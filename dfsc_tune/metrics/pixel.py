@@ -40,7 +40,7 @@ def saturation_area(threshold: float, relative: bool, area: int) -> float:
     """Return the number of pixels, at least one, after which a defect counts as found in full.
 
     It is `int(threshold * area)` if relative, else `min(threshold, area)`, as in the evaluation
-    code of MVTec LOCO AD (Bergmann et al., IJCV 2022, section 4), whose relative rule gives 0 for a
+    code of MVTec LOCO AD (Bergmann et al., IJCV 2022), whose relative rule gives 0 for a
     tiny defect and then divides by it; here such a defect is found with its first pixel.
 
     Args:
@@ -139,7 +139,7 @@ def au_pro(
 
     A region is an 8-connected component of the union of an image's defects; its overlap is the
     share of its pixels above the threshold; the curve is the mean over all regions of all images
-    (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, section 5.2, whose
+    (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, whose
     evaluation code labels components with a 3x3 structure of ones; its limit is 0.3). Saturation
     areas play no part.
 

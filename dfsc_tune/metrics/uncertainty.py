@@ -46,7 +46,7 @@ class Difference:
 def hanley_mcneil_standard_error(auroc: float, num_good: int, num_anomalous: int) -> float:
     """Return the standard error of an AUROC under the exponential model of Hanley and McNeil.
 
-    Source: "The meaning and use of the area under a ROC curve", Radiology 143 (1982), equation 1.
+    Source: "The meaning and use of the area under a ROC curve", Radiology 143 (1982) 29.
     It is 0 at an AUROC of 0 or 1; use `image_auroc_interval` there.
 
     Raises:

@@ -9,7 +9,7 @@ from dfsc_tune.results.files import (
     write_settings,
     write_table,
 )
-from dfsc_tune.results.headline import Headline, best_trials, describe, headlines
+from dfsc_tune.results.headline import Headline, best_trials, describe, headlines, shown_value
 from dfsc_tune.results.machine import describe_machine
 from dfsc_tune.results.schema import REPORTS, SCHEMA_VERSION, SCHEMAS, SCORES, TRIALS
 from dfsc_tune.results.tables import RunTables
@@ -31,6 +31,7 @@ __all__ = [
     "headlines",
     "list_runs",
     "load",
+    "shown_value",
     "write_settings",
     "write_table",
 ]

@@ -84,6 +84,13 @@ def describe(headline: Headline) -> list[str]:
     return lines
 
 
+def shown_value(value: object) -> str:
+    """A setting's value for people: four digits, six near 1, where quantiles and momenta live."""
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.6g}" if 0.99 < value < 1 else f"{value:.4g}"
+
+
 def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
     return (
         f"{value:{sign}.3f}  ({interval.level:.0%} interval "

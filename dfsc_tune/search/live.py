@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from dfsc_tune.results import shown_value
 from dfsc_tune.search.recorder import Recorder
 
 _REFRESH_PER_SECOND = 2
@@ -85,10 +86,11 @@ class LiveView(Callback):
             return
         row = self._recorder.tables.trials[trial.trial_id]
         best = self._best(row["category"])
+        best_value = _shown(best["value"] if best else None)
         self._console.print(
             f"{self._num_ended()}/{self._num_expected()} {row['category']} "
             f"{row['state']} at step {row['step']}: AUROC {_shown(row.get('value'))} "
-            f"(best {_shown(best['value'] if best else None)})  {self._settings(row)}  {self._time_left()}"
+            f"(best {best_value})  {self._settings(row)}  {self._time_left()}"
             + (f"  {row['error']}" if row.get("error") else ""),
             highlight=False,
             markup=False,
@@ -147,15 +149,6 @@ class LiveView(Callback):
         # Trials end at very different steps; the mean over those that ended evens that out.
         left = elapsed / ended * (self._num_expected() - ended)
         return f"{_duration(elapsed)} so far, about {_duration(left)} left"
-
-
-def shown_value(value: object) -> str:
-    """A setting's value for people: four digits, but all nines of 0.9995."""
-    return (
-        f"{value:.6g}"
-        if isinstance(value, float) and value > 0.99
-        else (f"{value:.4g}" if isinstance(value, float) else str(value))
-    )
 
 
 def _shown(value: float | None) -> str:

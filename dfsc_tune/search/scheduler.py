@@ -19,7 +19,7 @@ class CategoryAsha(FIFOScheduler):
     """
 
     def __init__(self, budget: Budget) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._budget = budget
         self._by_category: dict[str, AsyncHyperBandScheduler] = {}
 
