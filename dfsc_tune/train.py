@@ -204,5 +204,6 @@ def _build_optimizer(
         [*student.parameters(), *autoencoder.parameters()],
         lr=config.learning_rate,
         betas=(_BETA1, config.beta2),
+        fused=True,
         weight_decay=config.weight_decay,
     )

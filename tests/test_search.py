@@ -226,6 +226,15 @@ def test_predict_scores_files_and_folders(
     assert table["score"].notna().sum() == 4
 
 
+def test_the_readmes_python_runs(
+    finished: tuple[Path, subprocess.CompletedProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    code = readme.split("```python\n")[1].split("```")[0]
+    monkeypatch.chdir(finished[0])
+    exec(code.replace("nightly", "first"), {})
+
+
 def test_an_existing_run_is_not_written_over(
     finished: tuple[Path, subprocess.CompletedProcess],
 ) -> None:
@@ -288,3 +297,46 @@ def test_ctrl_c_keeps_the_books_and_says_how_far_it_got(tmp_path: Path) -> None:
     loaded = results.load(tmp_path / "results" / "x")
     assert len(loaded.trials) > 0
     assert len(loaded.reports) > 0
+
+
+NO_OP = """
+import sys, time
+from pathlib import Path
+from rich.console import Console
+from ray import tune
+from dfsc_tune.search import tuner
+from dfsc_tune.search.space import load_space
+
+def no_op(config, *, data, num_threads, device):
+    aurocs = {"auroc_logical": 0.5, "auroc_structural": 0.5, "auroc_mean": 0.5}
+    momentum = config["trial_config"]["train"]["ema_momentum"]
+    steps = config["trial_config"]["train"]["num_steps"]
+    tune.report({"step": steps, "value": 0.5, "seconds": 0.0, "losses": {},
+                 "metrics": [{"ema_momentum": momentum, **aurocs}]})
+
+def fit(*arguments):
+    start = time.perf_counter()
+    original_fit(*arguments)
+    print("seconds", time.perf_counter() - start)
+
+original_fit, tuner._fit, tuner.tune_trial, tuner.publish = tuner._fit, fit, no_op, lambda *a: None
+space = load_space(sys.argv[2])
+tuner.run_search(
+    tuner.SearchRequest(("tray",), Path(sys.argv[1]), None, space, Path("results"), sys.argv[3]),
+    Console(stderr=True),
+)
+"""
+
+
+def test_the_tuner_costs_little_per_trial(tmp_path: Path) -> None:
+    """The goal is under 1.5 s a trial; measured as the slope, so that start-up does not count."""
+    make_tray(tmp_path / "data")
+    seconds = []
+    for num_trials in (4, 24):
+        text = SPACE.replace("num_trials: 5", f"num_trials: {num_trials}")
+        done = subprocess.run(
+            [sys.executable, "-c", NO_OP, "data", space_file(tmp_path, text), f"r{num_trials}"],
+            cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        seconds.append(float(done.stdout.split("seconds")[1]))
+    assert (seconds[1] - seconds[0]) / 20 < 1.5

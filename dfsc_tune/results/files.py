@@ -96,12 +96,13 @@ def list_runs(results: Path) -> list[str]:
     return sorted(path.parent.name for path in results.glob(f"*/{SETTINGS}"))
 
 
-def load(folder: Path) -> Run:
+def load(folder: Path | str) -> Run:
     """Reads a run, finished or not; tables not written yet are empty.
 
     Raises:
         UserError: it is no run, or a file is damaged.
     """
+    folder = Path(folder)
     try:
         settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
         tables = [_read_table(folder / name) for name in (TRIALS, REPORTS, SCORES)]

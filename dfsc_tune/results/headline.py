@@ -11,12 +11,16 @@ import pandas as pd
 
 from dfsc_tune.metrics import (
     Interval,
-    hanley_mcneil_standard_error,
     image_auroc_difference,
     image_auroc_interval,
+    newcombe_interval,
 )
 from dfsc_tune.objective import judge
 from dfsc_tune.results.files import Run
+
+# A difference of a smaller p-value is called real.
+_SIGNIFICANT = 0.05
+_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,8 @@ class Headline:
     """The searched settings of the best trial."""
     selection_value: float
     """What the search maximised; optimistic, for it was selected."""
-    selection_error: float
-    """The standard error of that value."""
+    selection_interval: Interval
+    """Its 95 % interval: trials whose values lie inside cannot be told apart."""
     optimistic: bool
     """Whether the numbers below come from the images that were selected on (objective oracle)."""
     aurocs: dict[str, float | None]
@@ -42,6 +46,9 @@ class Headline:
     gain: float | None
     """Mean AUROC above that of the paper's setting on the same images; None if not known."""
     gain_interval: Interval | None
+    gain_p_value: float | None
+    """Of the permutation test that the two settings are interchangeable: it is the sharper judge,
+    for near an AUROC of 1 the interval is cautious."""
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -72,14 +79,10 @@ def describe(headline: Headline) -> list[str]:
             if (value := headline.aurocs[f"auroc_{name}"]) is not None
         ),
     ]
-    if headline.gain is not None and headline.gain_interval is not None:
-        apart = not headline.gain_interval.low <= 0 <= headline.gain_interval.high
-        verdict = "a real difference" if apart else "no difference beyond noise"
-        gain = _with_interval(headline.gain, headline.gain_interval, sign="+")
-        lines.append(f"gain over the paper's setting: {gain}: {verdict}")
+    lines += _gain_lines(headline)
     lines.append(
-        f"the search saw {headline.selection_value:.3f} ± {headline.selection_error:.3f} "
-        "(standard error): trials closer than that cannot be told apart"
+        f"the search saw {_with_interval(headline.selection_value, headline.selection_interval)}:"
+        " trials inside it cannot be told apart"
     )
     return lines
 
@@ -91,6 +94,18 @@ def shown_value(value: object) -> str:
     return f"{value:.6g}" if 0.99 < value < 1 else f"{value:.4g}"
 
 
+def _gain_lines(headline: Headline) -> list[str]:
+    if headline.gain is None or headline.gain_interval is None or headline.gain_p_value is None:
+        return []
+    real = headline.gain_p_value < _SIGNIFICANT
+    verdict = "a real difference" if real else "no difference beyond noise"
+    gain = _with_interval(headline.gain, headline.gain_interval, sign="+")
+    return [
+        f"gain over the paper's setting: {gain}: {verdict} (permutation test: "
+        f"p = {headline.gain_p_value:.2g})"
+    ]
+
+
 def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
     return (
         f"{value:{sign}.3f}  ({interval.level:.0%} interval "
@@ -98,15 +113,22 @@ def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
     )
 
 
-def _selection_error(best: Mapping[str, Any], num_images: Mapping[str, int], metric: str) -> float:
-    """The standard error of what the search saw, the two kinds taken as independent."""
+def _selection_interval(
+    best: Mapping[str, Any], num_images: Mapping[str, int], metric: str
+) -> Interval:
+    """The 95 % interval of what the search saw, from its AUROCs and numbers of images alone.
+
+    Newcombe's for each kind; for the mean, their half-widths combined as of independent kinds.
+    """
     kinds = ("logical", "structural") if metric == "mean" else (metric,)
-    errors = [
-        hanley_mcneil_standard_error(best[f"auroc_{kind}"], num_images["good"], num_images[kind])
+    parts = [
+        (auroc, newcombe_interval(auroc, num_images["good"], num_images[kind], _LEVEL))
         for kind in kinds
-        if num_images[kind]
+        if num_images[kind] and (auroc := best[f"auroc_{kind}"]) is not None
     ]
-    return math.hypot(*errors) / len(errors)
+    below = math.hypot(*(auroc - interval.low for auroc, interval in parts)) / len(parts)
+    above = math.hypot(*(interval.high - auroc for auroc, interval in parts)) / len(parts)
+    return Interval(best["value"] - below, best["value"] + above, _LEVEL)
 
 
 def _headline(run: Run, best: Mapping[str, Any]) -> Headline:
@@ -125,7 +147,7 @@ def _headline(run: Run, best: Mapping[str, Any]) -> Headline:
         trial=best["trial"],
         settings={name: best[name] for name in run.settings["searched"][category]},
         selection_value=best["value"],
-        selection_error=_selection_error(
+        selection_interval=_selection_interval(
             best,
             run.settings["datasets"][category]["selection"],
             objective["metric"],
@@ -136,4 +158,5 @@ def _headline(run: Run, best: Mapping[str, Any]) -> Headline:
         num_images={kind: kinds.count(kind) for kind in ("good", "logical", "structural")},
         gain=gain.value if gain else None,
         gain_interval=gain.interval if gain else None,
+        gain_p_value=gain.p_value if gain else None,
     )

@@ -146,8 +146,11 @@ class LiveView(Callback):
         elapsed = time.monotonic() - self._start
         if not ended:
             return f"{_duration(elapsed)} so far"
-        # Trials end at very different steps; the mean over those that ended evens that out.
-        left = elapsed / ended * (self._num_expected() - ended)
+        # Trials end at very different steps, and those that run have come some way: in steps.
+        rows = self._recorder.tables.trials.values()
+        done = sum(row["step"] for row in rows)
+        steps_a_trial = sum(row["step"] for row in rows if row["state"] != "running") / ended
+        left = elapsed * max(steps_a_trial * self._num_expected() / max(done, 1) - 1, 0)
         return f"{_duration(elapsed)} so far, about {_duration(left)} left"
 
 

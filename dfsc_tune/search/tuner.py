@@ -19,6 +19,7 @@ from rich.console import Console
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import publish
 from dfsc_tune.results import create_run, describe_machine, write_settings
@@ -179,13 +180,10 @@ def _prepare(
             data[category] = prepare_category(base, request.data, device)
         for note in data[category].notes:
             console.print(f"note: {category}: {note}", highlight=False, markup=False)
-    if any(base.model.teacher is None for base in bases.values()):
-        console.print(
-            "warning: no teacher given, so fixed random features serve; they find structural "
-            "defects and few logical ones. Set model.teacher to EfficientAD's weights.",
-            style="yellow",
-            highlight=False,
-        )
+    # Categories mostly share their model: each warning once.
+    for warning in sorted({random_teacher_warning(base.model) or "" for base in bases.values()}):
+        if warning:
+            console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     return data
 
 

@@ -1,0 +1,192 @@
+"""The command line without Ray: help, errors in one sentence, exit statuses, data commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import CATEGORY, SHARED, make_tray
+from PIL import Image
+from typer.testing import CliRunner, Result
+
+from dfsc_tune.cli import app
+
+COMMANDS = ("search", "best", "runs", "train", "evaluate", "predict", "data make", "data check")
+
+
+@pytest.fixture(autouse=True)
+def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def assert_one_sentence(result: Result, *texts: str, status: int = 2) -> None:
+    """One line of error that holds all texts, and no traceback."""
+    assert result.exit_code == status, result.output
+    assert isinstance(result.exception, SystemExit), result.exception
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, result.stderr
+    for text in texts:
+        assert text in errors[0]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(command: str) -> None:
+    result = invoke(*command.split(), "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_help_is_instant() -> None:
+    command = [sys.executable, "-c", "from dfsc_tune.cli import app; app()", "--help"]
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run(command, check=True, capture_output=True)
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from typer.testing import CliRunner; from dfsc_tune.cli import app;"
+        "CliRunner().invoke(app, ['search', '--help']);"
+        "print([x for x in ('torch', 'ray', 'optuna', 'pandas', 'scipy') if x in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "texts"),
+    [
+        (["--category", "nope"], ["no built-in category 'nope'", "screw_bag"]),
+        (["--category", "nope", "--data", "data"], ["nope", CATEGORY]),
+        (["--category", CATEGORY, "--data", "missing"], ["missing"]),
+        (["--category", CATEGORY, "--data", f"data/{CATEGORY}"], ["--category"]),
+        (["--category", CATEGORY, "--data", "data", "--space", "nope"], ["no search space 'nope'"]),
+        (["--category", CATEGORY, "--data", "data", "--gpus", "8"], ["8 GPUs", "--device cpu"]),
+        (["--category", CATEGORY, "--data", "data", "--gpus-per-trial", "1.5"], ["whole number"]),
+        (["--category", CATEGORY, "--data", "data", "--objective", "luck"], ["objective.name"]),
+        (["--category", CATEGORY, "--data", "data", "--metric", "f1"], ["objective.metric"]),
+        (["--category", CATEGORY, "--data", "data", "--device", "tpu"], ["--device"]),
+        (["--category", CATEGORY, "--data", "data", "--teacher", "t.pth"], ["no teacher weights"]),
+        (["--category", CATEGORY, "--data", "data", "--results", "file/results"], ["cannot write"]),
+    ],
+)
+def test_search_refuses_bad_input_and_leaves_nothing(
+    arguments: list[str], texts: list[str]
+) -> None:
+    make_tray(Path("data"))
+    Path("file").write_text("in the way")
+    assert_one_sentence(invoke("search", *arguments), *texts)
+    assert not list(Path("results").glob("*"))
+
+
+def test_search_refuses_broken_images() -> None:
+    make_tray(Path("data"))
+    broken = Path("data") / CATEGORY / "train" / "good" / "001.png"
+    broken.write_bytes(broken.read_bytes()[:500])
+    result = invoke("search", "--category", CATEGORY, "--data", "data")
+    assert_one_sentence(result, "001.png", "dfsc-tune data check")
+    assert not list(Path("results").glob("*"))
+
+
+def test_search_without_labels_says_what_is_needed() -> None:
+    make_tray(Path("data"))
+    for kind in ("logical", "structural"):
+        shutil.rmtree(Path("data") / CATEGORY / "test" / f"{kind}_anomalies")
+    result = invoke("search", "--category", CATEGORY, "--data", "data")
+    assert_one_sentence(result, "no labelled anomalies", "test/<defect type>")
+
+
+def test_best_and_runs_without_runs() -> None:
+    assert_one_sentence(invoke("best", "nope"), "no run 'nope'", "none")
+    result = invoke("runs")
+    assert result.exit_code == 0
+    assert "no runs" in result.stdout
+
+
+def test_train_names_the_line_of_a_bad_config() -> None:
+    Path("config.yaml").write_text("category: tray\nloss:\n  margin: 5\n")
+    assert_one_sentence(invoke("train", "--config", "config.yaml"), "config.yaml:3: loss.margin")
+
+
+def test_predict_and_evaluate_want_a_model_folder() -> None:
+    Path("empty").mkdir()
+    for command in (["predict", "empty", "empty"], ["evaluate", "empty"]):
+        assert_one_sentence(invoke(*command), "model.yaml")
+
+
+def test_data_make_and_check_agree() -> None:
+    made = invoke(
+        "data", "make", "built", "--category", "juice_bottle", "--height", "64", "--train", "3",
+        "--validation", "2", "--test-good", "2", "--logical", "3", "--structural", "3",
+        "--workers", "1",
+    )  # fmt: skip
+    assert made.exit_code == 0, made.output
+    checked = invoke("data", "check", "built", "--json")
+    assert checked.exit_code == 0, checked.output
+    (found,) = json.loads(checked.stdout)
+    counts = {}
+    for row in found["counts"]:
+        key = (row["split"], row["kind"])
+        counts[key] = counts.get(key, 0) + row["images"]
+    assert counts == {
+        ("train", "good"): 3,
+        ("validation", "good"): 2,
+        ("test", "good"): 2,
+        ("test", "logical"): 3,
+        ("test", "structural"): 3,
+    }
+    again = invoke("data", "make", "built", "--category", "juice_bottle", "--height", "64")
+    assert_one_sentence(again, "juice_bottle")
+
+
+def test_data_check_names_problems_and_fails() -> None:
+    make_tray(Path("data"))
+    folder = Path("data") / CATEGORY
+    (folder / "test" / "good" / "003.png").write_bytes(b"rubbish")
+    shutil.copy(folder / "train" / "good" / "000.png", folder / "test" / "good" / "009.png")
+    Image.fromarray(np.zeros((9, 9), np.uint8)).save(folder / "train" / "good" / "tiny.png")
+    result = invoke("data", "check", "data")
+    assert result.exit_code == 1
+    assert result.stdout.count("PROBLEM") == 2
+    assert "9×9" in result.stdout
+
+
+@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the photographs of ../shared")
+def test_real_photographs_are_read() -> None:
+    (found,) = json.loads(invoke("data", "check", SHARED / "data", "--json").stdout)
+    assert (found["name"], found["layout"]) == ("cookies", "mvtec_ad")
+    assert not found["problems"]
+
+
+def test_an_unwritable_cache_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert_one_sentence(invoke("search", "--category", "juice_bottle"), "file")
+
+
+def test_commands_stay_quiet_when_their_reader_has_gone() -> None:
+    make_tray(Path("data"), num_train=2, num_test=2)
+    code = "from dfsc_tune.cli import app; app()"
+    command = f"{sys.executable} -c '{code}' data check data | true"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, env=dict(os.environ), check=True
+    )
+    assert "Traceback" not in done.stderr
