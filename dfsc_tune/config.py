@@ -54,7 +54,8 @@ class ModelConfig(Settings):
     image_size: Annotated[int, Field(ge=128, multiple_of=32)] = 256
     """Images are resized to a square of this many pixels a side."""
     teacher: str | None = None
-    """A teacher's weights (.safetensors or .pth); without one, fixed random features serve."""
+    """A weights file (.safetensors or .pth), the name of a teacher that was fetched or registered,
+    or `random` for fixed random features; left out, the one shipped for the network."""
     instance_norm_relu: bool = True
     """Instance norm before the autoencoder's ReLUs and a ReLU at its decoder's start (Table 4)."""
 

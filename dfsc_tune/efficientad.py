@@ -8,9 +8,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dfsc_tune.models.pdn import grayscale
+
 _JITTER_LOW, _JITTER_HIGH = 0.8, 1.2
 _GRAYSCALE_PROBABILITY = 0.3
-_LUMA = (0.299, 0.587, 0.114)
 
 
 def color_jitter(pixels: Tensor) -> Tensor:
@@ -28,8 +29,8 @@ def color_jitter(pixels: Tensor) -> Tensor:
     factor = float(torch.empty(()).uniform_(_JITTER_LOW, _JITTER_HIGH))
     anchor = (
         torch.zeros_like(images),
-        _gray(images).mean(dim=(2, 3), keepdim=True),
-        _gray(images),
+        grayscale(images).mean(dim=(2, 3), keepdim=True),
+        grayscale(images),
     )[int(torch.randint(3, ()))]
     jittered = anchor + factor * (images - anchor)
     return jittered.round().clamp(0, 255).to(torch.uint8)
@@ -39,9 +40,4 @@ def random_grayscale(pixels: Tensor) -> Tensor:
     """The images in grey with probability 0.3, as EfficientAD does to its penalty images."""
     if float(torch.rand(())) >= _GRAYSCALE_PROBABILITY:
         return pixels
-    return _gray(pixels.float()).round().to(torch.uint8).expand_as(pixels)
-
-
-def _gray(images: Tensor) -> Tensor:
-    weights = torch.tensor(_LUMA, device=images.device).view(1, 3, 1, 1)
-    return (images * weights).sum(dim=1, keepdim=True)
+    return grayscale(pixels).round().to(torch.uint8).expand_as(pixels)

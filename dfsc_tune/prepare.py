@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS
+from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.models.teacher import (
     Teacher,
     fit_channel_statistics,
@@ -28,6 +29,7 @@ from dfsc_tune.models.teacher import (
 from dfsc_tune.objective import Split, split_test
 
 _MAX_PENALTY_IMAGES = 1000
+_FEW_IMAGES = 5
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class CategoryData:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about these data."""
-        return (*self.category.notes, *self.split.notes)
+        return (*self.category.notes, *self.split.notes, *_limits(self.category, self.split))
 
     def summary(self) -> dict[str, Any]:
         """What `run.yaml` says of these data."""
@@ -119,9 +121,23 @@ def prepare_images(
     )
 
 
+def _limits(category: Category, split: Split) -> Iterator[str]:
+    """What these images are too few, or too poor, to say."""
+    without = sum(record.kind != GOOD and not record.mask_paths for record in category.test)
+    if without:
+        yield f"{without} anomalous images have no mask, so pixel metrics cannot be measured"
+    parts = {"training": len(category.train), "validation": len(category.validation)}
+    parts |= {
+        f"{kind} report": count for kind, count in _count_kinds(split.report).items() if count
+    }
+    few = [f"{count} {name}" for name, count in parts.items() if count < _FEW_IMAGES]
+    if few:
+        yield f"only {', '.join(few)} images: expect wide intervals and trials that tie"
+
+
 def _count_kinds(records: Sequence[ImageRecord]) -> dict[str, int]:
     kinds: list[str] = [record.kind for record in records]
-    return {kind: kinds.count(kind) for kind in ("good", *KINDS)}
+    return {kind: kinds.count(kind) for kind in (GOOD, *KINDS)}
 
 
 def _penalty_pixels(folder: Path, model: ModelConfig) -> npt.NDArray[np.uint8]:

@@ -64,7 +64,7 @@ def trial_config(data_folder: Path) -> TrialConfig:
     return TrialConfig(
         category=CATEGORY,
         data=str(data_folder),
-        model=ModelConfig(network="tiny", image_size=128),
+        model=ModelConfig(network="tiny", image_size=128, teacher="random"),
         train=TrainConfig(
             num_steps=8,
             report_interval=4,

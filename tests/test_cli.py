@@ -78,6 +78,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["--category", CATEGORY, "--data", f"data/{CATEGORY}"], ["--category"]),
         (["--category", CATEGORY, "--data", "data", "--space", "nope"], ["no search space 'nope'"]),
         (["--category", CATEGORY, "--data", "data", "--gpus", "8"], ["8 GPUs", "--device cpu"]),
+        (["--category", CATEGORY, "--data", "data", "--address", "127.0.0.1:9"], ["127.0.0.1:9"]),
         (["--category", CATEGORY, "--data", "data", "--gpus-per-trial", "1.5"], ["whole number"]),
         (["--category", CATEGORY, "--data", "data", "--objective", "luck"], ["objective.name"]),
         (["--category", CATEGORY, "--data", "data", "--metric", "f1"], ["objective.metric"]),

@@ -13,10 +13,10 @@ from dfsc_tune.config import ModelConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.autoencoder import build_autoencoder
 from dfsc_tune.models.pdn import build_pdn, feature_size, normalize_images, teacher_channels
+from dfsc_tune.models.state_dicts import read_weights
 from dfsc_tune.models.teacher import (
     fit_channel_statistics,
     load_teacher,
-    read_weights,
     teacher_features,
     teacher_identity,
 )
@@ -91,7 +91,7 @@ def test_images_are_normalised_as_imagenet() -> None:
 
 
 def test_the_random_teacher_is_always_the_same() -> None:
-    model = ModelConfig(network="tiny", image_size=128)
+    model = ModelConfig(network="tiny", image_size=128, teacher="random")
     torch.manual_seed(1)
     first = load_teacher(model)
     torch.manual_seed(2)
@@ -99,7 +99,7 @@ def test_the_random_teacher_is_always_the_same() -> None:
 
 
 def test_channel_statistics_make_training_features_standard() -> None:
-    teacher = load_teacher(ModelConfig(network="tiny", image_size=128))
+    teacher = load_teacher(ModelConfig(network="tiny", image_size=128, teacher="random"))
     pixels = np.random.default_rng(0).integers(0, 256, (5, 3, 128, 128), dtype=np.uint8)
     raw = teacher_features(teacher, pixels, batch_size=2)
     fit_channel_statistics(teacher, raw)

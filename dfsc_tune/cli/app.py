@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsc_tune.cli import data, model, runs, search
+from dfsc_tune.cli import data, evaluate, model, runs, search, teacher
 from dfsc_tune.cli.shared import make_app
 
 app = make_app(
@@ -13,6 +13,7 @@ app.command("search")(search.search)
 app.command("best")(runs.best)
 app.command("runs")(runs.runs)
 app.command("train")(model.train)
-app.command("evaluate")(model.evaluate)
+app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(model.predict)
 app.add_typer(data.app, name="data")
+app.add_typer(teacher.app, name="teacher")

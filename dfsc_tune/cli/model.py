@@ -1,4 +1,4 @@
-"""`dfsc-tune train`, `evaluate` and `predict`: one model, made and used."""
+"""`dfsc-tune train` and `predict`: one model, made and used."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from dfsc_tune.cli.shared import (
+    MODEL_HELP,
     DataOption,
     DeviceOption,
     JsonOption,
@@ -22,12 +23,7 @@ from dfsc_tune.cli.shared import (
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from dfsc_tune.evaluate import Evaluation
     from dfsc_tune.trial import Progress
-
-ModelArgument = Annotated[
-    Path, typer.Argument(help="A model folder, such as results/RUN/models/CATEGORY.")
-]
 
 
 def train(
@@ -48,6 +44,7 @@ def train(
 
     from dfsc_tune.cli.runs import print_headlines
     from dfsc_tune.config import TrialConfig, load
+    from dfsc_tune.models.teacher_files import random_teacher_warning
     from dfsc_tune.prepare import prepare_category
     from dfsc_tune.results import create_run, describe_machine, write_settings
     from dfsc_tune.single import train_config
@@ -61,6 +58,8 @@ def train(
         trial = trial.model_copy(update={"data": str(data.resolve())})
     given = Path(trial.data) if trial.data else None
     read = prepare_category(trial, data_folder(given, [trial.category], console), where)
+    if warning := random_teacher_warning(trial.model):
+        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     for note in read.notes:
         console.print(f"note: {note}", highlight=False, markup=False)
     run_name = name or f"train_{config.stem}"
@@ -88,40 +87,8 @@ def train(
     print_headlines(folder, json)
 
 
-def evaluate(
-    model: ModelArgument,
-    data: DataOption = None,
-    category: Annotated[
-        str | None, typer.Option(help="The category to judge on; the model's own if left out.")
-    ] = None,
-    include_selection: Annotated[
-        bool, typer.Option(help="Also use the images that the model was chosen on (optimistic).")
-    ] = False,
-    device: DeviceOption = "auto",
-    json: JsonOption = False,
-) -> None:
-    """Measure a model on a category's labelled test images that it was not chosen on."""
-    from dfsc_tune.detector import load_detector
-    from dfsc_tune.evaluate import evaluate as judge_model
-
-    detector = load_detector(model)
-    name = category or detector.config.category
-    given = data or (Path(detector.config.data) if detector.config.data else None)
-    found = judge_model(
-        detector,
-        data_folder(given, [name], talk()),
-        name,
-        include_selection=include_selection,
-        device=torch_device(device),
-    )
-    if json:
-        print_json(asdict(found))
-    else:
-        _print_evaluation(found)
-
-
 def predict(
-    model: ModelArgument,
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP)],
     images: Annotated[list[Path], typer.Argument(help="Image files, or folders of them.")],
     heatmaps: Annotated[
         Path | None, typer.Option(help="Folder for a PNG of each image with its anomaly map.")
@@ -155,32 +122,6 @@ def predict(
         _write_table(output, rows)
     if any(row["error"] for row in rows):
         raise typer.Exit(1)
-
-
-def _print_evaluation(found: Evaluation) -> None:
-    counts = ", ".join(f"{count} {kind}" for kind, count in found.num_images.items() if count)
-    marked = " (OPTIMISTIC: chosen on some of these)" if found.optimistic else ""
-    typer.echo(f"{found.category}: {counts} images{marked}")
-    typer.echo(f"{'':<12}{'logical':>10}{'structural':>12}{'mean':>10}")
-    names = ("logical", "structural", "mean")
-    _print_row("image AUROC", [found.aurocs[f"auroc_{name}"] for name in names])
-    for label in ("low", "high"):
-        ends = [getattr(found.intervals.get(name), label, None) for name in names]
-        _print_row(f"  95 % {label}", ends)
-    if found.pixel is not None:
-        areas = found.pixel.au_spro
-        _print_row("AU-sPRO 0.05", [areas.get(name, {}).get(0.05) for name in names])
-        _print_row("AU-PRO 0.3", [None, None, found.pixel.au_pro[0.3]])
-        _print_row("pixel AUROC", [None, None, found.pixel.pixel_auroc])
-    for row in found.defect_types:
-        typer.echo(f"  {row.kind}: {row.defect_type} ({row.num_images}): AUROC {row.auroc:.3f}")
-    for note in found.notes:
-        typer.echo(f"note: {note}", err=True)
-
-
-def _print_row(label: str, values: list[float | None]) -> None:
-    cells = ["–" if value is None else f"{value:.3f}" for value in values]
-    typer.echo(f"{label:<12}{cells[0]:>10}{cells[1]:>12}{cells[2]:>10}")
 
 
 def _check_output(output: Path | None) -> None:

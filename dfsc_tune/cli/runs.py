@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from dfsc_tune.cli.shared import JsonOption, ResultsOption, print_json
 from dfsc_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from dfsc_tune.results import Run
 
 
 def best(
@@ -31,28 +34,22 @@ def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> 
 
     rows = []
     for name in list_runs(results):
-        run = load(results / name)
-        counts = run.trials["state"].value_counts().to_dict()
-        rows.append(
-            {
-                "run": name,
-                "created": run.settings["created"],
-                "categories": run.settings["categories"],
-                "objective": run.settings["objective"]["name"],
-                "trials": {str(state): int(count) for state, count in counts.items()},
-            }
-        )
+        try:
+            rows.append(_summary(load(results / name)))
+        except UserError as error:
+            # One damaged run must not hide the others.
+            typer.echo(f"warning: {error}", err=True)
     if json:
         print_json(rows)
-        return
-    if not rows:
+    elif not rows:
         typer.echo(f"no runs in {results}; start one: dfsc-tune search --category screw_bag")
-    for row in rows:
-        states = ", ".join(f"{count} {state}" for state, count in row["trials"].items())
-        typer.echo(
-            f"{row['run']:<40} {row['created']}  {', '.join(row['categories'])}  "
-            f"{row['objective']}  {states or 'no trials'}"
-        )
+    else:
+        for row in rows:
+            states = ", ".join(f"{count} {state}" for state, count in row["trials"].items())
+            typer.echo(
+                f"{row['run']:<40} {row['created']}  {', '.join(row['categories'])}  "
+                f"{row['objective']}  {states or 'no trials'}"
+            )
 
 
 def print_headlines(folder: Path, as_json: bool) -> bool:
@@ -76,3 +73,14 @@ def print_headlines(folder: Path, as_json: bool) -> bool:
         first = folder / "models" / found[0].category
         typer.echo(f"next: dfsc-tune predict {first} IMAGE.png --heatmaps heatmaps", err=True)
     return bool(found)
+
+
+def _summary(run: Run) -> dict[str, Any]:
+    counts = run.trials["state"].value_counts().to_dict()
+    return {
+        "run": run.folder.name,
+        "created": run.settings["created"],
+        "categories": run.settings["categories"],
+        "objective": run.settings["objective"]["name"],
+        "trials": {str(state): int(count) for state, count in counts.items()},
+    }

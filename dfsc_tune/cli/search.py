@@ -50,7 +50,7 @@ def search(
         str | None, typer.Option(help="Image AUROC to maximise: mean, logical or structural.")
     ] = None,
     teacher: Annotated[
-        Path | None, typer.Option(help="Teacher weights (.safetensors or .pth).")
+        str | None, typer.Option(help="A weights file, a name from `teacher list`, or random.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     results: ResultsOption = Path("results"),
@@ -95,7 +95,7 @@ def search(
         )
     found = print_headlines(outcome.folder, json)
     if outcome.num_failed:
-        console.print(f"{outcome.num_failed} trials failed; trials.parquet says why", style="red")
+        console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
     if outcome.interrupted:
         raise typer.Exit(INTERRUPTED)
     if not found:
@@ -123,16 +123,17 @@ def _default_space(gpus: int | None, address: str | None, device: str, console: 
     return name
 
 
-def _space(name: str, *, teacher: Path | None, **overrides: dict[str, Any]) -> Any:
+def _space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
     """The search space with the command line's wishes on top, checked as a whole."""
     from dfsc_tune.config import validate
+    from dfsc_tune.models.teacher_files import absolute_teacher
     from dfsc_tune.search.space import SearchSpace, load_space
 
     tree = load_space(name).model_dump()
     for group, values in overrides.items():
         tree[group] |= {key: value for key, value in values.items() if value is not None}
     if teacher is not None:
-        tree["fixed"].setdefault("model", {})["teacher"] = str(teacher.resolve())
+        tree["fixed"].setdefault("model", {})["teacher"] = absolute_teacher(teacher)
     return validate(SearchSpace, tree, source="command line")
 
 

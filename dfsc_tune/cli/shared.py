@@ -19,6 +19,8 @@ from dfsc_tune.errors import UserError
 # Status of a shell's own interrupted commands: 128 + SIGINT.
 INTERRUPTED = 130
 
+MODEL_HELP = "A model folder, such as results/RUN/models/CATEGORY."
+
 DataOption = Annotated[
     Path | None,
     typer.Option(help="Folder that holds the categories; the built-in data if left out."),
@@ -61,7 +63,7 @@ def make_app(text: str) -> typer.Typer:
 
 def talk() -> Console:
     """The console for progress and notes: stderr, so that stdout holds data only."""
-    return Console(stderr=True)
+    return Console(stderr=True, soft_wrap=True)
 
 
 def print_json(value: object) -> None:

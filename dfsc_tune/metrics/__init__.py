@@ -1,21 +1,24 @@
 """Measures how well anomaly scores and maps find defects, and how sure one may be of it."""
 
 from dfsc_tune.metrics.image import KINDS, ImageAuroc, image_auroc
+from dfsc_tune.metrics.localization import Localization, localization, localization_by_kind
 from dfsc_tune.metrics.pixel import (
     Defect,
     au_pro,
     au_spro,
+    au_spro_by_group,
     au_spro_by_kind,
     pixel_auroc,
     saturation_area,
 )
-from dfsc_tune.metrics.pixel_uncertainty import au_spro_interval
+from dfsc_tune.metrics.pixel_uncertainty import au_spro_interval, au_spro_interval_by_group
 from dfsc_tune.metrics.uncertainty import (
     Difference,
     Interval,
     hanley_mcneil_standard_error,
     image_auroc_difference,
     image_auroc_interval,
+    newcombe_interval,
 )
 
 __all__ = [
@@ -24,14 +27,20 @@ __all__ = [
     "Difference",
     "ImageAuroc",
     "Interval",
+    "Localization",
     "au_pro",
     "au_spro",
+    "au_spro_by_group",
     "au_spro_by_kind",
     "au_spro_interval",
+    "au_spro_interval_by_group",
     "hanley_mcneil_standard_error",
     "image_auroc",
     "image_auroc_difference",
     "image_auroc_interval",
+    "localization",
+    "localization_by_kind",
+    "newcombe_interval",
     "pixel_auroc",
     "saturation_area",
 ]

@@ -7,6 +7,7 @@ negatives is only how many score above, and how many score the same as, each of 
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,16 +21,25 @@ _SLICE_PIXELS = 48_000_000
 _SAMPLE_PIXELS = 1_000_000
 
 
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """Where a curve rises as the threshold falls, in any order, and by how much."""
+
+    scores: FloatMap
+    """Shape (G,)."""
+    gains: NDArray[np.float64]
+    """Shape (G,)."""
+
+
 def mean_heights(
     maps: Sequence[FloatMap],
     defective: FloatMap,
-    gain_scores: FloatMap,
-    gains: NDArray[np.float64],
+    curves: Sequence[Steps],
     fpr_limits: Sequence[float],
 ) -> NDArray[np.float64]:
-    """Return, for each limit, the curve's area up to that false-positive rate over the limit.
+    """Return each curve's area up to each false-positive rate, over that rate: (curves, limits).
 
-    The curve has a point for each distinct threshold t: the share of negative pixels above t, and
+    A curve has a point for each distinct threshold t: the share of negative pixels above t, and
     the sum of the gains whose score is above t. Points are joined by straight lines, so pixels of
     equal score act together, as one sloped step. At the limit the curve is interpolated.
 
@@ -39,32 +49,38 @@ def mean_heights(
     Args:
         maps: all anomaly maps, finite; negatives and defects alike.
         defective: scores of the pixels that are no negatives, each pixel once, in any order.
-        gain_scores: scores at which the curve rises, shape (G,).
-        gains: by how much it rises there, shape (G,).
+        curves: some curves over the same negatives.
         fpr_limits: each in (0, 1].
     """
     num_negatives = sum(scores.size for scores in maps) - defective.size
     budgets = np.asarray(fpr_limits, dtype=np.float64) * num_negatives
-    order = np.argsort(gain_scores)
-    gain_scores, gains = gain_scores[order], gains[order]
+    curves = [_in_order(steps) for steps in curves]
     defective = np.sort(defective)
 
-    areas = np.zeros(len(budgets))
+    areas = np.zeros((len(curves), len(budgets)))
     num_above = 0
     for low, high in _slices(maps, num_needed=int(budgets.max()) + defective.size + 1):
         pixels = _sorted_between(maps, low, high)
         no_negatives = defective[_span(defective, low, high)]
-        span = _span(gain_scores, low, high)
-        above, tied = _num_above_and_tied(pixels, gain_scores[span])
-        above_defective, tied_defective = _num_above_and_tied(no_negatives, gain_scores[span])
-        above += num_above - above_defective
-        tied -= tied_defective
-        areas += [float(gains[span] @ _reach(above, tied, budget)) for budget in budgets]
+        for index, steps in enumerate(curves):
+            span = _span(steps.scores, low, high)
+            above, tied = _num_above_and_tied(pixels, steps.scores[span])
+            above_defective, tied_defective = _num_above_and_tied(no_negatives, steps.scores[span])
+            above += num_above - above_defective
+            tied -= tied_defective
+            areas[index] += [
+                float(steps.gains[span] @ _reach(above, tied, budget)) for budget in budgets
+            ]
         num_above += pixels.size - no_negatives.size
         if num_above >= budgets.max():
             break
     heights: NDArray[np.float64] = areas / budgets
     return heights
+
+
+def _in_order(steps: Steps) -> Steps:
+    order = np.argsort(steps.scores)
+    return Steps(steps.scores[order], steps.gains[order])
 
 
 def _reach(above: NDArray[np.int64], tied: NDArray[np.int64], budget: float) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import ndimage
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.metrics.areas import FloatMap, mean_heights
+from dfsc_tune.metrics.areas import FloatMap, Steps, mean_heights
 from dfsc_tune.metrics.image import GOOD, KINDS, check_kinds
 
 Mask = NDArray[np.bool_]
@@ -83,15 +83,9 @@ def au_spro(
     """
     maps = checked_maps(anomaly_maps)
     masks = unions(maps, defects)
-    gain_scores, gains = zip(*(_saturating_gains(maps, defect) for defect in defects), strict=True)
-    heights = mean_heights(
-        maps,
-        _scores_within(maps, masks),
-        np.concatenate(gain_scores),
-        np.concatenate(gains) / len(defects),
-        checked_limits(fpr_limits),
-    )
-    return _by_limit(fpr_limits, heights)
+    limits = checked_limits(fpr_limits)
+    heights = mean_heights(maps, scores_within(maps, masks), [spro_steps(maps, defects)], limits)
+    return by_limit(limits, heights[0])
 
 
 def au_spro_by_kind(
@@ -110,24 +104,48 @@ def au_spro_by_kind(
         UserError: as `au_spro`; or `kinds` and `defects` disagree on which images are good.
     """
     check_kinds_match(kinds, len(anomaly_maps), defects)
-    result: dict[str, dict[float, float]] = {}
-    for kind in KINDS:
-        if kind in kinds:
-            chosen = [index for index, found in enumerate(kinds) if found in (GOOD, kind)]
-            place = {index: position for position, index in enumerate(chosen)}
-            result[kind] = au_spro(
-                [anomaly_maps[index] for index in chosen],
-                [
-                    Defect(place[defect.image], defect.mask, defect.saturation_area)
-                    for defect in defects
-                    if defect.image in place
-                ],
-                fpr_limits,
-            )
+    found = au_spro_by_group(anomaly_maps, kinds, defects, fpr_limits)
+    result = {kind: found[kind] for kind in KINDS if kind in found}
     result["mean"] = {
-        limit: float(np.mean([areas[limit] for areas in result.values()])) for limit in fpr_limits
+        limit: float(np.mean([areas[limit] for areas in found.values()])) for limit in fpr_limits
     }
     return result
+
+
+def au_spro_by_group(
+    anomaly_maps: Sequence[ArrayLike],
+    groups: Sequence[str],
+    defects: Sequence[Defect],
+    fpr_limits: Sequence[float] = (0.05,),
+) -> dict[str, dict[float, float]]:
+    """Return `au_spro` of each group of anomalous images, with all good images.
+
+    Args:
+        anomaly_maps, defects, fpr_limits: as for `au_spro`.
+        groups: for each image "good" or any other name, such as its defect type.
+
+    Raises:
+        UserError: as `au_spro`; or `groups` and `defects` disagree on which images are good.
+    """
+    check_groups_match(groups, len(anomaly_maps), defects)
+    return {
+        group: au_spro(*with_good(anomaly_maps, groups, defects, group), fpr_limits)
+        for group in dict.fromkeys(groups)
+        if group != GOOD
+    }
+
+
+def with_good(
+    anomaly_maps: Sequence[ArrayLike], groups: Sequence[str], defects: Sequence[Defect], group: str
+) -> tuple[list[ArrayLike], list[Defect]]:
+    """Return the maps of the good images and of one group, and the defects of that group."""
+    chosen = [index for index, found in enumerate(groups) if found in (GOOD, group)]
+    place = {index: position for position, index in enumerate(chosen)}
+    return [anomaly_maps[index] for index in chosen], [
+        Defect(place[defect.image], defect.mask, defect.saturation_area)
+        for defect in defects
+        if defect.image in place
+    ]
 
 
 def au_pro(
@@ -147,20 +165,9 @@ def au_pro(
     """
     maps = checked_maps(anomaly_maps)
     masks = unions(maps, defects)
-    gain_scores, areas = zip(
-        *(_scores_and_areas_of_regions(maps[image], mask) for image, mask in masks.items()),
-        strict=True,
-    )
-    shares = 1.0 / np.concatenate(areas)
-    heights = mean_heights(
-        maps,
-        np.concatenate(gain_scores),
-        np.concatenate(gain_scores),
-        # The shares of one region sum to 1, so their sum counts the regions.
-        shares / np.round(shares.sum()),
-        checked_limits(fpr_limits),
-    )
-    return _by_limit(fpr_limits, heights)
+    limits = checked_limits(fpr_limits)
+    heights = mean_heights(maps, scores_within(maps, masks), [pro_steps(maps, masks)], limits)
+    return by_limit(limits, heights[0])
 
 
 def pixel_auroc(anomaly_maps: Sequence[ArrayLike], masks: Sequence[ArrayLike | None]) -> float:
@@ -183,9 +190,8 @@ def pixel_auroc(anomaly_maps: Sequence[ArrayLike], masks: Sequence[ArrayLike | N
         if mask is not None
     }
     _check_both_present(maps, checked)
-    positives = _scores_within(maps, checked)
-    gains = np.full(positives.size, 1.0 / positives.size)
-    return min(1.0, float(mean_heights(maps, positives, positives, gains, [1.0])[0]))
+    heights = mean_heights(maps, scores_within(maps, checked), [recall_steps(maps, checked)], [1.0])
+    return by_limit([1.0], heights[0])[1.0]
 
 
 def checked_maps(anomaly_maps: Sequence[ArrayLike]) -> list[FloatMap]:
@@ -243,15 +249,20 @@ def checked_limits(fpr_limits: Sequence[float]) -> Sequence[float]:
 
 
 def check_kinds_match(kinds: Sequence[str], num_images: int, defects: Sequence[Defect]) -> None:
-    """Raise UserError unless exactly the images that are not good have defects."""
-    if len(kinds) != num_images:
-        raise UserError(f"There must be a kind a map: {len(kinds)} against {num_images}.")
+    """Raise UserError unless the kinds are known and `check_groups_match` holds."""
+    check_groups_match(kinds, num_images, defects)
     check_kinds(kinds)
+
+
+def check_groups_match(groups: Sequence[str], num_images: int, defects: Sequence[Defect]) -> None:
+    """Raise UserError unless exactly the images that are not good have defects."""
+    if len(groups) != num_images:
+        raise UserError(f"There must be a kind a map: {len(groups)} against {num_images}.")
     with_defect = {defect.image for defect in defects}
-    for image, kind in enumerate(kinds):
-        if (kind == GOOD) == (image in with_defect):
+    for image, group in enumerate(groups):
+        if (group == GOOD) == (image in with_defect):
             has = "a" if image in with_defect else "no"
-            raise UserError(f"Image {image} is of kind {kind!r} but has {has} defect mask.")
+            raise UserError(f"Image {image} is of kind {group!r} but has {has} defect mask.")
 
 
 def _checked_mask(maps: Sequence[FloatMap], image: int, mask: ArrayLike) -> Mask:
@@ -276,8 +287,40 @@ def _check_both_present(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> 
         raise UserError("Every pixel is defective, so there is no false-positive rate.")
 
 
-def _scores_within(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> FloatMap:
+def scores_within(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> FloatMap:
+    """Return the scores of all pixels in the masks, image by image."""
     return np.concatenate([maps[image][mask] for image, mask in masks.items()])
+
+
+def spro_steps(maps: Sequence[FloatMap], defects: Sequence[Defect]) -> Steps:
+    """Return where the mean sPRO of the defects rises."""
+    scores, gains = zip(*(_saturating_gains(maps, defect) for defect in defects), strict=True)
+    return Steps(np.concatenate(scores), np.concatenate(gains) / len(defects))
+
+
+def pro_steps(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> Steps:
+    """Return where the mean overlap of the masks' connected regions rises."""
+    scores, areas = zip(
+        *(_scores_and_areas_of_regions(maps[image], mask) for image, mask in masks.items()),
+        strict=True,
+    )
+    shares = 1.0 / np.concatenate(areas)
+    # The shares of one region sum to 1, so their sum counts the regions.
+    return Steps(np.concatenate(scores), shares / np.round(shares.sum()))
+
+
+def recall_steps(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> Steps:
+    """Return where the share of found defective pixels rises."""
+    scores = scores_within(maps, masks)
+    return Steps(scores, np.full(scores.size, 1.0 / scores.size))
+
+
+def by_limit(fpr_limits: Sequence[float], heights: NDArray[np.float64]) -> dict[float, float]:
+    """Return the heights by their limits, none above 1."""
+    # Rounding may carry a perfect area above 1 by a few units in the last place.
+    return {
+        limit: min(1.0, float(height)) for limit, height in zip(fpr_limits, heights, strict=True)
+    }
 
 
 def _saturating_gains(
@@ -302,10 +345,3 @@ def _scores_and_areas_of_regions(
     labels, _ = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
     label_of_pixel = labels[mask]
     return scores[mask], np.bincount(label_of_pixel)[label_of_pixel]
-
-
-def _by_limit(fpr_limits: Sequence[float], heights: NDArray[np.float64]) -> dict[float, float]:
-    # Rounding may carry a perfect area above 1 by a few units in the last place.
-    return {
-        limit: min(1.0, float(height)) for limit, height in zip(fpr_limits, heights, strict=True)
-    }

@@ -17,6 +17,7 @@ from dfsc_tune.metrics.image import GOOD, KINDS
 from dfsc_tune.metrics.pixel import (
     Defect,
     Mask,
+    check_groups_match,
     check_kinds_match,
     checked_limits,
     checked_maps,
@@ -67,35 +68,79 @@ def au_spro_interval(
     Raises:
         UserError: as `au_spro_by_kind`, or the level or number of resamples is out of range.
     """
-    check_interval_arguments(level, num_resamples)
     check_kinds_match(kinds, len(anomaly_maps), defects)
+    found = _resample(anomaly_maps, kinds, defects, fpr_limit, level, num_resamples, seed)
+    resamples = {kind: found[kind] for kind in KINDS if kind in found}
+    resamples["mean"] = _Resamples(
+        estimate=float(np.mean([one.estimate for one in found.values()])),
+        values=np.mean([one.values for one in found.values()], axis=0),
+        # The variance of a mean over kinds is that of one kind with so many images.
+        num_images=len(found) ** 2 / sum(1 / one.num_images for one in found.values()),
+    )
+    return {name: one.interval(level) for name, one in resamples.items()}
+
+
+def au_spro_interval_by_group(
+    anomaly_maps: Sequence[ArrayLike],
+    groups: Sequence[str],
+    defects: Sequence[Defect],
+    fpr_limit: float = 0.05,
+    level: float = 0.95,
+    num_resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return a confidence interval of each number of `au_spro_by_group`, the same for a seed.
+
+    Arguments and errors are those of `au_spro_interval`, but for `groups`: for each image "good"
+    or any other name, such as its defect type.
+    """
+    check_groups_match(groups, len(anomaly_maps), defects)
+    found = _resample(anomaly_maps, groups, defects, fpr_limit, level, num_resamples, seed)
+    return {group: one.interval(level) for group, one in found.items()}
+
+
+@dataclass(frozen=True)
+class _Resamples:
+    """What a bootstrap finds of one number."""
+
+    estimate: float
+    values: FloatArray
+    """Shape (R,)."""
+    num_images: float
+
+    def interval(self, level: float) -> Interval:
+        score = _score_interval(self.estimate, float(self.values.var()), self.num_images, level)
+        return hull(percentile_interval(self.values, level), score)
+
+
+def _resample(
+    anomaly_maps: Sequence[ArrayLike],
+    groups: Sequence[str],
+    defects: Sequence[Defect],
+    fpr_limit: float,
+    level: float,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, _Resamples]:
+    """Return the bootstrapped AU-sPRO of each group of anomalous images, with all good images."""
+    check_interval_arguments(level, num_resamples)
     checked_limits([fpr_limit])
     table = _tabulate(checked_maps(anomaly_maps), defects, fpr_limit)
     generator = np.random.default_rng(seed)
-    labels = np.asarray(kinds)
+    labels = np.asarray(groups)
     is_good = labels == GOOD
     good_weights = _draw(is_good, num_resamples, generator)
-    resampled: dict[str, FloatArray] = {}
-    estimates: dict[str, float] = {}
-    num_images: dict[str, float] = {}
-    for kind in [kind for kind in KINDS if kind in kinds]:
-        of_kind = labels == kind
-        weights = good_weights + _draw(of_kind, num_resamples, generator)
-        resampled[kind] = table.au_spro(weights, of_kind, fpr_limit)
-        once = (is_good | of_kind).astype(np.float64)[np.newaxis]
-        estimates[kind] = float(table.au_spro(once, of_kind, fpr_limit)[0])
-        num_images[kind] = float(of_kind.sum())
-    resampled["mean"] = np.mean(list(resampled.values()), axis=0)
-    estimates["mean"] = float(np.mean(list(estimates.values())))
-    # The variance of a mean over kinds is that of one kind with so many images.
-    num_images["mean"] = len(num_images) ** 2 / sum(1 / number for number in num_images.values())
-    return {
-        name: hull(
-            percentile_interval(values, level),
-            _score_interval(estimates[name], float(values.var()), num_images[name], level),
+    found = {}
+    for group in sorted(set(groups) - {GOOD}):
+        of_group = labels == group
+        weights = good_weights + _draw(of_group, num_resamples, generator)
+        once = (is_good | of_group).astype(np.float64)[np.newaxis]
+        found[group] = _Resamples(
+            estimate=float(table.au_spro(once, of_group, fpr_limit)[0]),
+            values=table.au_spro(weights, of_group, fpr_limit),
+            num_images=float(of_group.sum()),
         )
-        for name, values in resampled.items()
-    }
+    return found
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from dfsc_tune.config import Network
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -79,3 +80,9 @@ def normalize_images(pixels: Tensor) -> Tensor:
     mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.float() / 255 - mean) / std
+
+
+def grayscale(pixels: Tensor) -> Tensor:
+    """The luma (B, 1, S, S) float32 of images (B, 3, S, S) at the same range (ITU-R BT.601)."""
+    weights = torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels.float() * weights).sum(dim=1, keepdim=True)

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import pickle
-import re
-import warnings
 from collections.abc import Iterable
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dfsc_tune.config import ModelConfig, Network
-from dfsc_tune.errors import UserError
 from dfsc_tune.models.pdn import build_pdn, normalize_images, teacher_channels
+from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
+from dfsc_tune.models.teacher_files import teacher_path
 
 _RANDOM_SEED = 0
 _MIN_STD = 1e-6
@@ -45,54 +39,19 @@ class Teacher(nn.Module):
 
 
 def load_teacher(model: ModelConfig) -> Teacher:
-    """The teacher that the settings name, not yet normalised; without one, random features.
+    """The teacher that the settings name (see `teacher_path`), not yet normalised.
 
     Raises:
-        UserError: the weights cannot be read or are those of another network.
+        UserError: there is no such teacher, or its weights cannot be read or are those of another
+            network.
     """
-    pdn = build_pdn(model.network, teacher_channels(model.network))
-    if model.teacher is None:
-        _fill_randomly(pdn)
-    else:
-        weights = read_weights(Path(model.teacher))
-        _load_in_layer_order(pdn, weights, model.network, Path(model.teacher))
-    return Teacher(pdn)
-
-
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a .pth file without running code from it.
-
-    Raises:
-        UserError: the file is missing, damaged, or holds something else than tensors.
-    """
-    if not path.is_file():
-        raise UserError(f"no teacher weights at {path}; give a .safetensors or .pth file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        with warnings.catch_warnings():
-            # On a pickle of another protocol torch warns, before it refuses it anyway.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than tensors, or is damaged; give a state dict saved by torch.save "
-            "or .safetensors"
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged or no weights file; fetch or save it again") from error
-    if not isinstance(weights, dict) or not all(isinstance(x, Tensor) for x in weights.values()):
-        raise UserError(f"{path} is no state dict (names with tensors); save teacher.state_dict()")
-    return weights
+    path = teacher_path(model)
+    return Teacher(_random_pdn(model.network) if path is None else read_pdn(path, model.network))
 
 
 def teacher_identity(teacher: Teacher) -> str:
     """The sha256 of the PDN's weights: results of different teachers are not comparable."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(teacher.pdn.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()
+    return pdn_sha256(teacher.pdn)
 
 
 def fit_channel_statistics(teacher: Teacher, features: npt.NDArray[np.float32]) -> None:
@@ -134,33 +93,12 @@ def _channel_sum(images: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.f
     return cast("npt.NDArray[np.float64]", total)
 
 
-def _fill_randomly(pdn: nn.Sequential) -> None:
+def _random_pdn(network: Network) -> nn.Sequential:
+    pdn = build_pdn(network, teacher_channels(network))
     generator = torch.Generator().manual_seed(_RANDOM_SEED)
     for layer in pdn:
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
-
-
-def _load_in_layer_order(
-    pdn: nn.Sequential, weights: dict[str, Tensor], network: Network, path: Path
-) -> None:
-    """Loads weights whose names differ but whose layers come in the same order.
-
-    Known names: the indices of nelson1425/EfficientAD, anomalib's `conv1`…, and our own `pdn.0`….
-    """
-    given = [weights[name] for name in sorted(weights, key=_layer_key)]
-    expected = pdn.state_dict()
-    names = sorted(expected, key=_layer_key)
-    if [x.shape for x in given] != [expected[name].shape for name in names]:
-        raise UserError(
-            f"{path} holds the weights of another network than '{network}'; "
-            "set model.network to the one it was made for"
-        )
-    pdn.load_state_dict({name: x.float() for name, x in zip(names, given, strict=True)})
-
-
-def _layer_key(name: str) -> tuple[int, str]:
-    number = re.search(r"\d+", name)
-    return (int(number.group()) if number else -1, name.rsplit(".", 1)[-1])
+    return pdn

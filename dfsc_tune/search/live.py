@@ -94,7 +94,6 @@ class LiveView(Callback):
             + (f"  {row['error']}" if row.get("error") else ""),
             highlight=False,
             markup=False,
-            soft_wrap=True,
         )
 
     def _table(self) -> RenderableType:

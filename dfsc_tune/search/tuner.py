@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import math
 import os
+import shutil
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -32,6 +34,7 @@ from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
 
 _MAX_FAILURES = 2
+_CONNECT_SECONDS = 5
 JOURNAL = "study.journal"
 
 
@@ -53,6 +56,11 @@ class SearchRequest:
     """A Ray cluster; none means one of our own on this machine."""
     device: Literal["auto", "cpu"] = "auto"
     """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
+
+    @property
+    def cluster(self) -> str | None:
+        """The Ray cluster to join: the one given, else the one the environment names."""
+        return self.address or os.environ.get("RAY_ADDRESS")
 
 
 @dataclass(frozen=True)
@@ -76,40 +84,26 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
     Raises:
         UserError: the request cannot be met; nothing was trained.
     """
-    space = request.space
-    _check_gpus(request)
+    _check_reachable(request)
     bases = {category: _base_config(request, category) for category in request.categories}
     folder = create_run(request.results, request.name)
-    try:
-        data = _prepare(request, bases, console)
-    except BaseException:
-        # Nothing is in it yet, and the name should stay free.
-        folder.rmdir()
-        raise
-    write_settings(folder, _settings(request, data))
-    studies = {
-        category: CategoryStudy(
-            space.for_category(category),
-            base,
-            name=f"{request.name}/{category}",
-            num_trials=space.budget.num_trials,
-            sampler=space.sampler,
-            seed=request.seed,
-            journal=folder / JOURNAL,
-        )
-        for category, base in bases.items()
-    }
-    recorder = Recorder(folder)
-    expected = {category: study.num_expected for category, study in studies.items()}
-    view = LiveView(recorder, expected, list(space.parameters), console)
-    with _ray(request):
-        _check_cluster(request)
-        try:
-            _fit(request, folder, data, StudySearcher(studies, bases), [recorder, view])
-        finally:
-            view.close()
+    with ExitStack() as session:
+        with _removed_on_error(folder):
+            data = _prepare(request, bases, console)
+            session.enter_context(_ray(request))
+            _check_cluster(request)
+            write_settings(folder, _settings(request, data))
+        studies = {
+            category: _study(request, category, base, folder) for category, base in bases.items()
+        }
+        recorder = Recorder(folder)
+        expected = {category: study.num_expected for category, study in studies.items()}
+        view = LiveView(recorder, expected, list(request.space.parameters), console)
+        session.callback(view.close)
+        _fit(request, folder, data, StudySearcher(studies, bases), [recorder, view])
     tables = recorder.tables
-    publish(folder, data, tables.configs, recorder.checkpoints)
+    with console.status("scoring the best models …"):
+        publish(folder, data, tables.configs, recorder.checkpoints)
     ended = [row for row in tables.trials.values() if row["state"] != "running"]
     return Outcome(
         folder=folder,
@@ -157,6 +151,28 @@ def _fit(
         ),
     )
     tuner.fit()
+
+
+@contextmanager
+def _removed_on_error(folder: Path) -> Iterator[None]:
+    """Removes a run's folder when the search cannot start: nothing is lost, the name is free."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
+
+
+def _study(request: SearchRequest, category: str, base: TrialConfig, folder: Path) -> CategoryStudy:
+    return CategoryStudy(
+        request.space.for_category(category),
+        base,
+        name=f"{request.name}/{category}",
+        num_trials=request.space.budget.num_trials,
+        sampler=request.space.sampler,
+        seed=request.seed,
+        journal=folder / JOURNAL,
+    )
 
 
 def _base_config(request: SearchRequest, category: str) -> TrialConfig:
@@ -210,14 +226,11 @@ def _settings(request: SearchRequest, data: Mapping[str, CategoryData]) -> dict[
 def _ray(request: SearchRequest) -> Iterator[None]:
     """Ray, connected or started, for the time of the block."""
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if request.address or os.environ.get("RAY_ADDRESS"):
+    if request.cluster:
         try:
-            ray.init(address=request.address, **quiet)
-        except (ConnectionError, ValueError, RuntimeError) as error:
-            raise UserError(
-                f"no Ray cluster answers at {request.address or os.environ['RAY_ADDRESS']}; "
-                "start one, correct --address, or leave it out to use this machine"
-            ) from error
+            ray.init(address=request.cluster, **quiet)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _no_cluster(request) from error
     else:
         ray.init(include_dashboard=False, **_local_resources(request), **quiet)
     try:
@@ -243,10 +256,8 @@ def _gpus_per_trial(request: SearchRequest) -> float:
     wanted = request.space.resources.gpus_per_trial
     if request.gpus:
         return wanted or 1.0
-    clustered = request.address or os.environ.get("RAY_ADDRESS")
-    without = request.gpus == 0 or request.device == "cpu"
-    without = without or (not clustered and not torch.cuda.is_available())
-    return 0.0 if without else wanted
+    none_here = not request.cluster and not torch.cuda.is_available()
+    return 0.0 if request.gpus == 0 or request.device == "cpu" or none_here else wanted
 
 
 def _max_concurrent(request: SearchRequest) -> int:
@@ -260,14 +271,28 @@ def _max_concurrent(request: SearchRequest) -> int:
     return max(1, int(at_once + 1e-9))
 
 
-def _check_gpus(request: SearchRequest) -> None:
+def _check_reachable(request: SearchRequest) -> None:
+    """Refuses what cannot be met before anything is read: too few GPUs here, no cluster there."""
     found = torch.cuda.device_count()
-    local = not (request.address or os.environ.get("RAY_ADDRESS"))
-    if local and request.device == "auto" and (request.gpus or 0) > found:
+    if not request.cluster and request.device == "auto" and (request.gpus or 0) > found:
         raise UserError(
             f"{request.gpus} GPUs asked for, but this machine has {found}; lower --gpus, connect "
             "to a cluster with --address, or rehearse the schedule on the CPU with --device cpu"
         )
+    host, _, port = (request.cluster or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        try:
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        except OSError as error:
+            raise _no_cluster(request) from error
+
+
+def _no_cluster(request: SearchRequest) -> UserError:
+    return UserError(
+        f"no Ray cluster answers at {request.cluster}; start one, correct --address, or leave it "
+        "out to use this machine"
+    )
 
 
 def _check_cluster(request: SearchRequest) -> None:

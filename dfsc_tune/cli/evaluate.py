@@ -1,0 +1,200 @@
+"""`dfsc-tune evaluate`: what a model, or anomaly maps of any origin, are worth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfsc_tune.cli.shared import (
+    MODEL_HELP,
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    data_folder,
+    print_json,
+    progress_bar,
+    talk,
+    torch_device,
+)
+from dfsc_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dfsc_tune.measure import Evaluation
+    from dfsc_tune.metrics import Interval
+
+_NAMES = ("logical", "structural", "mean")
+
+
+def evaluate(
+    model: Annotated[
+        Path | None, typer.Argument(help=f"{MODEL_HELP} Either this or --maps.")
+    ] = None,
+    maps: Annotated[
+        Path | None,
+        typer.Option(
+            help="Judge the maps of any program, FOLDER/CATEGORY/test/*/NNN.tiff, not a model."
+        ),
+    ] = None,
+    data: DataOption = None,
+    category: Annotated[
+        str | None, typer.Option(help="The category to judge on; the model's own if left out.")
+    ] = None,
+    include_selection: Annotated[
+        bool, typer.Option(help="Also use the images that the model was chosen on (optimistic).")
+    ] = False,
+    save_maps: Annotated[
+        Path | None,
+        typer.Option(help="Folder for TIFF maps, as MVTec LOCO's evaluation code reads them."),
+    ] = None,
+    device: DeviceOption = "auto",
+    json: JsonOption = False,
+) -> None:
+    """Measure a model, or any program's anomaly maps, on a category's labelled test images."""
+    console = talk()
+    if maps is None and model is not None:
+        found = _of_model(model, data, category, include_selection, save_maps, device, console)
+    elif maps is not None and model is None:
+        found = _of_maps(maps, data, category, include_selection, save_maps, console)
+    else:
+        raise UserError("give either a MODEL folder or --maps FOLDER to judge")
+    if json:
+        print_json(asdict(found))
+    else:
+        _print_evaluation(found)
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+    if save_maps is not None:
+        typer.echo(f"maps of all test images: {save_maps / found.category}", err=True)
+
+
+def _of_model(
+    model: Path,
+    data: Path | None,
+    category: str | None,
+    include_selection: bool,
+    save_maps: Path | None,
+    device: str,
+    console: Console,
+) -> Evaluation:
+    from dfsc_tune.detector import load_detector
+    from dfsc_tune.evaluate import evaluate_model
+
+    where = torch_device(device)
+    detector = load_detector(model)
+    name = category or detector.config.category
+    given = data or (Path(detector.config.data) if detector.config.data else None)
+    folder = data_folder(given, [name], console)
+    with progress_bar("scoring", console) as update:
+        return evaluate_model(
+            detector,
+            folder,
+            name,
+            include_selection=include_selection,
+            save_maps=save_maps,
+            device=where,
+            update=_shower(update, "scoring"),
+        )
+
+
+def _of_maps(
+    maps: Path,
+    data: Path | None,
+    category: str | None,
+    include_selection: bool,
+    save_maps: Path | None,
+    console: Console,
+) -> Evaluation:
+    from dfsc_tune.evaluate import evaluate_maps
+
+    if category is None:
+        raise UserError("--maps needs --category: the category that the maps are of")
+    if save_maps is not None:
+        raise UserError("--save-maps needs a MODEL: with --maps, there are maps already")
+    folder = data_folder(data, [category], console)
+    with progress_bar("reading maps", console) as update:
+        return evaluate_maps(
+            maps,
+            folder,
+            category,
+            include_selection=include_selection,
+            update=_shower(update, "reading maps"),
+        )
+
+
+def _shower(update: Callable[..., None], text: str) -> Callable[[int, int], None]:
+    def show(done: int, total: int) -> None:
+        update(done, total, text if done < total else "measuring")
+
+    return show
+
+
+def _print_evaluation(found: Evaluation) -> None:
+    counts = ", ".join(f"{count} {kind}" for kind, count in found.num_images.items() if count)
+    marked = " (OPTIMISTIC: the model was chosen on some of them)" if found.optimistic else ""
+    typer.echo(f"{found.category}: {counts} images{marked}\n")
+    _print_table(list(_summary(found)))
+    typer.echo("")
+    _print_table(list(_types(found)))
+    typer.echo("\nin brackets: 95 % intervals")
+    if found.published:
+        typer.echo("published: in the paper, on all test images of MVTec LOCO AD")
+
+
+def _summary(found: Evaluation) -> Iterator[Sequence[str]]:
+    """The rows of the table of all metrics by kind."""
+    from dfsc_tune.measure import AU_PRO_LIMIT, AU_SPRO_LIMIT
+
+    yield "", *_NAMES
+    aurocs = {name: found.aurocs[f"auroc_{name}"] for name in _NAMES}
+    yield "image AUROC", *_cells(aurocs, found.intervals)
+    for one in found.published:
+        yield f"  {one.method}, published", *_cells(one.image_auroc)
+    if found.pixel is None:
+        return
+    yield "pixel AUROC", *_cells(found.pixel.pixel_auroc)
+    areas = {kind: by_limit[AU_PRO_LIMIT] for kind, by_limit in found.pixel.au_pro.items()}
+    yield f"AU-PRO, FPR ≤ {AU_PRO_LIMIT}", *_cells(areas)
+    areas = {kind: by_limit[AU_SPRO_LIMIT] for kind, by_limit in found.pixel.au_spro.items()}
+    yield f"AU-sPRO, FPR ≤ {AU_SPRO_LIMIT}", *_cells(areas, found.pixel.au_spro_intervals)
+    for one in found.published:
+        yield f"  {one.method}, published", *_cells({"mean": one.au_spro})
+
+
+def _types(found: Evaluation) -> Iterator[Sequence[str]]:
+    """The rows of the table by defect type."""
+    from dfsc_tune.measure import AU_SPRO_LIMIT
+
+    yield "by defect type", "images", "image AUROC", f"AU-sPRO, FPR ≤ {AU_SPRO_LIMIT}"
+    for one in found.defect_types:
+        yield (
+            f"  {one.kind}: {one.defect_type}",
+            str(one.num_images),
+            _cell(one.auroc, one.auroc_interval),
+            _cell(one.au_spro, one.au_spro_interval),
+        )
+
+
+def _cells(
+    values: Mapping[str, float | None], intervals: Mapping[str, Interval] | None = None
+) -> list[str]:
+    return [_cell(values.get(name), (intervals or {}).get(name)) for name in _NAMES]
+
+
+def _cell(value: float | None, interval: Interval | None = None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.3f}" + (f" ({interval.low:.3f}–{interval.high:.3f})" if interval else "")
+
+
+def _print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns, each as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())

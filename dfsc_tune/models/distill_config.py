@@ -1,0 +1,35 @@
+"""The settings of a distillation, which a distilled teacher's card records."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from dfsc_tune.config import Network, Settings
+
+
+class DistillConfig(Settings):
+    """Everything that decides what a distilled teacher becomes."""
+
+    network: Network
+    backbone: str
+    layers: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
+    """The backbone's layers whose features are learned, in ascending order."""
+    image_size: Annotated[int, Field(ge=64, multiple_of=32)]
+    """Pixels a side of the images that the PDN sees."""
+    num_steps: Annotated[int, Field(ge=1)]
+    learning_rate: Annotated[float, Field(gt=0.0)]
+    batch_size: Annotated[int, Field(ge=1)] = 16
+    decay_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
+    """The last share of the steps, in which the learning rate is a tenth."""
+    grayscale_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
+    """The share of the images shown in grey to both networks."""
+    bfloat16: bool = False
+    """Mixed precision: about twice as fast on a CPU with AMX."""
+    seed: int = 0
+
+    def precision(self, device: str) -> torch.autocast:
+        """The context in which networks run on a device."""
+        return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=self.bfloat16)

@@ -1,0 +1,41 @@
+"""The paper's numbers on MVTec LOCO AD (`paper.json`), to set one's own beside."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+METHODS = ("DFSC", "EfficientAD-S")
+CATEGORIES = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicing_connectors")
+
+
+@dataclass(frozen=True)
+class PublishedResult:
+    """What the paper states of one method on one category's whole test set; shares, not percent."""
+
+    method: str
+    image_auroc: dict[str, float]
+    """By kind (Table 1); "mean" is that of the two kinds, which the table leaves out."""
+    au_spro: float
+    """Up to an FPR of 0.05, the mean of both kinds (Table 2)."""
+
+
+def published_results(category: str) -> tuple[PublishedResult, ...]:
+    """What the paper states of its method and its baseline; nothing for categories it lacks."""
+    if category not in CATEGORIES:
+        return ()
+    text = (files(__package__) / "paper.json").read_text(encoding="utf-8")
+    tables = json.loads(text)
+    return tuple(_published(tables, category, method) for method in METHODS)
+
+
+def _published(tables: dict[str, Any], category: str, method: str) -> PublishedResult:
+    percent = {kind: found[category][method] for kind, found in tables["image_auroc"].items()}
+    percent["mean"] = sum(percent.values()) / len(percent)
+    return PublishedResult(
+        method=method,
+        image_auroc={kind: value / 100 for kind, value in percent.items()},
+        au_spro=tables["au_spro_fpr_0.05"][category][method] / 100,
+    )

@@ -1,0 +1,378 @@
+"""Judging models and maps: the numbers, the maps' round trip, what is printed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+from conftest import CATEGORY, make_tray
+from PIL import Image
+from test_metrics_pixel import LIMITS, REFERENCE, needs_reference, reference_case
+from typer.testing import CliRunner, Result
+
+from dfsc_tune.cli import app
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.data.layout import read_category
+from dfsc_tune.detector import Detector, load_detector, save_detector
+from dfsc_tune.evaluate import evaluate_maps, evaluate_model
+from dfsc_tune.maps import find_maps, map_paths, was_chosen_on, write_map
+from dfsc_tune.metrics import Defect, au_spro, image_auroc, pixel_auroc
+from dfsc_tune.prepare import prepare_category
+from dfsc_tune.reference import CATEGORIES, published_results
+from dfsc_tune.trial import finished_detector, run_trial
+
+DEFECTS = {"missing": (255, 1.0, True), "scratch": (254, 0.5, True), "dent": (253, 60, False)}
+NAMES = ("logical", "structural", "mean")
+
+
+def mark(category: Path, image: str, defects: dict[str, tuple[slice, slice]]) -> None:
+    """Writes a mask file for each defect of a test image."""
+    for number, (name, place) in enumerate(defects.items()):
+        mask = np.zeros((96, 128), np.uint8)
+        mask[place] = DEFECTS[name][0]
+        path = category / "ground_truth" / image / f"{number:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask).save(path)
+
+
+def make_masked_tray(root: Path, category: str = CATEGORY) -> Path:
+    """A category with masks of three defect types; one image has two defects."""
+    make_tray(root, category)
+    for index in range(4):
+        mark(root / category, f"logical_anomalies/{index:03d}", {"missing": np.s_[26:66, 76:108]})
+        defects = {"scratch" if index < 2 else "dent": np.s_[40:50, 10:118]}
+        if index == 3:
+            defects["missing"] = np.s_[0:9, 0:9]
+        mark(root / category, f"structural_anomalies/{index:03d}", defects)
+    keys = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
+    config = [dict(zip(keys, (name, *entry), strict=True)) for name, entry in DEFECTS.items()]
+    (root / category / "defects_config.json").write_text(json.dumps(config))
+    return root
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_masked_tray(tmp_path_factory.mktemp("masked"))
+
+
+@pytest.fixture(scope="module")
+def model(data: Path, trial_config: TrialConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a model that was chosen on half of the test images."""
+    work = tmp_path_factory.mktemp("model")
+    config = trial_config.model_copy(update={"data": str(data)})
+    read = prepare_category(config, data)
+    run_trial(config, read.trial, lambda _: None, work)
+    detector = finished_detector(config, read.trial, work, selection_digests=read.selection_digests)
+    save_detector(work / "model", detector)
+    return work / "model"
+
+
+@pytest.fixture(scope="module")
+def detector(model: Path) -> Detector:
+    return load_detector(model)
+
+
+@pytest.fixture(scope="module")
+def saved(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A folder of saved maps, and what was printed when they were."""
+    maps = tmp_path_factory.mktemp("saved")
+    return maps, invoke("evaluate", model, "--save-maps", maps, "--json")
+
+
+@pytest.fixture
+def maps(saved: tuple[Path, Result], tmp_path: Path) -> Path:
+    """A copy of the saved maps, to damage."""
+    return shutil.copytree(saved[0], tmp_path / "maps")
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def judge_maps(maps: Path, data: Path, *arguments: str) -> Result:
+    return invoke("evaluate", "--maps", maps, "--data", data, "--category", CATEGORY, *arguments)
+
+
+def assert_refused(result: Result, *texts: str) -> None:
+    assert result.exit_code == 2, result.output
+    (error,) = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    for text in texts:
+        assert text in error
+
+
+def test_every_number_is_there(data: Path, detector: Detector) -> None:
+    found = evaluate_model(detector, data, CATEGORY, include_selection=True)
+    assert found.num_images == {"good": 4, "logical": 4, "structural": 4}
+    assert set(found.intervals) == set(NAMES)
+    assert found.pixel is not None
+    for name in NAMES:
+        auroc, interval = found.aurocs[f"auroc_{name}"], found.intervals[name]
+        assert auroc is not None
+        assert interval.low <= auroc <= interval.high
+        assert 0 < found.pixel.pixel_auroc[name] < 1
+        assert set(found.pixel.au_pro[name]) == set(found.pixel.au_spro[name]) == set(LIMITS)
+        interval = found.pixel.au_spro_intervals[name]
+        assert interval.low <= found.pixel.au_spro[name][0.05] <= interval.high
+    types = {(one.kind, one.defect_type): one for one in found.defect_types}
+    assert {key: one.num_images for key, one in types.items()} == {
+        ("logical", "missing"): 4,
+        ("structural", "dent"): 2,
+        ("structural", "scratch"): 2,
+    }
+    missing = types["logical", "missing"]
+    assert missing.auroc == found.aurocs["auroc_logical"]
+    assert missing.au_spro == found.pixel.au_spro["logical"][0.05]
+    assert missing.auroc_interval == found.intervals["logical"]
+    assert missing.au_spro_interval is not None
+
+
+def test_numbers_are_those_of_the_maps_and_masks(data: Path, detector: Detector) -> None:
+    found = evaluate_model(detector, data, CATEGORY, include_selection=True)
+    records = [x for x in read_category(data, CATEGORY).test if x.kind != "logical"]
+    images = np.stack(
+        [np.asarray(Image.open(x.path).resize((128, 128), 2)).transpose(2, 0, 1) for x in records]
+    )
+    sizes = np.full((len(records), 2), (96, 128), np.int32)
+    maps = detector.anomaly_maps(detector.difference_maps(images), sizes)
+    kinds: list[str] = [record.kind for record in records]
+    assert found.aurocs["auroc_structural"] == image_auroc([x.max() for x in maps], kinds).mean
+    assert found.pixel is not None
+    # After four good images come two with a scratch and two with a dent; the last has a second.
+    scratch, corner = np.zeros((2, 96, 128), bool)
+    scratch[40:50, 10:118] = True
+    corner[:9, :9] = True
+    defects = [Defect(4, scratch, 540), Defect(5, scratch, 540), Defect(6, scratch, 60)]
+    defects += [Defect(7, scratch, 60), Defect(7, corner, 81)]
+    assert found.pixel.au_spro["structural"] == pytest.approx(au_spro(maps, defects, LIMITS))
+    masks = [None] * 4 + [scratch] * 3 + [scratch | corner]
+    assert found.pixel.pixel_auroc["structural"] == pytest.approx(pixel_auroc(maps, masks))
+
+
+def test_saved_maps_give_the_same_numbers(
+    saved: tuple[Path, Result], data: Path, model: Path
+) -> None:
+    maps, printed = saved
+    assert printed.exit_code == 0, printed.output
+    again = judge_maps(maps, data, "--json")
+    assert json.loads(again.stdout) == json.loads(printed.stdout)
+    honest = json.loads(again.stdout)
+    assert honest["num_images"] == {"good": 2, "logical": 2, "structural": 2}
+    assert not honest["optimistic"]
+    assert any("left out 6 images" in note for note in honest["notes"])
+    everything = judge_maps(maps, data, "--json", "--include-selection")
+    of_model = invoke("evaluate", model, "--json", "--include-selection")
+    assert json.loads(everything.stdout) == json.loads(of_model.stdout)
+    assert json.loads(everything.stdout)["optimistic"]
+
+
+def test_json_has_every_limit_and_the_shape_that_scripts_rely_on(
+    saved: tuple[Path, Result],
+) -> None:
+    found = json.loads(saved[1].stdout)
+    assert list(found) == [
+        "category", "num_images", "aurocs", "intervals", "pixel", "defect_types", "published",
+        "notes", "optimistic",
+    ]  # fmt: skip
+    assert list(found["aurocs"]) == [f"auroc_{name}" for name in NAMES]
+    assert found["intervals"]["mean"].keys() == {"low", "high", "level"}
+    pixel = found["pixel"]
+    assert list(pixel) == ["pixel_auroc", "au_pro", "au_spro", "au_spro_intervals"]
+    assert list(pixel["pixel_auroc"]) == list(NAMES)
+    for metric in ("au_pro", "au_spro"):
+        assert list(pixel[metric]) == list(NAMES)
+        assert list(pixel[metric]["mean"]) == ["0.01", "0.05", "0.1", "0.3", "1.0"]
+    assert found["defect_types"][0].keys() == {
+        "kind", "defect_type", "num_images", "auroc", "auroc_interval", "au_spro",
+        "au_spro_interval",
+    }  # fmt: skip
+    assert found["published"] == []
+
+
+def test_saved_maps_are_laid_out_for_the_official_tool(
+    saved: tuple[Path, Result], data: Path
+) -> None:
+    folder = saved[0] / CATEGORY / "test"
+    for kind in ("good", "logical_anomalies", "structural_anomalies"):
+        assert sorted(path.name for path in (folder / kind).iterdir()) == [
+            f"{index:03d}.tiff" for index in range(4)
+        ]
+    anomaly_map = tifffile.imread(folder / "good" / "000.tiff")
+    assert (anomaly_map.dtype, anomaly_map.shape) == (np.float32, (96, 128))
+    with Image.open(folder / "good" / "000.tiff") as image:
+        assert np.array_equal(np.asarray(image), anomaly_map)
+    category = read_category(data, CATEGORY)
+    assert sum(was_chosen_on(path) for path in find_maps(saved[0], category).values()) == 6
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "suffix"),
+    [
+        (np.float64, {}, ".tif"),
+        (np.float16, {"compression": "zlib"}, ".TIFF"),
+        (np.float32, {"byteorder": ">", "bigtiff": True}, ".tiff"),
+    ],
+)
+def test_maps_of_other_programs_are_read(
+    maps: Path, data: Path, dtype: type, options: dict[str, object], suffix: str
+) -> None:
+    before = evaluate_maps(maps, data, CATEGORY, include_selection=True)
+    for path in maps.rglob("*.tiff"):
+        anomaly_map = tifffile.imread(path)
+        path.unlink()
+        tifffile.imwrite(path.with_suffix(suffix), anomaly_map.astype(dtype), **options)
+    found = evaluate_maps(maps, data, CATEGORY)
+    assert found.num_images == {"good": 4, "logical": 4, "structural": 4}
+    assert not found.optimistic
+    assert found.pixel is not None
+    assert before.pixel is not None
+    assert found.aurocs == before.aurocs
+    assert found.pixel.pixel_auroc == pytest.approx(before.pixel.pixel_auroc, abs=1e-3)
+
+
+def drop(path: Path) -> None:
+    path.unlink()
+
+
+def cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+def store(numbers: np.ndarray) -> Callable[[Path], None]:
+    def damage(path: Path) -> None:
+        tifffile.imwrite(path, numbers, photometric="minisblack")
+
+    return damage
+
+
+@pytest.mark.parametrize(
+    ("damage", "texts"),
+    [
+        (drop, ["1 of the 12 test images", "no map", "good/001.tiff"]),
+        (cut_short, ["good/001.tiff", "cannot be read"]),
+        (store(np.ones((48, 64), np.float32)), ["64×48", "128×96", "good/001.png"]),
+        (store(np.full((96, 128), np.nan, np.float32)), ["good/001.tiff", "NaN"]),
+        (store(np.full((96, 128), 1e300)), ["good/001.tiff", "float32"]),
+        (store(np.ones((3, 96, 128), np.float32)), ["(3, 96, 128)", "one channel"]),
+        (store(np.ones((96, 128), np.complex64)), ["complex64", "real numbers"]),
+    ],
+)
+def test_unfit_maps_are_refused(
+    maps: Path, data: Path, damage: Callable[[Path], None], texts: list[str]
+) -> None:
+    damage(maps / CATEGORY / "test" / "good" / "001.tiff")
+    assert_refused(judge_maps(maps, data), *texts)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "either a MODEL"),
+        (["MODEL", "--maps", "maps"], "either a MODEL"),
+        (["--maps", "maps", "--data", "DATA"], "--maps needs --category"),
+        (["--maps", "maps", "--category", CATEGORY, "--save-maps", "x"], "needs a MODEL"),
+        (["--maps", "nowhere", "--category", CATEGORY, "--data", "DATA"], "12 of the 12"),
+        (["--maps", "MODEL/model.yaml", "--category", CATEGORY, "--data", "DATA"], "is a file"),
+        (["MODEL", "--save-maps", "MODEL/model.yaml"], "is a file"),
+        (["MODEL", "--save-maps", "MODEL/model.yaml/maps"], "cannot be written"),
+    ],
+)
+def test_wrong_use_is_refused_in_one_sentence(
+    data: Path, model: Path, arguments: list[str], text: str
+) -> None:
+    given = [x.replace("MODEL", str(model)).replace("DATA", str(data)) for x in arguments]
+    assert_refused(invoke("evaluate", *given), text)
+
+
+def test_without_masks_image_metrics_remain(tmp_path: Path, detector: Detector) -> None:
+    data = make_masked_tray(tmp_path)
+    shutil.rmtree(data / CATEGORY / "ground_truth" / "logical_anomalies" / "002")
+    found = evaluate_model(detector, data, CATEGORY, include_selection=True)
+    assert found.aurocs["auroc_mean"] is not None
+    assert found.pixel is None
+    assert all(one.au_spro is None for one in found.defect_types)
+    (note,) = [note for note in found.notes if "mask" in note]
+    assert "1 anomalous images" in note
+    assert "test/logical_anomalies/002.png" in note
+
+
+def test_nothing_left_to_judge_on_is_said(data: Path, maps: Path) -> None:
+    category = read_category(data, CATEGORY)
+    for record in category.test:
+        if record.kind == "good":
+            path = map_paths(maps, category)[record.name]
+            write_map(path, tifffile.imread(path), chosen_on=True)
+    assert_refused(judge_maps(maps, data), "no good or no anomalous", "--include-selection")
+
+
+def test_images_that_would_share_a_map_are_refused(tmp_path: Path) -> None:
+    data = make_tray(tmp_path)
+    good = data / CATEGORY / "test" / "good"
+    shutil.copy(good / "000.png", good / "000.jpg")
+    assert_refused(judge_maps(tmp_path / "maps", data), "good/000.jpg", "good/000.png", "000.tiff")
+
+
+def test_the_table_stands_beside_the_papers(data: Path, maps: Path, tmp_path: Path) -> None:
+    as_loco = tmp_path / "loco"
+    shutil.copytree(data / CATEGORY, as_loco / "pushpins")
+    shutil.copytree(maps / CATEGORY, maps / "pushpins")
+    judge = ("evaluate", "--maps", maps, "--data", as_loco, "--category", "pushpins")
+    printed = invoke(*judge)
+    assert printed.exit_code == 0, printed.output
+    rows = [line.split() for line in printed.stdout.splitlines()]
+    assert ["DFSC,", "published", "0.998", "0.956", "0.977"] in rows
+    assert ["DFSC,", "published", "–", "–", "0.844"] in rows
+    starts = [" ".join(row[:2]) for row in rows]
+    for label in ("image AUROC", "pixel AUROC", "AU-PRO, FPR", "AU-sPRO, FPR", "logical: missing"):
+        assert label in starts
+    assert "left out 6 images" in printed.stderr
+    # Rendered categories bear the same names, but show other images.
+    (as_loco / "pushpins" / "builtin.json").write_text("{}")
+    assert "published" not in invoke(*judge).stdout
+
+
+def test_published_results_are_the_papers() -> None:
+    for category in CATEGORIES:
+        dfsc, baseline = published_results(category)
+        assert (dfsc.method, baseline.method) == ("DFSC", "EfficientAD-S")
+        assert set(dfsc.image_auroc) == set(baseline.image_auroc) == set(NAMES)
+    mean = np.mean([published_results(name)[0].image_auroc["mean"] for name in CATEGORIES])
+    assert mean == pytest.approx(0.920, abs=5e-4)
+    assert np.mean([published_results(name)[0].au_spro for name in CATEGORIES]) == pytest.approx(
+        0.789, abs=5e-4
+    )
+    assert published_results("tray") == ()
+
+
+@needs_reference
+@pytest.mark.parametrize("index", range(4))
+def test_folders_of_maps_are_judged_as_the_official_tool_does(index: int, tmp_path: Path) -> None:
+    maps, _, expected = reference_case(index)
+    with np.load(REFERENCE / "au_spro_cases.npz") as arrays:
+        masks, owners = arrays[f"case{index}_masks"], arrays[f"case{index}_mask_image"]
+    root = make_tray(tmp_path, "case", num_train=2, num_test=0) / "case"
+    config = json.loads((REFERENCE / "au_spro_cases.json").read_text())["defects_config"]
+    (root / "defects_config.json").write_text(json.dumps(config))
+    for image, anomaly_map in enumerate(maps):
+        folder = "structural_anomalies" if image in owners else "good"
+        path = root / "test" / folder / f"{image:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros(anomaly_map.shape, np.uint8)).save(path)
+        write_map(
+            tmp_path / "maps" / "case" / "test" / folder / f"{image:03d}.tiff",
+            anomaly_map.astype(np.float32),
+        )
+        for number in np.flatnonzero(owners == image):
+            mask_path = root / "ground_truth" / folder / f"{image:03d}" / f"{number:03d}.png"
+            mask_path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(masks[number]).save(mask_path)
+    found = evaluate_maps(tmp_path / "maps", tmp_path, "case")
+    assert found.pixel is not None
+    for limit in LIMITS:
+        area = found.pixel.au_spro["structural"][limit]
+        assert area == pytest.approx(expected["au_spro_official"][str(limit)], abs=1e-3)
+    assert found.aurocs["auroc_structural"] == pytest.approx(expected["image_auroc_official"])

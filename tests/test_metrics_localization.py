@@ -1,0 +1,93 @@
+"""Pixel metrics from one pass, by kind and by group, against those computed one by one."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from test_metrics_pixel import pixel_problems, quickly
+from test_metrics_pixel_uncertainty import simulated_maps
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import (
+    au_pro,
+    au_spro,
+    au_spro_by_group,
+    au_spro_by_kind,
+    au_spro_interval,
+    au_spro_interval_by_group,
+    localization,
+    localization_by_kind,
+    pixel_auroc,
+)
+
+LIMITS = (0.01, 0.3, 1.0)
+
+
+@pytest.fixture(params=[1.0, 0.0], ids=["varied", "constant"])
+def case(request):
+    maps, kinds, defects = simulated_maps(np.random.default_rng(3), (6, 5, 4))
+    return [request.param * scores for scores in maps], kinds, defects
+
+
+def union_masks(maps, defects):
+    masks = [None] * len(maps)
+    for defect in defects:
+        found = masks[defect.image]
+        masks[defect.image] = defect.mask if found is None else found | defect.mask
+    return masks
+
+
+@quickly
+@given(pixel_problems())
+def test_one_pass_gives_each_metric(problem):
+    maps, defects, _ = problem
+    found = localization(maps, defects, LIMITS)
+    assert found.pixel_auroc == pytest.approx(pixel_auroc(maps, union_masks(maps, defects)))
+    assert found.au_pro == pytest.approx(au_pro(maps, defects, LIMITS))
+    assert found.au_spro == pytest.approx(au_spro(maps, defects, LIMITS))
+
+
+def test_limits_need_not_hold_one(case):
+    maps, _, defects = case
+    found = localization(maps, defects, (0.05,))
+    assert list(found.au_pro) == list(found.au_spro) == [0.05]
+
+
+def test_each_kind_is_judged_with_all_good_images(case):
+    maps, kinds, defects = case
+    found = localization_by_kind(maps, kinds, defects, LIMITS)
+    spro = au_spro_by_kind(maps, kinds, defects, LIMITS)
+    assert list(found) == ["logical", "structural", "mean"]
+    for kind, one in found.items():
+        assert one.au_spro == pytest.approx(spro[kind])
+    for numbers in ([one.pixel_auroc for one in found.values()],
+                    [one.au_pro[0.3] for one in found.values()]):  # fmt: skip
+        assert numbers[2] == pytest.approx((numbers[0] + numbers[1]) / 2)
+
+
+def test_a_kind_that_is_missing_leaves_the_mean_to_the_other():
+    maps, kinds, defects = simulated_maps(np.random.default_rng(0), (4, 0, 4))
+    found = localization_by_kind(maps, kinds, defects)
+    assert list(found) == ["structural", "mean"]
+    assert found["mean"] == found["structural"]
+
+
+def test_groups_may_bear_any_name(case):
+    maps, kinds, defects = case
+    groups = [kind if kind == "good" else f"{kind}/scratch" for kind in kinds]
+    areas = au_spro_by_group(maps, groups, defects, LIMITS)
+    intervals = au_spro_interval_by_group(maps, groups, defects, 0.3)
+    by_kind = au_spro_by_kind(maps, kinds, defects, LIMITS)
+    kind_intervals = au_spro_interval(maps, kinds, defects, 0.3)
+    assert set(areas) == set(intervals) == {"logical/scratch", "structural/scratch"}
+    for kind in ("logical", "structural"):
+        assert areas[f"{kind}/scratch"] == by_kind[kind]
+        assert intervals[f"{kind}/scratch"] == kind_intervals[kind]
+
+
+@pytest.mark.parametrize("function", [au_spro_by_group, au_spro_interval_by_group])
+def test_groups_and_defects_must_agree(function):
+    maps, kinds, defects = simulated_maps(np.random.default_rng(0), (2, 2, 2))
+    with pytest.raises(UserError, match="Image 0 is of kind 'dent' but has no defect"):
+        function(maps, ["dent", *kinds[1:]], defects)
+    with pytest.raises(UserError, match="Image 2 is of kind 'good' but has a defect"):
+        function(maps, [*kinds[:2], "good", *kinds[3:]], defects)

@@ -1,0 +1,77 @@
+"""`dfsc-tune teacher` and --teacher, through the command line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner, Result
+
+from dfsc_tune.cli import app
+from dfsc_tune.models.pdn import build_pdn, teacher_channels
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / name))
+
+
+def invoke(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(app, ["teacher", *map(str, arguments)])
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "own.safetensors"
+    torch.manual_seed(0)
+    save_file(build_pdn("tiny", teacher_channels("tiny")).state_dict(), path)
+    return path
+
+
+@pytest.mark.parametrize("command", ["list", "info", "fetch", "use", "distill"])
+def test_every_command_has_help(command: str) -> None:
+    result = invoke(command, "--help")
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_a_registered_teacher_is_listed_and_shown(weights: Path) -> None:
+    result = invoke("use", weights, "--name", "mine")
+    assert result.exit_code == 0, result.output
+    assert Path(result.stdout.strip()).is_file()
+    assert "--teacher mine" in result.stderr
+    listed = {row["name"]: row for row in json.loads(invoke("list", "--json").stdout)}
+    assert listed["mine"]["network"] == "tiny"
+    assert listed["mine"]["there"]
+    assert listed["tiny"]["there"]
+    assert not listed["anomalib-small"]["there"]
+    assert "dfsc-tune teacher fetch anomalib-small" in invoke("list").stdout
+    card = json.loads(invoke("info", "mine", "--json").stdout)
+    assert card["origin"] == "registered by its user from own.safetensors"
+    by_file = json.loads(invoke("info", weights, "--json").stdout)
+    assert by_file["teacher_sha256"] == card["teacher_sha256"]
+    assert f"teacher_sha256: {card['teacher_sha256']}" in invoke("info", "mine").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("info", "nobody"), "no teacher named 'nobody'"),
+        (("fetch", "nobody"), "no public teacher 'nobody'"),
+        (("use", "nowhere.pth"), "no teacher weights at"),
+        (("use", "own.safetensors", "--name", "random"), "cannot be named 'random'"),
+        (("distill", "--images", ".", "--layers", "four"), "--layers takes numbers"),
+        (("distill", "--images", ".", "--backbone", "vgg"), "no backbone 'vgg'"),
+        (("distill", "--images", "."), "no images in"),
+    ],
+)
+def test_mistakes_are_one_sentence(weights: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
