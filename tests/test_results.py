@@ -1,0 +1,174 @@
+"""A run's folder: tables, what counts as best, what the headline says, damage."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from dfsc_tune import results
+from dfsc_tune.config import TrainConfig, TrialConfig
+from dfsc_tune.errors import UserError
+from dfsc_tune.results import SCHEMAS, SCORES, RunTables, write_settings, write_table
+from dfsc_tune.trial import Progress
+
+SETTINGS = {
+    "name": "first",
+    "created": "2026-11-23T00:00:00+00:00",
+    "categories": ["tray"],
+    "objective": {"name": "holdout", "metric": "mean"},
+    "searched": {"tray": ["margin"]},
+    "datasets": {"tray": {"selection": {"good": 20, "logical": 10, "structural": 10}}},
+}
+CONFIG = TrialConfig(
+    category="tray", train=TrainConfig(num_steps=20, report_interval=10, extra_ema_momenta=(0.0,))
+)
+
+
+def progress(step: int, value: float) -> Progress:
+    aurocs = {"auroc_logical": value - 0.1, "auroc_structural": value + 0.1, "auroc_mean": value}
+    return Progress(step, value, {0.99: aurocs, 0.0: aurocs}, {"total": 1.5}, seconds=step / 10)
+
+
+@pytest.fixture
+def tables(tmp_path: Path) -> RunTables:
+    """Three trials: one complete, one stopped early at a higher value, one failed."""
+    write_settings(tmp_path, SETTINGS)
+    tables = RunTables(tmp_path)
+    for name, role in (("a", "paper"), ("b", "sampler"), ("c", "sampler")):
+        tables.start(name, CONFIG, role)
+    tables.report("a", progress(10, 0.8))
+    tables.report("a", progress(20, 0.7))
+    tables.end("a", "complete")
+    tables.report("b", progress(10, 0.89))
+    tables.end("b", "pruned")
+    tables.end("c", "failed", "a loss became nan")
+    return tables
+
+
+def scores(separation: float, role: str, seed: int = 0) -> list[dict[str, object]]:
+    rng = np.random.default_rng(seed)
+    return [
+        {
+            "category": "tray",
+            "trial": "a",
+            "role": role,
+            "image": f"test/{kind}/{index:03d}.png",
+            "kind": kind,
+            "defect_type": kind,
+            "score": float(rng.normal(0 if kind == "good" else separation)),
+            "threshold": 1.0,
+        }
+        for kind in ("good", "logical", "structural")
+        for index in range(30)
+    ]
+
+
+def test_tables_have_the_documented_columns_and_a_schema_version(
+    tables: RunTables, tmp_path: Path
+) -> None:
+    write_table(tmp_path, SCORES, scores(1.0, "best"))
+    for name, schema in SCHEMAS.items():
+        stored = pq.read_schema(tmp_path / name)
+        assert stored.names == schema.names
+        assert stored.types == schema.types
+        assert stored.metadata[b"dfsc_tune_schema"] == results.SCHEMA_VERSION.encode()
+
+
+def test_rows_follow_the_trials(tables: RunTables, tmp_path: Path) -> None:
+    run = results.load(tmp_path)
+    trials = run.trials.set_index("trial")
+    assert trials["state"].to_dict() == {"a": "complete", "b": "pruned", "c": "failed"}
+    a = trials.loc["a"]
+    assert (a["value"], a["step"], a["best_value"], a["best_step"]) == (0.7, 20, 0.8, 10)
+    assert (a["auroc_logical"], a["seconds"]) == (pytest.approx(0.6), 2.0)
+    assert trials.loc["c", "error"] == "a loss became nan"
+    assert len(run.reports) == 6
+    assert run.reports["own_momentum"].sum() == 3
+
+
+def test_best_is_the_last_value_among_full_budget_trials(tables: RunTables, tmp_path: Path) -> None:
+    best = results.best_trials(results.load(tmp_path).trials)
+    # b was higher, and so was a earlier: neither counts.
+    assert best["trial"].tolist() == ["a"]
+    assert best["value"].tolist() == [0.7]
+
+
+def test_values_that_are_no_numbers_are_never_best() -> None:
+    frame = pd.DataFrame(
+        {"category": ["x", "x"], "trial": ["a", "b"], "state": "complete", "value": [np.nan, 0.5]}
+    )
+    assert results.best_trials(frame)["trial"].tolist() == ["b"]
+
+
+def test_a_run_without_scores_has_no_headline(tables: RunTables, tmp_path: Path) -> None:
+    assert results.headlines(results.load(tmp_path)) == []
+
+
+def test_the_headline_is_of_the_report_part(tables: RunTables, tmp_path: Path) -> None:
+    rows = scores(1.5, "best") + scores(1.5, "paper", seed=1)
+    write_table(tmp_path, SCORES, rows)
+    (headline,) = results.headlines(results.load(tmp_path))
+    assert headline.settings == {"margin": 1.0}
+    assert headline.num_images == {"good": 30, "logical": 30, "structural": 30}
+    assert headline.intervals["mean"].low < headline.aurocs["auroc_mean"]
+    assert headline.selection_value == 0.7
+    assert headline.selection_interval.low < 0.7 < headline.selection_interval.high
+    text = "\n".join(results.describe(headline))
+    assert "unseen" in text
+    assert "no difference beyond noise" in text
+
+
+def test_a_clear_gain_is_called_real(tables: RunTables, tmp_path: Path) -> None:
+    write_table(tmp_path, SCORES, scores(3.0, "best") + scores(0.0, "paper", seed=1))
+    (headline,) = results.headlines(results.load(tmp_path))
+    assert headline.gain is not None
+    assert headline.gain > 0.3
+    assert "a real difference" in "\n".join(results.describe(headline))
+
+
+def test_oracle_numbers_are_marked_wherever_they_appear(tables: RunTables, tmp_path: Path) -> None:
+    write_settings(tmp_path, SETTINGS | {"objective": {"name": "oracle", "metric": "mean"}})
+    write_table(tmp_path, SCORES, scores(1.0, "best"))
+    (headline,) = results.headlines(results.load(tmp_path))
+    assert "SELECTED ON (oracle: optimistic)" in results.describe(headline)[0]
+    assert "optimistic" not in results.describe(replace(headline, optimistic=False))[0]
+
+
+def test_a_perfect_selection_value_is_not_called_certain(tmp_path: Path) -> None:
+    write_settings(tmp_path, SETTINGS)
+    tables = RunTables(tmp_path)
+    tables.start("a", CONFIG, "paper")
+    tables.report("a", progress(20, 1.0))
+    tables.trials["a"] |= {"auroc_logical": 1.0, "auroc_structural": 1.0}
+    tables.end("a", "complete")
+    write_table(tmp_path, SCORES, scores(9.0, "best"))
+    (headline,) = results.headlines(results.load(tmp_path))
+    assert headline.selection_interval.low < 0.97
+
+
+def test_runs_are_found_by_name_and_by_path(tables: RunTables, tmp_path: Path) -> None:
+    assert results.find_run(tmp_path.parent, tmp_path.name) == tmp_path
+    assert results.find_run(Path("elsewhere"), str(tmp_path)) == tmp_path
+    assert tmp_path.name in results.list_runs(tmp_path.parent)
+
+
+def test_damaged_runs_are_refused(tables: RunTables, tmp_path: Path) -> None:
+    (tmp_path / "trials.parquet").write_bytes(b"PAR1 and then rubbish")
+    with pytest.raises(UserError, match="damaged"):
+        results.load(tmp_path)
+
+
+def test_a_reader_sees_whole_files_while_a_run_goes_on(tmp_path: Path) -> None:
+    write_settings(tmp_path, SETTINGS)
+    tables = RunTables(tmp_path)
+    tables.start("a", CONFIG, "paper")
+    for step in range(1, 30):
+        tables.report("a", progress(step, 0.5))
+        tables.write()
+        assert len(results.load(tmp_path).reports) == 2 * step
+    assert {path.suffix for path in tmp_path.iterdir()} == {".yaml", ".parquet"}
