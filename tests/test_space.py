@@ -81,6 +81,7 @@ def test_categories_override_the_rest() -> None:
         ("[mask_first, norm", "[mask_last, norm", "6: parameters.constraint_order.choices.0: must"),
         ("mask_first, normalize_first", "", "6: parameters.constraint_order.choices: "),
         ("{margin: 0.4}", "{margin: 2.2}", "8: starting_points.0.margin: lies outside the param"),
+        ("{margin: 0.4}", "{margin: yes}", "8: starting_points.0.margin: lies outside the param"),
         ("{margin: 0.4}", "{alpha: 1.0}", "8: starting_points.0.alpha: is no parameter of this"),
         ("{margin: 0.7}", "{margin: 0.2}", "15: categories.screw_bag.starting_points.0.margin: "),
         ("grace_period: 20", "grace_period: 200", "9: budget: grace_period must not exceed"),

@@ -28,21 +28,21 @@ Value = float | int | str | bool
 _FIXABLE = ("model", "loss", "train", "score", "seed")
 
 
-class FloatParameter(Settings):
-    """A real number between two bounds, both included.
+class _Range(Settings):
+    """What real and whole numbers between two bounds share."""
 
-    `log` spreads suggestions evenly over the logarithm; `log_complement` over that of 1 − x, for
-    quantiles and momenta that matter near 1.
-    """
-
-    type: Literal["float"] = "float"
     low: float
     high: float
-    scale: Literal["linear", "log", "log_complement"] = "linear"
+    scale: str = "linear"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        _check_bounds(self.low, self.high)
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError("low and high must be finite")
+        if self.low >= self.high:
+            raise ValueError(
+                f"the range is empty: low ({self.low}) must lie below high ({self.high})"
+            )
         if self.scale == "log" and self.low <= 0:
             raise ValueError("scale 'log' needs low above 0")
         if self.scale == "log_complement" and self.high >= 1:
@@ -51,18 +51,26 @@ class FloatParameter(Settings):
 
     def contains(self, value: Value) -> bool:
         """Whether the value can be suggested."""
-        return (
-            isinstance(value, int | float)
-            and not isinstance(value, bool)
-            and (self.low <= value <= self.high)
-        )
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and self.low <= float(value) <= self.high
 
     def bounds(self) -> tuple[Value, ...]:
         """Values that must be allowed for all between them to be."""
         return (self.low, self.high)
 
 
-class IntParameter(Settings):
+class FloatParameter(_Range):
+    """A real number between two bounds, both included.
+
+    `log` spreads suggestions evenly over the logarithm; `log_complement` over that of 1 − x, for
+    quantiles and momenta that matter near 1.
+    """
+
+    type: Literal["float"] = "float"
+    scale: Literal["linear", "log", "log_complement"] = "linear"
+
+
+class IntParameter(_Range):
     """A whole number between two bounds, both included."""
 
     type: Literal["int"] = "int"
@@ -70,24 +78,9 @@ class IntParameter(Settings):
     high: int
     scale: Literal["linear", "log"] = "linear"
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        _check_bounds(self.low, self.high)
-        if self.scale == "log" and self.low <= 0:
-            raise ValueError("scale 'log' needs low above 0")
-        return self
-
     def contains(self, value: Value) -> bool:
         """Whether the value can be suggested."""
-        return (
-            isinstance(value, int)
-            and not isinstance(value, bool)
-            and (self.low <= value <= self.high)
-        )
-
-    def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed for all between them to be."""
-        return (self.low, self.high)
+        return isinstance(value, int) and super().contains(value)
 
 
 class CategoricalParameter(Settings):
@@ -267,13 +260,6 @@ def _shipped_folder() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "search_spaces"
     return installed if installed.is_dir() else package.parent / "search_spaces"
-
-
-def _check_bounds(low: float, high: float) -> None:
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError("low and high must be finite")
-    if low >= high:
-        raise ValueError(f"the range is empty: low ({low}) must lie below high ({high})")
 
 
 def _check_fixed(fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
