@@ -15,10 +15,25 @@ import torch
 from dfsc_tune.errors import UserError
 
 
+def check_writable(folder: Path) -> None:
+    """Makes a folder if need be; UserError if it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"cannot write to the folder {folder} ({error.strerror or error}); choose another"
+        ) from error
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place when the block ends without an error."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Raises:
+        UserError: the folder cannot be written to.
+    """
+    check_writable(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
     os.close(handle)
     temporary = Path(name)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -147,7 +145,15 @@ class TrialConfig(Settings):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
-    seed: int = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+
+    def with_absolute_paths(self) -> TrialConfig:
+        """The same settings, its files named so that they are found from any folder."""
+        tree = self.model_dump()
+        for group, name in (("model", "teacher"), ("train", "penalty_images")):
+            if (given := tree[group][name]) and Path(given).exists():
+                tree[group][name] = str(Path(given).resolve())
+        return TrialConfig.model_validate(tree)
 
     def with_values(self, values: Mapping[str, float | int | str | bool]) -> TrialConfig:
         """The same settings with some searchable ones replaced, checked again.
@@ -164,16 +170,24 @@ class TrialConfig(Settings):
         return validate(TrialConfig, tree, source="settings")
 
 
+_NOT_SEARCHED = (
+    "num_steps",
+    "report_interval",
+    "extra_ema_momenta",
+    "penalty_images",
+    "low_quantile",
+    "high_quantile",
+)
 SEARCHABLE: dict[str, str] = {
     name: group
     for group, settings in (("loss", LossConfig), ("train", TrainConfig), ("score", ScoreConfig))
     for name in settings.model_fields
-    if name not in ("num_steps", "report_interval", "extra_ema_momenta", "penalty_images")
+    if name not in _NOT_SEARCHED
 }
 """The settings that a search may vary, each with the group it belongs to.
 
 The budget is the search's own and the model is shared by all trials of a category, so both are
-left out.
+left out, and so are the map's two quantiles, for only one order of them makes sense.
 """
 
 
@@ -187,12 +201,6 @@ def searchable_group(name: str) -> str:
     if name not in SEARCHABLE:
         raise UserError(f"'{name}' cannot be searched; choose from {', '.join(SEARCHABLE)}")
     return SEARCHABLE[name]
-
-
-def config_hash(settings: Settings) -> str:
-    """Sixteen hex digits that name these settings; equal settings, equal digits."""
-    text = json.dumps(settings.model_dump(mode="json"), sort_keys=True)
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)
@@ -253,7 +261,8 @@ def validate(
 def dump(settings: BaseModel, header: str = "") -> str:
     """The settings as YAML that `load` takes, after `header` as comment lines."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-    body = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    tree = settings.model_dump(mode="json")
+    body = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
     return comment + body
 
 
@@ -321,9 +330,11 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes whatever `_Loader` would not read as text: a category named 10E5."""
+
+
 # YAML 1.1 asks for a dot before an exponent; people write 1e-4.
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$"),
-    list("-+0123456789"),
-)
+_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
+for _yaml in (_Loader, _Dumper):
+    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,6 +40,8 @@ class ModelCard(Settings):
     """The run and trial, or the config, that the model comes from."""
     dfsc_tune_version: str
     teacher_sha256: str
+    weights_sha256: str
+    """Of `model.safetensors`: the two files belong together."""
     local_quantiles: tuple[float, float] = Field(strict=False)
     global_quantiles: tuple[float, float] = Field(strict=False)
     threshold: float
@@ -96,12 +99,14 @@ def save_detector(folder: Path, detector: Detector) -> None:
         for part, module in _parts(detector).items()
         for name, tensor in module.state_dict().items()
     }
-    with atomic_path(folder / _WEIGHTS) as temporary:
+    weights = folder / _WEIGHTS
+    with atomic_path(weights) as temporary:
         save_file(tensors, temporary)
     card = ModelCard(
         origin=detector.origin,
         dfsc_tune_version=__version__,
         teacher_sha256=teacher_identity(detector.teacher),
+        weights_sha256=_sha256(weights),
         local_quantiles=detector.normalization.local,
         global_quantiles=detector.normalization.global_,
         threshold=detector.threshold,
@@ -135,18 +140,24 @@ def load_detector(folder: Path) -> Detector:
         selection_digests=card.selection_digests,
     )
     try:
+        if _sha256(folder / _WEIGHTS) != card.weights_sha256:
+            raise ValueError("other weights than the card was written for")
         tensors = load_file(folder / _WEIGHTS)
         for part, module in _parts(detector).items():
             prefix = f"{part}."
             module.load_state_dict(
                 {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
             )
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{folder / _WEIGHTS} is missing, damaged or not the weights of its {_CARD}; "
             "copy the model folder again or train anew"
         ) from error
     return detector
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _parts(detector: Detector) -> dict[str, nn.Module]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -133,6 +134,11 @@ def _train(
     while training.step < num_steps:
         start = time.perf_counter()
         loss = training.run(min(num_steps, training.step + _INTERVAL))
+        if not math.isfinite(loss):
+            raise UserError(
+                f"the loss became {loss} before step {training.step}; delete {checkpoint.parent} "
+                "and lower --learning-rate"
+            )
         seconds += time.perf_counter() - start
         curve.append((training.step, round(loss, 4)))
         save(checkpoint, {"training": training.state_dict(), "curve": curve, "seconds": seconds})
@@ -150,27 +156,41 @@ def _targets(
     """The backbone's features of all photographs, from the work folder if they are there."""
     folder = work / "features"
     if not folder.exists():
-        backbone = load_backbone(config.backbone, config.layers).to(device)
+        # Renamed only when complete: features half written are never trained on.
         partial = work / "features.part"
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
-        maps = [
-            np.lib.format.open_memmap(
-                partial / f"layer_{layer}.npy", "w+", np.float16, (2, len(photographs), *shape)
-            )
-            for layer, shape in zip(
-                config.layers, feature_shapes(backbone, config.network), strict=True
-            )
-        ]
-        batches = _decoded(photographs, backbone)
-        for done in compute_features(backbone, batches, maps, config, device):
-            progress(done, len(photographs), f"running {config.backbone}")
-        for layer in maps:
-            layer.flush()
+        _write_features(partial, config, photographs, device, progress)
         partial.rename(folder)
-    opened = [np.load(folder / f"layer_{layer}.npy", mmap_mode="r") for layer in config.layers]
+    opened = [np.load(_layer_file(folder, layer), mmap_mode="r") for layer in config.layers]
     progress(0, len(photographs), "normalising features")
     return fit_targets(opened, config.image_size // 4, device)
+
+
+def _write_features(
+    folder: Path,
+    config: DistillConfig,
+    photographs: list[Path],
+    device: str,
+    progress: ProgressCallback,
+) -> None:
+    backbone = load_backbone(config.backbone, config.layers).to(device)
+    shapes = feature_shapes(backbone, config.network)
+    maps = [
+        np.lib.format.open_memmap(
+            _layer_file(folder, layer), "w+", np.float16, (2, len(photographs), *shape)
+        )
+        for layer, shape in zip(config.layers, shapes, strict=True)
+    ]
+    batches = _decoded(photographs, backbone)
+    for done in compute_features(backbone, batches, maps, config, device):
+        progress(done, len(photographs), f"running {config.backbone}")
+    for layer_maps in maps:
+        layer_maps.flush()
+
+
+def _layer_file(folder: Path, layer: int) -> Path:
+    return folder / f"layer_{layer}.npy"
 
 
 def _decoded(photographs: list[Path], backbone: Backbone) -> Iterator[npt.NDArray[np.uint8]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -98,18 +99,15 @@ def _predict_batch(
 
 
 def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """A file for each image, named after it; images of one name keep their folder's too."""
-    stems = [image.stem for image in images]
-    return {
-        image: folder / (f"{image.stem}.png" if stems.count(image.stem) == 1 else _long_name(image))
-        for image in images
-    }
-
-
-def _long_name(image: Path) -> str:
-    return (
-        "_".join(part for part in image.with_suffix("").parts if part not in ("/", "..")) + ".png"
-    )
+    """A file for each image, named after it; those of one name are numbered."""
+    paths: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for image in dict.fromkeys(images):
+        names = (f"{image.stem}{end}.png" for end in chain([""], (f"_{n}" for n in count(2))))
+        name = next(name for name in names if name not in taken)
+        taken.add(name)
+        paths[image] = folder / name
+    return paths
 
 
 def _write_heatmap(

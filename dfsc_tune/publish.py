@@ -10,10 +10,10 @@ import pandas as pd
 
 from dfsc_tune.checkpoint import write_text
 from dfsc_tune.config import TrialConfig, dump
-from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.detector import Detector, save_detector
+from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
-from dfsc_tune.results import SCORES, best_trials, describe, headlines, load, write_table
+from dfsc_tune.results import SCORES, best_trials, describe, headline_of, load, write_table
 from dfsc_tune.trial import finished_detector
 
 
@@ -22,6 +22,7 @@ def publish(
     data: Mapping[str, CategoryData],
     configs: Mapping[str, TrialConfig],
     checkpoints: Mapping[str, Path],
+    device: str = "cpu",
 ) -> None:
     """Writes `models/`, `scores.parquet` and `best/` of a run whose trials have ended.
 
@@ -32,36 +33,45 @@ def publish(
         data: the searched categories.
         configs: of each trial, by its id.
         checkpoints: the folder of each trial's last checkpoint.
+        device: where the models run.
+
+    Raises:
+        UserError: a category could not be published; the others were.
     """
     trials = load(folder).trials
     rows: list[dict[str, Any]] = []
-    chosen: dict[str, TrialConfig] = {}
+    problems = []
     for best in best_trials(trials).to_dict("records"):
-        category = str(best["category"])
-        scored = {"best": str(best["trial"])} | _paper_trial(trials, category, str(best["trial"]))
-        report: PreparedImages | None = None
-        for role, trial in scored.items():
-            detector = finished_detector(
-                configs[trial],
-                data[category].trial,
-                checkpoints[trial],
-                origin=f"run {folder.name}, trial {trial}",
-                selection_digests=data[category].selection_digests,
-            )
-            if report is None:
-                report = prepare_images(
-                    data[category].split.report, detector.teacher, detector.config.model
+        category, trial = str(best["category"]), str(best["trial"])
+        scored = {"best": trial, **_paper_trial(trials, category, trial)}
+        try:
+            detectors = {
+                role: finished_detector(
+                    configs[name],
+                    data[category].trial,
+                    checkpoints[name],
+                    origin=f"run {folder.name}, trial {name}",
+                    selection_digests=data[category].selection_digests,
                 )
-            rows += _score_rows(detector, report, category, trial, role)
-            if role == "best":
-                save_detector(folder / "models" / category, detector)
-                chosen[category] = configs[trial]
-    write_table(folder, SCORES, rows)
-    for headline in headlines(load(folder)):
-        config = chosen[headline.category]
-        origin = f"The best of run {folder.name} for {headline.category}: trial {headline.trial}."
-        path = folder / "best" / f"{headline.category}.yaml"
-        write_text(path, dump(config, header="\n".join([origin, *describe(headline)])))
+                for role, name in scored.items()
+            }
+            rows += _score_rows(data[category], scored, detectors, device)
+        except UserError as error:
+            problems.append(f"{category}: {error}")
+            continue
+        write_table(folder, SCORES, rows)
+        save_detector(folder / "models" / category, detectors["best"])
+        _write_best(folder, category, configs[trial])
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def _write_best(folder: Path, category: str, config: TrialConfig) -> None:
+    headline = headline_of(load(folder), category)
+    assert headline is not None, "its scores have just been written"
+    origin = f"The best of run {folder.name} for {category}: trial {headline.trial}."
+    text = dump(config, header="\n".join([origin, *describe(headline)]))
+    write_text(folder / "best" / f"{category}.yaml", text)
 
 
 def _paper_trial(trials: pd.DataFrame, category: str, best: str) -> dict[str, str]:
@@ -71,19 +81,30 @@ def _paper_trial(trials: pd.DataFrame, category: str, best: str) -> dict[str, st
 
 
 def _score_rows(
-    detector: Detector, images: PreparedImages, category: str, trial: str, role: str
+    data: CategoryData,
+    trials: Mapping[str, str],
+    detectors: Mapping[str, Detector],
+    device: str,
 ) -> list[dict[str, Any]]:
-    scores = detector.scores(detector.difference_maps(images.pixels, images.features), images.sizes)
-    return [
-        {
-            "category": category,
-            "trial": trial,
-            "role": role,
-            "image": record.name,
-            "kind": record.kind,
-            "defect_type": record.defect_type,
-            "score": score,
-            "threshold": detector.threshold,
-        }
-        for record, score in zip(images.records, scores.tolist(), strict=True)
-    ]
+    """Rows of `scores.parquet`: each detector on the images that no trial saw."""
+    best = detectors["best"]
+    # Of one category, all detectors share the teacher and so its features.
+    images = prepare_images(data.split.report, best.teacher, best.config.model, device)
+    rows = []
+    for role, detector in detectors.items():
+        maps = detector.difference_maps(images.pixels, images.features, device)
+        scores = detector.scores(maps, images.sizes).tolist()
+        rows += [
+            {
+                "category": data.category.name,
+                "trial": trials[role],
+                "role": role,
+                "image": record.name,
+                "kind": record.kind,
+                "defect_type": record.defect_type,
+                "score": score,
+                "threshold": detector.threshold,
+            }
+            for record, score in zip(images.records, scores, strict=True)
+        ]
+    return rows

@@ -154,8 +154,9 @@ def _resized(
 
 
 def _logit_of_complement(complement: Tensor) -> Tensor:
-    # The padding is 0 on the map; its logit is bounded so that maps stay finite.
-    complement = complement.clamp(max=1 - torch.finfo(complement.dtype).eps)
+    # The padding is 0 on the map, and a monstrous difference exactly 1: both stay finite.
+    limits = torch.finfo(complement.dtype)
+    complement = complement.clamp(limits.tiny, 1 - limits.eps)
     return torch.log1p(-complement) - complement.log()
 
 

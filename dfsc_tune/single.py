@@ -7,34 +7,64 @@ from pathlib import Path
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.prepare import CategoryData
+from dfsc_tune.prepare import prepare_category
 from dfsc_tune.publish import publish
-from dfsc_tune.results import RunTables
+from dfsc_tune.results import (
+    RunTables,
+    create_run,
+    describe_machine,
+    removed_on_error,
+    write_settings,
+)
 from dfsc_tune.train import TrialError
 from dfsc_tune.trial import Progress, run_trial
 
 _TRIAL = "config"
+_SHOWN_SETTINGS = ["margin", "quantile", "alpha", "ema_momentum"]
 
 
 def train_config(
     config: TrialConfig,
-    data: CategoryData,
+    data: Path,
     folder: Path,
+    *,
+    note: Callable[[str], None],
     progress: Callable[[Progress], None],
     device: str = "cpu",
 ) -> None:
-    """Trains a config in full and publishes its model and scores in a run's folder.
+    """Trains a config in full and leaves a run with its model and scores.
 
     Args:
         config: what to train.
-        data: its category, read.
-        folder: the run; a checkpoint in it is gone on from.
+        data: the folder that holds its category.
+        folder: the run, which must not exist.
+        note: called with what the user should know of the data.
         progress: called at every report.
         device: where to train.
 
     Raises:
-        UserError: a loss is not finite; says when.
+        UserError: the data cannot be used, the run exists, or a loss became no number.
+        KeyboardInterrupt: as it came, but saying how far the training got.
     """
+    create_run(folder.parent, folder.name)
+    with removed_on_error(folder):
+        read = prepare_category(config, data, device)
+        write_settings(
+            folder,
+            {
+                "name": folder.name,
+                "categories": [config.category],
+                "data": config.data,
+                "seed": config.seed,
+                "objective": config.objective.model_dump(),
+                "searched": {config.category: _SHOWN_SETTINGS},
+                "config": config.model_dump(mode="json"),
+                "datasets": {config.category: read.summary()},
+                **describe_machine(),
+            },
+        )
+    for text in read.notes:
+        note(text)
     tables = RunTables(folder)
     tables.start(_TRIAL, config, role="config")
     checkpoints = folder / "checkpoint"
@@ -44,9 +74,16 @@ def train_config(
         progress(latest)
 
     try:
-        run_trial(config, data.trial, report, checkpoints, device)
+        run_trial(config, read.trial, report, checkpoints, device)
     except TrialError as failure:
         tables.end(_TRIAL, "failed", str(failure))
         raise UserError(f"{failure}; lower train.learning_rate") from failure
+    except KeyboardInterrupt as interrupt:
+        step = tables.trials[_TRIAL]["step"]
+        tables.end(_TRIAL, "interrupted")
+        raise KeyboardInterrupt(
+            f"interrupted: the last report was at step {step} of {config.train.num_steps}; "
+            f"its checkpoint and tables are in {folder}"
+        ) from interrupt
     tables.end(_TRIAL, "complete")
-    publish(folder, {config.category: data}, {_TRIAL: config}, {_TRIAL: checkpoints})
+    publish(folder, {config.category: read}, {_TRIAL: config}, {_TRIAL: checkpoints}, device)

@@ -278,7 +278,7 @@ def test_unfit_maps_are_refused(
         (["--maps", "nowhere", "--category", CATEGORY, "--data", "DATA"], "12 of the 12"),
         (["--maps", "MODEL/model.yaml", "--category", CATEGORY, "--data", "DATA"], "is a file"),
         (["MODEL", "--save-maps", "MODEL/model.yaml"], "is a file"),
-        (["MODEL", "--save-maps", "MODEL/model.yaml/maps"], "cannot be written"),
+        (["MODEL", "--save-maps", "MODEL/model.yaml/maps"], "cannot write"),
     ],
 )
 def test_wrong_use_is_refused_in_one_sentence(

@@ -39,7 +39,7 @@ def tables(tmp_path: Path) -> RunTables:
     """Three trials: one complete, one stopped early at a higher value, one failed."""
     write_settings(tmp_path, SETTINGS)
     tables = RunTables(tmp_path)
-    for name, role in (("a", "paper"), ("b", "sampler"), ("c", "sampler")):
+    for name, role in (("a", "sampler"), ("b", "paper"), ("c", "sampler")):
         tables.start(name, CONFIG, role)
     tables.report("a", progress(10, 0.8))
     tables.report("a", progress(20, 0.7))
@@ -129,6 +129,22 @@ def test_a_clear_gain_is_called_real(tables: RunTables, tmp_path: Path) -> None:
     assert headline.gain is not None
     assert headline.gain > 0.3
     assert "a real difference" in "\n".join(results.describe(headline))
+
+
+def test_it_says_so_when_nothing_can_be_said_of_a_gain(tables: RunTables, tmp_path: Path) -> None:
+    write_table(tmp_path, SCORES, scores(1.0, "best"))
+    (headline,) = results.headlines(results.load(tmp_path))
+    assert "did not reach the full budget" in "\n".join(results.describe(headline))
+    tuning_lost = "\n".join(results.describe(replace(headline, role="paper")))
+    assert "tuning gained nothing" in tuning_lost
+
+
+def test_tables_of_another_schema_are_refused(tables: RunTables, tmp_path: Path) -> None:
+    table = pq.read_table(tmp_path / "trials.parquet")
+    later = table.replace_schema_metadata({b"dfsc_tune_schema": b"99"})
+    pq.write_table(later, tmp_path / "trials.parquet")
+    with pytest.raises(UserError, match="schema version 99"):
+        results.load(tmp_path)
 
 
 def test_oracle_numbers_are_marked_wherever_they_appear(tables: RunTables, tmp_path: Path) -> None:

@@ -43,8 +43,7 @@ def searcher() -> tuple[StudySearcher, dict[str, RecordingStudy]]:
         for name in ("tray", "bag")
     }
     studies = {
-        name: RecordingStudy(space.for_category(name), base, name=name, num_trials=3)
-        for name, base in bases.items()
+        name: RecordingStudy(space.for_category(name), name=name, num_trials=3) for name in bases
     }
     return StudySearcher(studies, bases), studies
 

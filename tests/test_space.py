@@ -43,7 +43,7 @@ def test_shipped_spaces_load_and_say_purpose_cost_and_command(path: Path) -> Non
 def test_the_margin_space_is_table_3() -> None:
     space = load_space("margin")
     of_category = space.for_category("any")
-    points = of_category.first_points(of_category.base_config("any"))
+    points = of_category.first_points()
     assert sorted(point["margin"] for point in points) == [0.0, 0.2, 0.4, 1.0, 2.0]
     assert space.budget.grace_period == space.budget.num_steps == 70_000
 
@@ -55,7 +55,7 @@ def test_unknown_names_list_what_exists() -> None:
 
 def test_the_paper_and_margin_0_come_first() -> None:
     of_category = parse(GOOD).for_category("other")
-    points = of_category.first_points(of_category.base_config("other"))
+    points = of_category.first_points()
     paper = {"margin": 1.0, "quantile": 0.999, "constraint_order": "mask_first"}
     assert points == [paper, {**paper, "margin": 0.0}, {**paper, "margin": 0.4}]
 
@@ -65,7 +65,7 @@ def test_categories_override_the_rest() -> None:
     base = of_category.base_config("screw_bag", seed=3)
     assert (base.loss.alpha, base.seed, base.model.network) == (4.0, 3, "tiny")
     assert of_category.parameters["margin"].bounds() == (0.5, 1.5)
-    assert of_category.first_points(base)[-1]["margin"] == 0.7
+    assert of_category.first_points()[-1]["margin"] == 0.7
 
 
 @pytest.mark.parametrize(
@@ -95,6 +95,11 @@ def test_categories_override_the_rest() -> None:
             "12: categories.screw_bag.fixed.loss.margin: is searched",
         ),
         ("budget:", "resources: {gpus_per_trial: 1.5}\nbudget:", "9: resources: gpus_per_trial"),
+        (
+            "alpha: 4.0",
+            "quantile: 0.5",
+            "12: categories.screw_bag.fixed.loss.quantile: is searched",
+        ),
         ("budget:", "sampler: grid\nbudget:", "parameters.margin: sampler 'grid' needs type 'cat"),
         ("  model: {", "  train: {num_steps: 5}\n  model: {", "2: fixed.train.num_steps: belongs"),
     ],

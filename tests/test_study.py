@@ -26,7 +26,6 @@ def study(text: str = SPACE, num_trials: int = 8, **settings: object) -> Categor
     of_category = space.for_category("tray")
     return CategoryStudy(
         of_category,
-        of_category.base_config("tray"),
         name="run/tray",
         num_trials=num_trials,
         sampler=space.sampler,

@@ -147,6 +147,13 @@ def test_what_cannot_be_distilled_is_refused_at_once(photographs: Path, tmp_path
         distill_config("tiny", "stub", num_steps=0)
 
 
+def test_a_loss_that_is_no_number_leaves_no_teacher(photographs: Path, tmp_path: Path) -> None:
+    output = tmp_path / "teacher.safetensors"
+    with pytest.raises(UserError, match=r"the loss became .*lower --learning-rate"):
+        distill(request(photographs, output, learning_rate=1e30), quiet)
+    assert not output.exists()
+
+
 def test_kept_channels_are_spread_evenly() -> None:
     kept = kept_channels([40, 80], 96)
     assert [len(x) for x in kept] == [32, 64]

@@ -123,7 +123,9 @@ def test_the_threshold_is_the_highest_good_validation_score(
     assert detector.scores(maps, validation.sizes).max() == detector.threshold
 
 
-@pytest.mark.parametrize("damage", ["no card", "no weights", "cut weights", "other network"])
+@pytest.mark.parametrize(
+    "damage", ["no card", "no weights", "cut weights", "other weights", "other network"]
+)
 def test_damaged_model_folders_are_refused(
     trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path, damage: str
 ) -> None:
@@ -135,6 +137,10 @@ def test_damaged_model_folders_are_refused(
         card.unlink()
     elif damage == "no weights":
         weights.unlink()
+    elif damage == "other weights":
+        content = bytearray(weights.read_bytes())
+        content[-1] ^= 1
+        weights.write_bytes(content)
     elif damage == "cut weights":
         weights.write_bytes(weights.read_bytes()[:9999])
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -45,8 +46,6 @@ def train(
     from dfsc_tune.cli.runs import print_headlines
     from dfsc_tune.config import TrialConfig, load
     from dfsc_tune.models.teacher_files import random_teacher_warning
-    from dfsc_tune.prepare import prepare_category
-    from dfsc_tune.results import create_run, describe_machine, write_settings
     from dfsc_tune.single import train_config
 
     console = talk()
@@ -56,34 +55,25 @@ def train(
     trial = load(config, TrialConfig)
     if data is not None:
         trial = trial.model_copy(update={"data": str(data.resolve())})
-    given = Path(trial.data) if trial.data else None
-    read = prepare_category(trial, data_folder(given, [trial.category], console), where)
+    trial = trial.with_absolute_paths()
     if warning := random_teacher_warning(trial.model):
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
-    for note in read.notes:
-        console.print(f"note: {note}", highlight=False, markup=False)
-    run_name = name or f"train_{config.stem}"
-    folder = create_run(results, run_name)
-    write_settings(
-        folder,
-        {
-            "name": run_name,
-            "categories": [trial.category],
-            "data": trial.data,
-            "seed": trial.seed,
-            "objective": trial.objective.model_dump(),
-            "searched": {trial.category: ["margin", "quantile", "alpha", "ema_momentum"]},
-            "config": trial.model_dump(mode="json"),
-            "datasets": {trial.category: read.summary()},
-            **describe_machine(),
-        },
-    )
+    given = Path(trial.data) if trial.data else None
+    folder = results / (name or f"train_{trial.category}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    source = data_folder(given, [trial.category], console)
     with progress_bar("training", console) as update:
 
         def show(progress: Progress) -> None:
             update(progress.step, trial.train.num_steps, f"AUROC {progress.value:.3f}")
 
-        train_config(trial, read, folder, show, where)
+        train_config(
+            trial,
+            source,
+            folder,
+            note=lambda text: console.print(f"note: {text}", highlight=False, markup=False),
+            progress=show,
+            device=where,
+        )
     print_headlines(folder, json)
 
 
@@ -104,7 +94,7 @@ def predict(
     from dfsc_tune.predict import find_images
     from dfsc_tune.predict import predict as score_images
 
-    _check_output(output)
+    _check_targets(output, heatmaps)
     detector = load_detector(model)
     rows = []
     for prediction in score_images(detector, find_images(images), heatmaps, torch_device(device)):
@@ -124,9 +114,15 @@ def predict(
         raise typer.Exit(1)
 
 
-def _check_output(output: Path | None) -> None:
+def _check_targets(output: Path | None, heatmaps: Path | None) -> None:
+    """Refuses what could not be written, before anything is scored."""
+    from dfsc_tune.checkpoint import check_writable
+
     if output is not None and output.suffix not in (".parquet", ".csv", ".json"):
         raise UserError(f"--output must end in .parquet, .csv or .json, not '{output.name}'")
+    for folder in (output.parent if output else None, heatmaps):
+        if folder is not None:
+            check_writable(folder)
 
 
 def _write_table(output: Path, rows: list[dict[str, Any]]) -> None:

@@ -21,11 +21,20 @@ def best(
     json: JsonOption = False,
 ) -> None:
     """Show a run's best settings per category, with honest numbers and their uncertainty."""
-    from dfsc_tune.results import find_run
+    from dfsc_tune.results import best_trials, find_run, load
 
     folder = find_run(results, run)
-    if not print_headlines(folder, json):
+    if print_headlines(folder, json):
+        return
+    so_far = best_trials(load(folder).trials).to_dict("records")
+    if not so_far:
         raise UserError(f"no trial of the run {folder} has reached the full budget yet")
+    for row in so_far:
+        typer.echo(
+            f"{row['category']}: trial {row['trial']} is best so far: the search saw "
+            f"{row['value']:.3f}; numbers on unseen images come when it ends",
+            err=json,
+        )
 
 
 def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -66,7 +67,8 @@ def search(
     check_device(device)
     categories = _categories(category, data)
     folder = data_folder(data, categories, console)
-    from dfsc_tune.search.tuner import SearchRequest, run_search
+    from dfsc_tune.search.request import SearchRequest
+    from dfsc_tune.search.tuner import run_search
 
     request = SearchRequest(
         categories=tuple(categories),
@@ -117,7 +119,8 @@ def _categories(asked: list[str], data: Path | None) -> list[str]:
 def _default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:
     import torch
 
-    on_gpu = gpus is None and (address is not None or torch.cuda.is_available())
+    cluster = address or os.environ.get("RAY_ADDRESS")
+    on_gpu = gpus is None and (cluster is not None or torch.cuda.is_available())
     name = "default" if device == "auto" and (gpus or on_gpu) else "cpu"
     console.print(f"search space: {name} (choose another with --space)", highlight=False)
     return name

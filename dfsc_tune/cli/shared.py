@@ -27,7 +27,7 @@ DataOption = Annotated[
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
-SeedOption = Annotated[int, typer.Option(help="Decides all randomness.")]
+SeedOption = Annotated[int, typer.Option(help="Decides all randomness.", min=0)]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")]
 
 
@@ -41,7 +41,7 @@ class _Group(typer.core.TyperGroup):
             typer.echo(f"error: {error}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
-            typer.echo("interrupted", err=True)
+            typer.echo(str(error) or "interrupted", err=True)
             raise typer.Exit(INTERRUPTED) from error
         except BrokenPipeError as error:
             # The reader of our output has gone (`| head`): nothing is wrong.

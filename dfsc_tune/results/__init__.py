@@ -6,10 +6,18 @@ from dfsc_tune.results.files import (
     find_run,
     list_runs,
     load,
+    removed_on_error,
     write_settings,
     write_table,
 )
-from dfsc_tune.results.headline import Headline, best_trials, describe, headlines, shown_value
+from dfsc_tune.results.headline import (
+    Headline,
+    best_trials,
+    describe,
+    headline_of,
+    headlines,
+    shown_value,
+)
 from dfsc_tune.results.machine import describe_machine
 from dfsc_tune.results.schema import REPORTS, SCHEMA_VERSION, SCHEMAS, SCORES, TRIALS
 from dfsc_tune.results.tables import RunTables
@@ -28,9 +36,11 @@ __all__ = [
     "describe",
     "describe_machine",
     "find_run",
+    "headline_of",
     "headlines",
     "list_runs",
     "load",
+    "removed_on_error",
     "shown_value",
     "write_settings",
     "write_table",

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from dfsc_tune.checkpoint import atomic_path, write_text
+from dfsc_tune.checkpoint import atomic_path, check_writable, write_text
 from dfsc_tune.errors import UserError
 from dfsc_tune.results.schema import (
     REPORTS,
@@ -48,17 +50,18 @@ def create_run(results: Path, name: str) -> Path:
         raise UserError(
             f"the run '{name}' exists already in {results}; choose another --name or delete it"
         )
-    try:
-        folder.mkdir(parents=True)
-        probe = folder / ".writable"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise UserError(
-            f"cannot write to the results folder {results} ({reason}); choose another --results"
-        ) from error
+    check_writable(folder)
     return folder
+
+
+@contextmanager
+def removed_on_error(folder: Path) -> Iterator[None]:
+    """Removes a new run's folder if the block fails: nothing is lost yet, and the name is free."""
+    try:
+        yield
+    except BaseException:
+        shutil.rmtree(folder)
+        raise
 
 
 def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
@@ -116,5 +119,11 @@ def load(folder: Path | str) -> Run:
 def _read_table(path: Path) -> pd.DataFrame:
     schema = SCHEMAS[path.name]
     table = pq.read_table(path) if path.exists() else schema.empty_table()
+    found = (table.schema.metadata or {}).get(SCHEMA_KEY, SCHEMA_VERSION.encode()).decode()
+    if found != SCHEMA_VERSION:
+        raise UserError(
+            f"{path} has schema version {found}, and this dfsc-tune reads version "
+            f"{SCHEMA_VERSION}; use the dfsc-tune that wrote it"
+        )
     frame: pd.DataFrame = table.to_pandas()
     return frame

@@ -29,6 +29,8 @@ class Headline:
 
     category: str
     trial: str
+    role: str
+    """Why the best trial was tried: paper, margin_0, starting_point, sampler or config."""
     settings: dict[str, Any]
     """The searched settings of the best trial."""
     selection_value: float
@@ -60,11 +62,17 @@ def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
 
 def headlines(run: Run) -> list[Headline]:
     """What the run found, a headline for each category that has a best trial with scores."""
-    return [
-        _headline(run, {str(name): value for name, value in best.items()})
-        for best in best_trials(run.trials).to_dict("records")
-        if ((run.scores["category"] == best["category"]) & (run.scores["role"] == "best")).any()
-    ]
+    found = (headline_of(run, category) for category in best_trials(run.trials)["category"])
+    return [headline for headline in found if headline is not None]
+
+
+def headline_of(run: Run, category: str) -> Headline | None:
+    """What the run found for one category; None while its best trial has no scores."""
+    best = best_trials(run.trials[run.trials["category"] == category]).to_dict("records")
+    scores = run.scores[run.scores["category"] == category]
+    if not best or not (scores["role"] == "best").any():
+        return None
+    return _headline(run, scores, {str(name): value for name, value in best[0].items()})
 
 
 def describe(headline: Headline) -> list[str]:
@@ -95,13 +103,17 @@ def shown_value(value: object) -> str:
 
 
 def _gain_lines(headline: Headline) -> list[str]:
-    if headline.gain is None or headline.gain_interval is None or headline.gain_p_value is None:
+    if headline.role == "paper":
+        return ["the paper's setting itself is the best of those tried: tuning gained nothing"]
+    if headline.role == "config":
         return []
+    if headline.gain is None or headline.gain_interval is None or headline.gain_p_value is None:
+        return ["the paper's setting did not reach the full budget: the gain is not known"]
     real = headline.gain_p_value < _SIGNIFICANT
     verdict = "a real difference" if real else "no difference beyond noise"
     gain = _with_interval(headline.gain, headline.gain_interval, sign="+")
     return [
-        f"gain over the paper's setting: {gain}: {verdict} (permutation test: "
+        f"gain in mean AUROC over the paper's setting: {gain}: {verdict} (permutation test: "
         f"p = {headline.gain_p_value:.2g})"
     ]
 
@@ -131,9 +143,8 @@ def _selection_interval(
     return Interval(best["value"] - below, best["value"] + above, _LEVEL)
 
 
-def _headline(run: Run, best: Mapping[str, Any]) -> Headline:
+def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headline:
     category = best["category"]
-    scores = run.scores[run.scores["category"] == category]
     ours = scores[scores["role"] == "best"].sort_values("image")
     paper = scores[scores["role"] == "paper"].sort_values("image")
     kinds = ours["kind"].tolist()
@@ -145,6 +156,7 @@ def _headline(run: Run, best: Mapping[str, Any]) -> Headline:
     return Headline(
         category=category,
         trial=best["trial"],
+        role=best["role"],
         settings={name: best[name] for name in run.settings["searched"][category]},
         selection_value=best["value"],
         selection_interval=_selection_interval(

@@ -72,7 +72,8 @@ SCHEMAS: dict[str, pa.Schema] = {
 """Each table's columns.
 
 trials: a row a trial. `role` is paper (the paper's setting), margin_0, starting_point, sampler, or
-config (trained on its own); `state` is running, complete, pruned (stopped early by ASHA) or failed;
+config (trained on its own); `state` is running, complete, pruned (stopped early by ASHA), failed or
+interrupted (by Ctrl-C);
 `value` is what the search maximises, at the last report; all AUROCs are of the selection part.
 reports: a row a report and EMA momentum; `own_momentum` marks the trial's own.
 scores: a row an image of the report part. `role` is best, or paper for the paper's setting.

@@ -97,7 +97,7 @@ class LiveView(Callback):
         )
 
     def _table(self) -> RenderableType:
-        rows = list(self._recorder.tables.trials.values())
+        rows = self._rows()
         states = Counter(row["state"] for row in rows)
         waiting = self._num_expected() - len(rows)
         counts = ", ".join(
@@ -126,10 +126,14 @@ class LiveView(Callback):
     def _settings(self, row: Mapping[str, Any]) -> str:
         return " ".join(f"{name}={shown_value(row[name])}" for name in self._searched)
 
+    def _rows(self) -> list[dict[str, Any]]:
+        # A copy: the table is drawn by a thread of its own while trials are added.
+        return list(self._recorder.tables.trials.values())
+
     def _best(self, category: str) -> dict[str, Any] | None:
         complete = [
             row
-            for row in self._recorder.tables.trials.values()
+            for row in self._rows()
             if row["category"] == category and row["state"] == "complete"
         ]
         return max(complete, key=lambda row: float(row["value"]), default=None)
@@ -138,7 +142,7 @@ class LiveView(Callback):
         return sum(self._expected.values())
 
     def _num_ended(self) -> int:
-        return sum(row["state"] != "running" for row in self._recorder.tables.trials.values())
+        return sum(row["state"] != "running" for row in self._rows())
 
     def _time_left(self) -> str:
         ended = self._num_ended()
@@ -146,7 +150,7 @@ class LiveView(Callback):
         if not ended:
             return f"{_duration(elapsed)} so far"
         # Trials end at very different steps, and those that run have come some way: in steps.
-        rows = self._recorder.tables.trials.values()
+        rows = self._rows()
         done = sum(row["step"] for row in rows)
         steps_a_trial = sum(row["step"] for row in rows if row["state"] != "running") / ended
         left = elapsed * max(steps_a_trial * self._num_expected() / max(done, 1) - 1, 0)

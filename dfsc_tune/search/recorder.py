@@ -48,11 +48,15 @@ class Recorder(Callback):
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Closes the row of a trial that broke."""
+        """Closes the row of a trial that broke, perhaps before it started."""
+        self.on_trial_start(iteration, trials, trial)
         self.tables.end(trial.trial_id, "failed", _last_line(trial))
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
-        """Writes what is left."""
+        """Closes what did not end: the search was interrupted."""
+        for name, row in self.tables.trials.items():
+            if row["state"] == "running":
+                self.tables.end(name, "interrupted")
         self.tables.write()
 
 

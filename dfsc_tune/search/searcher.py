@@ -73,6 +73,11 @@ class StudySearcher(Searcher):
             value = result[VALUE] if result and state == "complete" else None
             self._studies[category].finish(suggestion.number, state, value)
 
+    def close(self) -> None:
+        """Tells the studies that trials still running will not end: a search was broken off."""
+        for trial_id in list(self._asked):
+            self.on_trial_complete(trial_id, error=True)
+
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search is not resumed yet, and the studies are kept in their own journal."""
 

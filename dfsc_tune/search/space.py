@@ -176,15 +176,16 @@ class SearchSpace(Settings):
             _check_fixed(group.fixed, path)
             for name, parameter in group.parameters.items():
                 _check_parameter(name, parameter, path)
-                if name in group.fixed.get(SEARCHABLE[name], {}):
-                    raise RuleError((*path, "fixed", SEARCHABLE[name], name), "is searched already")
+                if self.sampler == "grid" and not isinstance(parameter, CategoricalParameter):
+                    raise RuleError(
+                        (*path, "parameters", name), "sampler 'grid' needs type 'categorical'"
+                    )
             parameters = {**self.parameters, **group.parameters}
+            for name in parameters:
+                _check_not_fixed(name, self.fixed, ())
+                _check_not_fixed(name, group.fixed, path)
             for index, point in enumerate(group.starting_points):
                 _check_point(point, parameters, (*path, "starting_points", index))
-        if self.sampler == "grid":
-            for name, parameter in self.parameters.items():
-                if not isinstance(parameter, CategoricalParameter):
-                    raise RuleError(("parameters", name), "sampler 'grid' needs type 'categorical'")
         return self
 
     def for_category(self, category: str) -> CategorySpace:
@@ -212,15 +213,16 @@ class CategorySpace:
         tree = _merged(self.fixed, {"category": category, **settings})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
-    def first_points(self, base: TrialConfig) -> list[dict[str, Value]]:
+    def first_points(self) -> list[dict[str, Value]]:
         """What is tried before the sampler is asked: complete points, none twice.
 
-        The paper's setting and margin 0 come first, so that every search says what tuning gained;
-        then the user's starting points; with sampler `grid`, then all combinations.
+        The paper's values of what is searched come first, and these with margin 0, so that every
+        search says what tuning gained; then the user's starting points; with sampler `grid`, then
+        all combinations.
         """
-        # What a point leaves open is the paper's.
-        values = searchable_values(base)
-        paper: dict[str, Value] = {name: values[name] for name in self.parameters}
+        # The defaults of a config are the paper's; what a point leaves open is too.
+        defaults = searchable_values(TrialConfig(category=""))
+        paper: dict[str, Value] = {name: defaults[name] for name in self.parameters}
         points: list[dict[str, Value]] = [paper]
         if "margin" in self.parameters:
             points.append({**paper, "margin": 0.0})
@@ -290,6 +292,11 @@ def _check_parameter(
     for index, value in enumerate(parameter.bounds()):
         step = (ends[index],) if ends else ("choices", index)
         _check_value(name, value, (*path, "parameters", name, *step))
+
+
+def _check_not_fixed(name: str, fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
+    if name in (fixed.get(SEARCHABLE[name]) or {}):
+        raise RuleError((*path, "fixed", SEARCHABLE[name], name), "is searched already")
 
 
 def _check_value(name: str, value: Value, path: tuple[str | int, ...]) -> None:

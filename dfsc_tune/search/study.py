@@ -19,7 +19,6 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from dfsc_tune.config import TrialConfig
 from dfsc_tune.search.space import (
     CategoricalParameter,
     CategorySpace,
@@ -61,7 +60,6 @@ class CategoryStudy:
     def __init__(
         self,
         space: CategorySpace,
-        base: TrialConfig,
         *,
         name: str,
         num_trials: int,
@@ -71,7 +69,7 @@ class CategoryStudy:
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
-        self._first = deque(space.first_points(base))
+        self._first = deque(space.first_points())
         self.num_expected = min(num_trials, len(self._first)) if space.grid else num_trials
         """How many points will be suggested in all."""
         self._num_suggested = 0

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import functools
-import math
-import os
-import shutil
-import socket
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import ray
-import torch
 from ray import tune
 from ray.tune.logger import JsonLoggerCallback
 from rich.console import Console
@@ -24,43 +19,25 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import publish
-from dfsc_tune.results import create_run, describe_machine, write_settings
+from dfsc_tune.results import create_run, describe_machine, removed_on_error, write_settings
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.recorder import Recorder
+from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import StudySearcher
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.session import (
+    check_cluster,
+    check_reachable,
+    driver_device,
+    gpus_per_trial,
+    max_concurrent,
+    ray_session,
+)
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
 
 _MAX_FAILURES = 2
-_CONNECT_SECONDS = 5
 JOURNAL = "study.journal"
-
-
-@dataclass(frozen=True)
-class SearchRequest:
-    """What a user asks for."""
-
-    categories: tuple[str, ...]
-    data: Path
-    data_name: str | None
-    """The data folder as the configs should name it; none for the built-in data."""
-    space: SearchSpace
-    results: Path
-    name: str
-    seed: int = 0
-    gpus: int | None = None
-    """GPUs to use; none means all there are."""
-    address: str | None = None
-    """A Ray cluster; none means one of our own on this machine."""
-    device: Literal["auto", "cpu"] = "auto"
-    """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
-
-    @property
-    def cluster(self) -> str | None:
-        """The Ray cluster to join: the one given, else the one the environment names."""
-        return self.address or os.environ.get("RAY_ADDRESS")
 
 
 @dataclass(frozen=True)
@@ -84,33 +61,37 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
     Raises:
         UserError: the request cannot be met; nothing was trained.
     """
-    _check_reachable(request)
+    check_reachable(request)
     bases = {category: _base_config(request, category) for category in request.categories}
     folder = create_run(request.results, request.name)
     with ExitStack() as session:
-        with _removed_on_error(folder):
+        with removed_on_error(folder):
             data = _prepare(request, bases, console)
-            session.enter_context(_ray(request))
-            _check_cluster(request)
+            session.enter_context(ray_session(request))
+            check_cluster(request)
             write_settings(folder, _settings(request, data))
-        studies = {
-            category: _study(request, category, base, folder) for category, base in bases.items()
-        }
+            studies = {category: _study(request, category, folder) for category in bases}
+        searcher = StudySearcher(studies, bases)
         recorder = Recorder(folder)
         expected = {category: study.num_expected for category, study in studies.items()}
         view = LiveView(recorder, expected, list(request.space.parameters), console)
         session.callback(view.close)
-        _fit(request, folder, data, StudySearcher(studies, bases), [recorder, view])
-    tables = recorder.tables
+        broken_off = _fit(request, folder, data, searcher, [recorder, view])
+        searcher.close()
     with console.status("scoring the best models …"):
-        publish(folder, data, tables.configs, recorder.checkpoints)
-    ended = [row for row in tables.trials.values() if row["state"] != "running"]
+        publish(folder, data, recorder.tables.configs, recorder.checkpoints, driver_device(request))
+    if broken_off is not None:
+        raise UserError(
+            f"the search broke off ({_one_line(broken_off)}); what its trials found is in {folder}"
+        ) from broken_off
+    states = [row["state"] for row in recorder.tables.trials.values()]
+    num_ended = len(states) - states.count("interrupted")
     return Outcome(
         folder=folder,
         num_expected=sum(expected.values()),
-        num_ended=len(ended),
-        num_failed=sum(row["state"] == "failed" for row in ended),
-        interrupted=len(ended) < sum(expected.values()),
+        num_ended=num_ended,
+        num_failed=states.count("failed"),
+        interrupted=num_ended < sum(expected.values()),
     )
 
 
@@ -120,10 +101,11 @@ def _fit(
     data: Mapping[str, CategoryData],
     searcher: StudySearcher,
     callbacks: list[tune.Callback],
-) -> None:
+) -> Exception | None:
+    """Runs the trials; what stopped Tune before its time, if anything did."""
     resources = request.space.resources
-    gpus_per_trial = _gpus_per_trial(request)
-    on_gpu = gpus_per_trial > 0 and request.device == "auto"
+    gpus = gpus_per_trial(request)
+    on_gpu = gpus > 0 and request.device == "auto"
     shared = {category: ray.put(read.trial) for category, read in data.items()}
     trainable = functools.partial(
         tune_trial,
@@ -132,12 +114,12 @@ def _fit(
         device="cuda" if on_gpu else "cpu",
     )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": resources.cpus_per_trial, "gpu": gpus_per_trial}),
+        tune.with_resources(trainable, {"cpu": resources.cpus_per_trial, "gpu": gpus}),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=CategoryAsha(request.space.budget),
             num_samples=-1,
-            max_concurrent_trials=_max_concurrent(request),
+            max_concurrent_trials=max_concurrent(request),
             reuse_actors=True,
             trial_dirname_creator=lambda trial: f"{trial.config['category']}_{trial.trial_id}",
         ),
@@ -150,23 +132,21 @@ def _fit(
             verbose=0,
         ),
     )
-    tuner.fit()
-
-
-@contextmanager
-def _removed_on_error(folder: Path) -> Iterator[None]:
-    """Removes a run's folder when the search cannot start: nothing is lost, the name is free."""
     try:
-        yield
-    except BaseException:
-        shutil.rmtree(folder)
-        raise
+        tuner.fit()
+    except Exception as error:
+        # Whatever went wrong with the machinery, what trials have found is still to be published.
+        return error
+    return None
 
 
-def _study(request: SearchRequest, category: str, base: TrialConfig, folder: Path) -> CategoryStudy:
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def _study(request: SearchRequest, category: str, folder: Path) -> CategoryStudy:
     return CategoryStudy(
         request.space.for_category(category),
-        base,
         name=f"{request.name}/{category}",
         num_trials=request.space.budget.num_trials,
         sampler=request.space.sampler,
@@ -177,23 +157,23 @@ def _study(request: SearchRequest, category: str, base: TrialConfig, folder: Pat
 
 def _base_config(request: SearchRequest, category: str) -> TrialConfig:
     budget = request.space.budget
-    return request.space.for_category(category).base_config(
+    base = request.space.for_category(category).base_config(
         category,
         data=request.data_name,
         objective=request.space.objective.model_dump(),
         train={"num_steps": budget.num_steps, "report_interval": budget.report_interval},
         seed=request.seed,
     )
+    return base.with_absolute_paths()
 
 
 def _prepare(
     request: SearchRequest, bases: Mapping[str, TrialConfig], console: Console
 ) -> dict[str, CategoryData]:
-    device = "cuda" if torch.cuda.is_available() and request.device == "auto" else "cpu"
     data = {}
     for category, base in bases.items():
         with console.status(f"reading {category} …"):
-            data[category] = prepare_category(base, request.data, device)
+            data[category] = prepare_category(base, request.data, driver_device(request))
         for note in data[category].notes:
             console.print(f"note: {category}: {note}", highlight=False, markup=False)
     # Categories mostly share their model: each warning once.
@@ -213,95 +193,10 @@ def _settings(request: SearchRequest, data: Mapping[str, CategoryData]) -> dict[
         "objective": space.objective.model_dump(),
         "searched": {x: list(space.for_category(x).parameters) for x in request.categories},
         "gpus": request.gpus,
-        "gpus_per_trial": _gpus_per_trial(request),
+        "gpus_per_trial": gpus_per_trial(request),
         "device": request.device,
-        "address": request.address,
+        "address": request.cluster,
         "space": space.model_dump(mode="json"),
         "datasets": {name: read.summary() for name, read in data.items()},
         **describe_machine(),
     }
-
-
-@contextmanager
-def _ray(request: SearchRequest) -> Iterator[None]:
-    """Ray, connected or started, for the time of the block."""
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if request.cluster:
-        try:
-            ray.init(address=request.cluster, **quiet)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _no_cluster(request) from error
-    else:
-        ray.init(include_dashboard=False, **_local_resources(request), **quiet)
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
-def _local_resources(request: SearchRequest) -> dict[str, Any]:
-    resources = request.space.resources
-    num_cpus = max(os.cpu_count() or 1, resources.cpus_per_trial)
-    if request.device == "cpu" and request.gpus:
-        # A rehearsal: as many trials at once as the GPUs asked for would run.
-        at_once = math.floor(request.gpus / _gpus_per_trial(request))
-        return {
-            "num_cpus": max(num_cpus, at_once * resources.cpus_per_trial),
-            "num_gpus": request.gpus,
-        }
-    return {"num_cpus": num_cpus}
-
-
-def _gpus_per_trial(request: SearchRequest) -> float:
-    wanted = request.space.resources.gpus_per_trial
-    if request.gpus:
-        return wanted or 1.0
-    none_here = not request.cluster and not torch.cuda.is_available()
-    return 0.0 if request.gpus == 0 or request.device == "cpu" or none_here else wanted
-
-
-def _max_concurrent(request: SearchRequest) -> int:
-    """How many trials fit at once; Tune starts them one by one unless it is told."""
-    available = ray.cluster_resources()
-    at_once = available.get("CPU", 1) / request.space.resources.cpus_per_trial
-    gpus_per_trial = _gpus_per_trial(request)
-    if gpus_per_trial:
-        gpus = min(available.get("GPU", 0), request.gpus or math.inf)
-        at_once = min(at_once, gpus / gpus_per_trial)
-    return max(1, int(at_once + 1e-9))
-
-
-def _check_reachable(request: SearchRequest) -> None:
-    """Refuses what cannot be met before anything is read: too few GPUs here, no cluster there."""
-    found = torch.cuda.device_count()
-    if not request.cluster and request.device == "auto" and (request.gpus or 0) > found:
-        raise UserError(
-            f"{request.gpus} GPUs asked for, but this machine has {found}; lower --gpus, connect "
-            "to a cluster with --address, or rehearse the schedule on the CPU with --device cpu"
-        )
-    host, _, port = (request.cluster or "").removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        try:
-            # Ray itself would try for minutes.
-            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
-        except OSError as error:
-            raise _no_cluster(request) from error
-
-
-def _no_cluster(request: SearchRequest) -> UserError:
-    return UserError(
-        f"no Ray cluster answers at {request.cluster}; start one, correct --address, or leave it "
-        "out to use this machine"
-    )
-
-
-def _check_cluster(request: SearchRequest) -> None:
-    available = ray.cluster_resources()
-    wanted = {"CPU": request.space.resources.cpus_per_trial, "GPU": _gpus_per_trial(request)}
-    wanted["GPU"] = max(wanted["GPU"], request.gpus or 0)
-    for kind, amount in wanted.items():
-        if amount > available.get(kind, 0):
-            raise UserError(
-                f"the search needs {amount:g} {kind}s, but Ray has {available.get(kind, 0):g}; "
-                "lower --gpus or the space's resources, or add nodes"
-            )

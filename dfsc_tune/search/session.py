@@ -1,0 +1,120 @@
+"""Ray for the time of a search: joined or started, what it has, what each trial gets of it."""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import ray
+import torch
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.search.request import SearchRequest
+
+_CONNECT_SECONDS = 5
+
+
+@contextmanager
+def ray_session(request: SearchRequest) -> Iterator[None]:
+    """Ray, connected or started, for the time of the block."""
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
+    if request.cluster:
+        try:
+            ray.init(address=request.cluster, **quiet)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise _no_cluster(request) from error
+    else:
+        # "local", or Ray would join whatever cluster somebody started on this machine.
+        ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
+    # A polite kill is a Ctrl-C: Tune then ends in good order, and what was found is published.
+    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        ray.shutdown()
+
+
+def driver_device(request: SearchRequest) -> str:
+    """Where this process runs the teacher and scores models."""
+    on_gpu = request.device == "auto" and request.gpus != 0 and torch.cuda.is_available()
+    return "cuda" if on_gpu else "cpu"
+
+
+def _local_resources(request: SearchRequest) -> dict[str, Any]:
+    resources = request.space.resources
+    num_cpus = max(os.cpu_count() or 1, resources.cpus_per_trial)
+    if request.device == "cpu" and request.gpus:
+        # A rehearsal: as many trials at once as the GPUs asked for would run.
+        at_once = math.floor(request.gpus / gpus_per_trial(request))
+        return {
+            "num_cpus": max(num_cpus, at_once * resources.cpus_per_trial),
+            "num_gpus": request.gpus,
+        }
+    return {"num_cpus": num_cpus}
+
+
+def gpus_per_trial(request: SearchRequest) -> float:
+    """The share of a GPU that each trial gets; 0 where trials run on CPUs."""
+    wanted = request.space.resources.gpus_per_trial
+    if request.gpus:
+        return wanted or 1.0
+    none_here = not request.cluster and not torch.cuda.is_available()
+    return 0.0 if request.gpus == 0 or request.device == "cpu" or none_here else wanted
+
+
+def max_concurrent(request: SearchRequest) -> int:
+    """How many trials fit at once; Tune starts them one by one unless it is told."""
+    available = ray.cluster_resources()
+    at_once = available.get("CPU", 1) / request.space.resources.cpus_per_trial
+    if share := gpus_per_trial(request):
+        gpus = min(available.get("GPU", 0), request.gpus or math.inf)
+        at_once = min(at_once, gpus / share)
+    return max(1, int(at_once + 1e-9))
+
+
+def check_reachable(request: SearchRequest) -> None:
+    """Refuses what cannot be met before anything is read: too few GPUs here, no cluster there."""
+    found = torch.cuda.device_count()
+    if not request.cluster and request.device == "auto" and (request.gpus or 0) > found:
+        raise UserError(
+            f"{request.gpus} GPUs asked for, but this machine has {found}; lower --gpus, connect "
+            "to a cluster with --address, or rehearse the schedule on the CPU with --device cpu"
+        )
+    if (request.cluster or "").startswith("ray://"):
+        raise UserError(
+            f"a search cannot run through Ray Client ({request.cluster}); run it on a node of the "
+            "cluster with --address auto, or submit it there as a job"
+        )
+    host, _, port = (request.cluster or "").rpartition(":")
+    if host and port.isdigit():
+        try:
+            # Ray itself would try for minutes.
+            socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
+        except OSError as error:
+            raise _no_cluster(request) from error
+
+
+def _no_cluster(request: SearchRequest) -> UserError:
+    return UserError(
+        f"no Ray cluster answers at {request.cluster}; start one, correct --address, or leave it "
+        "out to use this machine"
+    )
+
+
+def check_cluster(request: SearchRequest) -> None:
+    """Refuses a search that needs more than Ray has; Ray itself would wait for ever."""
+    available = ray.cluster_resources()
+    wanted = {"CPU": request.space.resources.cpus_per_trial, "GPU": gpus_per_trial(request)}
+    wanted["GPU"] = max(wanted["GPU"], request.gpus or 0)
+    for kind, amount in wanted.items():
+        if amount > available.get(kind, 0):
+            raise UserError(
+                f"the search needs {amount:g} {kind}s, but Ray has {available.get(kind, 0):g}; "
+                "lower --gpus, choose a --space that needs fewer, or add nodes"
+            )
