@@ -150,9 +150,11 @@ class TrialConfig(Settings):
     def with_absolute_paths(self) -> TrialConfig:
         """The same settings, its files named so that they are found from any folder."""
         tree = self.model_dump()
-        for group, name in (("model", "teacher"), ("train", "penalty_images")):
-            if (given := tree[group][name]) and Path(given).exists():
-                tree[group][name] = str(Path(given).resolve())
+        # A teacher may also be a name, and a folder of that name may lie about: only files count.
+        if (teacher := self.model.teacher) and Path(teacher).is_file():
+            tree["model"]["teacher"] = str(Path(teacher).resolve())
+        if photographs := self.train.penalty_images:
+            tree["train"]["penalty_images"] = str(Path(photographs).resolve())
         return TrialConfig.model_validate(tree)
 
     def with_values(self, values: Mapping[str, float | int | str | bool]) -> TrialConfig:

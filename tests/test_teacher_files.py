@@ -18,7 +18,6 @@ from dfsc_tune.models.pdn import build_pdn, teacher_channels
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
 from dfsc_tune.models.teacher import load_teacher, teacher_identity
 from dfsc_tune.models.teacher_files import (
-    absolute_teacher,
     card_path,
     find_teacher,
     known_teachers,
@@ -122,13 +121,6 @@ def test_a_card_of_other_weights_is_refused(tmp_path: Path, weights: Path) -> No
     shutil.copyfile(card_path(shipped_teacher("tiny")), card_path(copy))
     with pytest.raises(UserError, match="is not the file that"):
         read_card(copy)
-
-
-def test_only_paths_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert absolute_teacher("mine") == "mine"
-    assert absolute_teacher("mine.pth") == str(tmp_path / "mine.pth")
-    assert absolute_teacher("folder/mine") == str(tmp_path / "folder" / "mine")
 
 
 @pytest.mark.parametrize("network", SHIPPED)

@@ -129,14 +129,13 @@ def _default_space(gpus: int | None, address: str | None, device: str, console: 
 def _space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
     """The search space with the command line's wishes on top, checked as a whole."""
     from dfsc_tune.config import validate
-    from dfsc_tune.models.teacher_files import absolute_teacher
     from dfsc_tune.search.space import SearchSpace, load_space
 
     tree = load_space(name).model_dump()
     for group, values in overrides.items():
         tree[group] |= {key: value for key, value in values.items() if value is not None}
     if teacher is not None:
-        tree["fixed"].setdefault("model", {})["teacher"] = absolute_teacher(teacher)
+        tree["fixed"].setdefault("model", {})["teacher"] = teacher
     return validate(SearchSpace, tree, source="command line")
 
 

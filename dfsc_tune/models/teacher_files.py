@@ -148,11 +148,6 @@ def is_path(teacher: str) -> bool:
     return teacher.endswith(WEIGHTS_SUFFIXES) or Path(teacher).name != teacher
 
 
-def absolute_teacher(teacher: str) -> str:
-    """The setting with a file's path made absolute; a name stays as it is."""
-    return str(Path(teacher).resolve()) if is_path(teacher) else teacher
-
-
 def card_path(weights: Path) -> Path:
     """Where the card of a weights file lies."""
     return weights.with_suffix(".yaml")
