@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dfsc_tune.config import ModelConfig, Network
-from dfsc_tune.models.pdn import build_pdn, normalize_images, teacher_channels
+from dfsc_tune.models.pdn import build_pdn, feature_size, normalize_images, teacher_channels
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
 from dfsc_tune.models.teacher_files import teacher_path
 
@@ -77,13 +77,15 @@ def teacher_features(
 ) -> npt.NDArray[np.float32]:
     """The teacher's features (N, C, h, h) of uint8 images (N, 3, S, S), computed in batches."""
     teacher = teacher.to(device)
-    batches = []
+    size = feature_size(pixels.shape[-1])
+    # One array from the start: a list of batches to be joined would take the memory twice.
+    features = np.empty((len(pixels), teacher.mean.shape[1], size, size), dtype=np.float32)
     with torch.inference_mode():
         for start in range(0, len(pixels), batch_size):
             # A copy: the array may be shared read-only memory.
             batch = torch.tensor(pixels[start : start + batch_size], device=device)
-            batches.append(teacher(normalize_images(batch)).cpu().numpy())
-    return np.concatenate(batches)
+            features[start : start + batch_size] = teacher(normalize_images(batch)).cpu().numpy()
+    return features
 
 
 def _channel_sum(images: Iterable[npt.NDArray[np.floating]]) -> npt.NDArray[np.float64]:
