@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -23,6 +23,9 @@ from dfsc_tune.cli.shared import (
     talk,
 )
 from dfsc_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from dfsc_tune.search.tuner import Outcome
 
 ALL = "all"
 
@@ -88,7 +91,10 @@ def search(
         address=address,
         device="cpu" if device == "cpu" else "auto",
     )
-    outcome = run_search(request, console)
+    _print_outcome(run_search(request, console), console, json)
+
+
+def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
     if outcome.interrupted:
         console.print(
             f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; "
