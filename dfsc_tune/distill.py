@@ -62,7 +62,7 @@ class _Defaults:
 
 
 _DEFAULTS: dict[Network, _Defaults] = {
-    "tiny": _Defaults(image_size=128, num_steps=4_000, learning_rate=1e-3),
+    "tiny": _Defaults(image_size=128, num_steps=2_500, learning_rate=1e-3),
     "small": _Defaults(image_size=256, num_steps=60_000, learning_rate=1e-4),
     "medium": _Defaults(image_size=256, num_steps=60_000, learning_rate=1e-4),
 }

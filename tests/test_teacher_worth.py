@@ -13,8 +13,8 @@ from dfsc_tune.trial import run_trial
 
 CATEGORY = "pushpins"
 NUM_STEPS = 240
-# Measured: about 0.2 apart, each with a standard error of about 0.07.
-LEAST_DIFFERENCE = 0.05
+# Measured: 0.536 and 0.712, each with a standard error of about 0.07.
+LEAST_DIFFERENCE = 0.1
 
 
 @pytest.mark.slow

@@ -114,10 +114,10 @@ def distill(
         str, typer.Option(help="efficientnet-lite0, -lite1, -lite2 or wide_resnet101_2.")
     ] = "efficientnet-lite0",
     layers: Annotated[
-        str | None, typer.Option(help="The backbone's layers to learn, such as 4,7.")
+        str | None, typer.Option(help="The backbone's layers to learn, such as 2,4,7.")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option(help="Left out: 4,000 for tiny, 60,000 for the others.", min=1)
+        int | None, typer.Option(help="Left out: 2,500 for tiny, 60,000 for the others.", min=1)
     ] = None,
     learning_rate: Annotated[
         float | None, typer.Option(help="Left out: 1e-3 for tiny, 1e-4 for the others.")

@@ -148,11 +148,11 @@ def _lite(number: int, image_size: int) -> BackboneKind:
     )
 
 
-# The outputs of the last blocks of a resolution: the PDN sees 33 pixels, so tiny takes few of them.
+# The outputs of the last block of each width, early ones first: the PDN sees 33 pixels only.
 _LITE_LAYERS: dict[int, dict[Network, tuple[int, ...]]] = {
-    0: {"tiny": (4, 7), "small": (4, 7, 10, 14), "medium": (4, 7, 10, 14)},
-    1: {"tiny": (6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
-    2: {"tiny": (6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
+    0: {"tiny": (2, 4, 7), "small": (4, 7, 10, 14), "medium": (4, 7, 10, 14)},
+    1: {"tiny": (3, 6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
+    2: {"tiny": (3, 6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
 }
 _RESNET_LAYERS: dict[Network, tuple[int, ...]] = {
     "tiny": (2, 3),
