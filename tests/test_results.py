@@ -131,6 +131,15 @@ def test_a_clear_gain_is_called_real(tables: RunTables, tmp_path: Path) -> None:
     assert "a real difference" in "\n".join(results.describe(headline))
 
 
+@pytest.mark.parametrize(("separation", "at_chance"), [(0.0, True), (2.0, False)])
+def test_numbers_at_chance_are_called_so(
+    tables: RunTables, tmp_path: Path, separation: float, at_chance: bool
+) -> None:
+    write_table(tmp_path, SCORES, scores(separation, "best"))
+    (headline,) = results.headlines(results.load(tmp_path))
+    assert ("chance" in "\n".join(results.describe(headline))) == at_chance
+
+
 def test_it_says_so_when_nothing_can_be_said_of_a_gain(tables: RunTables, tmp_path: Path) -> None:
     write_table(tmp_path, SCORES, scores(1.0, "best"))
     (headline,) = results.headlines(results.load(tmp_path))

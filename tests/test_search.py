@@ -315,7 +315,7 @@ def no_op(config, *, data, num_threads, device):
     aurocs = {"auroc_logical": 0.5, "auroc_structural": 0.5, "auroc_mean": 0.5}
     momentum = config["trial_config"]["train"]["ema_momentum"]
     steps = config["trial_config"]["train"]["num_steps"]
-    tune.report({"step": steps, "value": 0.5, "seconds": 0.0, "losses": {},
+    tune.report({"device": device, "step": steps, "value": 0.5, "seconds": 0.0, "losses": {},
                  "metrics": [{"ema_momentum": momentum, **aurocs}]})
 
 def fit(*arguments):

@@ -21,6 +21,7 @@ from dfsc_tune.results.files import Run
 # A difference of a smaller p-value is called real.
 _SIGNIFICANT = 0.05
 _LEVEL = 0.95
+_CHANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,11 @@ def describe(headline: Headline) -> list[str]:
             if (value := headline.aurocs[f"auroc_{name}"]) is not None
         ),
     ]
+    if headline.intervals["mean"].low <= _CHANCE:
+        lines.append(
+            "not told apart from chance: train longer, at a larger image size, or use another "
+            "teacher"
+        )
     lines += _gain_lines(headline)
     lines.append(
         f"the search saw {_with_interval(headline.selection_value, headline.selection_interval)}:"

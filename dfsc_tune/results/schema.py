@@ -41,6 +41,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("num_steps", _INT),
             ("seconds", _FLOAT),
             ("node", _TEXT),
+            ("device", _TEXT),
             ("error", _TEXT),
         ]
     ),

@@ -44,7 +44,13 @@ class RunTables:
         )
         self._write_now_and_then()
 
-    def report(self, trial: str, progress: Progress, node: str | None = None) -> None:
+    def report(
+        self,
+        trial: str,
+        progress: Progress,
+        node: str | None = None,
+        device: str | None = None,
+    ) -> None:
         """Adds a report's rows, one for each EMA momentum, and brings the trial's up to date."""
         row = self.trials[trial]
         losses = {f"loss_{name}": value for name, value in progress.losses.items()}
@@ -64,7 +70,7 @@ class RunTables:
             )
         row |= progress.metrics[own_momentum]
         row |= {"value": progress.value, "step": progress.step, "seconds": progress.seconds}
-        row["node"] = node
+        row |= {"node": node, "device": device}
         if row.get("best_value") is None or progress.value > row["best_value"]:
             row |= {"best_value": progress.value, "best_step": progress.step}
         self._write_now_and_then()

@@ -1,6 +1,7 @@
 """The search: spaces, Optuna's suggestions, ASHA's stops, Ray Tune's trials, the live table."""
 
 import os
+from pathlib import Path
 
 # Ray reads these when it is imported: quiet, no usage statistics, no loggers but ours.
 for _name, _value in {
@@ -12,3 +13,7 @@ for _name, _value in {
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
 }.items():
     os.environ.setdefault(_name, _value)
+
+# `ray start` asks for this token by default, but a driver offers it only when told to.
+if (Path.home() / ".ray" / "auth_token").is_file():
+    os.environ.setdefault("RAY_AUTH_MODE", "token")

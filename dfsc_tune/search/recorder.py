@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.results import RunTables
-from dfsc_tune.search.searcher import FAILURE, end_state
+from dfsc_tune.search.searcher import DEVICE, FAILURE, end_state
 from dfsc_tune.search.trainable import from_metrics
 
 
@@ -33,7 +33,8 @@ class Recorder(Callback):
     ) -> None:
         """Adds a report."""
         if not result.get(FAILURE):
-            self.tables.report(trial.trial_id, from_metrics(result), result.get("hostname"))
+            node, device = result.get("hostname"), result[DEVICE]
+            self.tables.report(trial.trial_id, from_metrics(result), node, device)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

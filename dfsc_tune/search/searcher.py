@@ -15,6 +15,7 @@ from dfsc_tune.search.study import CategoryStudy, State, Suggestion
 VALUE = "value"
 STEP = "step"
 FAILURE = "failure"
+DEVICE = "device"
 
 
 class StudySearcher(Searcher):

@@ -40,6 +40,11 @@ def ray_session(request: SearchRequest) -> Iterator[None]:
         ray.shutdown()
 
 
+def on_gpu(request: SearchRequest) -> bool:
+    """Whether trials are meant to run on GPUs, not just to be counted as if."""
+    return gpus_per_trial(request) > 0 and request.device == "auto"
+
+
 def driver_device(request: SearchRequest) -> str:
     """Where this process runs the teacher and scores models."""
     on_gpu = request.device == "auto" and request.gpus != 0 and torch.cuda.is_available()
@@ -102,8 +107,8 @@ def check_reachable(request: SearchRequest) -> None:
 
 def _no_cluster(request: SearchRequest) -> UserError:
     return UserError(
-        f"no Ray cluster answers at {request.cluster}; start one, correct --address, or leave it "
-        "out to use this machine"
+        f"no Ray cluster answers at {request.cluster}, or it wants another token; start one, "
+        "correct --address, put its token into ~/.ray/auth_token, or leave --address out"
     )
 
 

@@ -15,7 +15,7 @@ from ray import tune
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.prepare import TrialData
-from dfsc_tune.search.searcher import FAILURE, STEP, VALUE
+from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, VALUE
 from dfsc_tune.train import TrialError
 from dfsc_tune.trial import Progress, run_trial
 
@@ -36,6 +36,9 @@ def tune_trial(
         device: "cpu", or "cuda" for the GPU that Ray gave this trial.
     """
     torch.set_num_threads(num_threads)
+    if not torch.cuda.is_available():
+        # Ray's GPUs may be mere counters; the trial's row and a warning say where it really ran.
+        device = "cpu"
     trial_config = TrialConfig.model_validate(config["trial_config"])
     with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as folder:
         restored = tune.get_checkpoint()
@@ -43,7 +46,8 @@ def tune_trial(
             restored.to_directory(folder)
 
         def report(progress: Progress) -> None:
-            tune.report(to_metrics(progress), checkpoint=tune.Checkpoint.from_directory(folder))
+            metrics = to_metrics(progress) | {DEVICE: device}
+            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
         trial_data = ray.get(data[config["category"]])
         try:

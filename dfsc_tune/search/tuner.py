@@ -31,6 +31,7 @@ from dfsc_tune.search.session import (
     driver_device,
     gpus_per_trial,
     max_concurrent,
+    on_gpu,
     ray_session,
 )
 from dfsc_tune.search.study import CategoryStudy
@@ -78,6 +79,14 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
         session.callback(view.close)
         broken_off = _fit(request, folder, data, searcher, [recorder, view])
         searcher.close()
+    if on_gpu(request) and any(
+        row.get("device") == "cpu" for row in recorder.tables.trials.values()
+    ):
+        console.print(
+            "warning: trials were given GPUs, found no CUDA there and ran on the CPU",
+            style="yellow",
+            highlight=False,
+        )
     with console.status("scoring the best models …"):
         publish(folder, data, recorder.tables.configs, recorder.checkpoints, driver_device(request))
     if broken_off is not None:
@@ -104,17 +113,17 @@ def _fit(
 ) -> Exception | None:
     """Runs the trials; what stopped Tune before its time, if anything did."""
     resources = request.space.resources
-    gpus = gpus_per_trial(request)
-    on_gpu = gpus > 0 and request.device == "auto"
     shared = {category: ray.put(read.trial) for category, read in data.items()}
     trainable = functools.partial(
         tune_trial,
         data=shared,
         num_threads=resources.cpus_per_trial,
-        device="cuda" if on_gpu else "cpu",
+        device="cuda" if on_gpu(request) else "cpu",
     )
     tuner = tune.Tuner(
-        tune.with_resources(trainable, {"cpu": resources.cpus_per_trial, "gpu": gpus}),
+        tune.with_resources(
+            trainable, {"cpu": resources.cpus_per_trial, "gpu": gpus_per_trial(request)}
+        ),
         tune_config=tune.TuneConfig(
             search_alg=searcher,
             scheduler=CategoryAsha(request.space.budget),
