@@ -6,7 +6,7 @@ import datetime
 import os
 import platform
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ def describe_machine() -> dict[str, Any]:
     """Versions, git commit and hardware of this machine."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "versions": {"python": platform.python_version(), **{x: version(x) for x in _PACKAGES}},
+        "versions": {"python": platform.python_version(), **{x: _version(x) for x in _PACKAGES}},
         "git_commit": _git_commit(),
         "hardware": {
             "platform": platform.platform(),
@@ -29,6 +29,14 @@ def describe_machine() -> dict[str, Any]:
         },
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+def _version(package: str) -> str | None:
+    """None where it is not installed: a single training needs neither Ray nor Optuna."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _git_commit() -> str | None:

@@ -17,6 +17,7 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.search.request import SearchRequest
 
 _CONNECT_SECONDS = 5
+_PROBE_SECONDS = 60
 
 
 @contextmanager
@@ -28,6 +29,7 @@ def ray_session(request: SearchRequest) -> Iterator[None]:
             ray.init(address=request.cluster, **quiet)
         except (OSError, ValueError, RuntimeError) as error:
             raise _no_cluster(request) from error
+        _check_actors_start(request)
     else:
         # "local", or Ray would join whatever cluster somebody started on this machine.
         ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
@@ -103,6 +105,27 @@ def check_reachable(request: SearchRequest) -> None:
             socket.create_connection((host, int(port)), _CONNECT_SECONDS).close()
         except OSError as error:
             raise _no_cluster(request) from error
+
+
+def _check_actors_start(request: SearchRequest) -> None:
+    """Refuses a cluster that lets this process in but starts no actor for it.
+
+    One without tokens is such, where this process offers one.
+    """
+    probe: Any = ray.remote(num_cpus=0)(_Probe)
+    try:
+        ray.get(probe.remote().answer.remote(), timeout=_PROBE_SECONDS)
+    except ray.exceptions.RayError as error:
+        ray.shutdown()
+        raise UserError(
+            f"the Ray cluster at {request.cluster} starts no processes for this one; if it uses no "
+            "tokens, set RAY_AUTH_MODE=disabled, else see `ray status` on it"
+        ) from error
+
+
+class _Probe:
+    def answer(self) -> None:
+        """Answers."""
 
 
 def _no_cluster(request: SearchRequest) -> UserError:
