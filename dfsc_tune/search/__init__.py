@@ -1,6 +1,7 @@
 """The search: spaces, Optuna's suggestions, ASHA's stops, Ray Tune's trials, the live table."""
 
 import os
+import sys
 from pathlib import Path
 
 # Ray reads these when it is imported: quiet, no usage statistics, no loggers but ours.
@@ -14,6 +15,7 @@ for _name, _value in {
 }.items():
     os.environ.setdefault(_name, _value)
 
-# `ray start` asks for this token by default, but a driver offers it only when told to.
-if (Path.home() / ".ray" / "auth_token").is_file():
+# `ray start` asks for this token by default, but a driver offers it only when told to; and told
+# after Ray's import, it would start nodes that ask for the token and not offer it to them.
+if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
     os.environ.setdefault("RAY_AUTH_MODE", "token")
