@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from dfsc_tune.cli.shared import (
     data_folder,
     print_json,
     progress_bar,
+    run_name,
     talk,
     torch_device,
 )
@@ -59,7 +59,7 @@ def train(
     if warning := random_teacher_warning(trial.model):
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
     given = Path(trial.data) if trial.data else None
-    folder = results / (name or f"train_{trial.category}-{datetime.datetime.now():%Y%m%d-%H%M%S}")
+    folder = results / (name or run_name(f"train_{trial.category}"))
     source = data_folder(given, [trial.category], console)
     with progress_bar("training", console) as update:
 

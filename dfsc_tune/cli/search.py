@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +19,7 @@ from dfsc_tune.cli.shared import (
     SeedOption,
     check_device,
     data_folder,
+    run_name,
     talk,
 )
 from dfsc_tune.errors import UserError
@@ -146,5 +146,4 @@ def _space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> An
 
 
 def _run_name(categories: list[str]) -> str:
-    subject = categories[0] if len(categories) == 1 else f"{len(categories)}_categories"
-    return f"{subject}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    return run_name(categories[0] if len(categories) == 1 else f"{len(categories)}_categories")

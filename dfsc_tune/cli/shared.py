@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import math
 import sys
@@ -64,6 +65,11 @@ def make_app(text: str) -> typer.Typer:
 def talk() -> Console:
     """The console for progress and notes: stderr, so that stdout holds data only."""
     return Console(stderr=True, soft_wrap=True)
+
+
+def run_name(subject: str) -> str:
+    """A run's name where the user gives none: what it is about and when it began."""
+    return f"{subject}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
 
 
 def print_json(value: object) -> None:

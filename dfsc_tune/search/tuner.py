@@ -60,7 +60,8 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
         console: for progress; results go to files.
 
     Raises:
-        UserError: the request cannot be met; nothing was trained.
+        UserError: the request cannot be met, and nothing is left behind; or the search broke off or
+            a category could not be published, and what was found is in the run's folder.
     """
     check_reachable(request)
     bases = {category: _base_config(request, category) for category in request.categories}
@@ -79,9 +80,8 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
         session.callback(view.close)
         broken_off = _fit(request, folder, data, searcher, [recorder, view])
         searcher.close()
-    if on_gpu(request) and any(
-        row.get("device") == "cpu" for row in recorder.tables.trials.values()
-    ):
+    rows = list(recorder.tables.trials.values())
+    if on_gpu(request) and any(row.get("device") == "cpu" for row in rows):
         console.print(
             "warning: trials were given GPUs, found no CUDA there and ran on the CPU",
             style="yellow",
@@ -93,7 +93,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
         raise UserError(
             f"the search broke off ({_one_line(broken_off)}); what its trials found is in {folder}"
         ) from broken_off
-    states = [row["state"] for row in recorder.tables.trials.values()]
+    states = [row["state"] for row in rows]
     num_ended = len(states) - states.count("interrupted")
     return Outcome(
         folder=folder,
