@@ -15,6 +15,7 @@ from dfsc_tune.errors import UserError
 
 Network = Literal["tiny", "small", "medium"]
 Metric = Literal["mean", "logical", "structural"]
+FeatureDtype = Literal["float16", "float32"]
 
 Quantile = Annotated[float, Field(ge=0.0, lt=1.0)]
 EmaMomentum = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -121,6 +122,29 @@ class ScoreConfig(Settings):
         return self
 
 
+class SpeedConfig(Settings):
+    """What makes a trial fast; it changes results by rounding at most, and each can be left off."""
+
+    precision: Literal["auto", "bfloat16", "float32"] = "auto"
+    """Of the networks' convolutions; weights, losses, quantiles and averages are always float32.
+    `auto` means bfloat16 where the device computes in it natively."""
+    channels_last: bool = True
+    """Whether networks and images are laid out with their channels together in memory."""
+    half_features: bool = True
+    """Whether the teacher's features are kept in float16: half the memory, the same steps."""
+    cuda_graph: bool = True
+    """On a GPU, whether a step is recorded once and then replayed with a single launch."""
+
+    @property
+    def feature_dtype(self) -> FeatureDtype:
+        """NumPy's name of the format that the teacher's features are kept in."""
+        return "float16" if self.half_features else "float32"
+
+
+PLAIN = SpeedConfig(precision="float32", channels_last=False, half_features=False, cuda_graph=False)
+"""Everything off: plain PyTorch in float32, which the fast path is measured against."""
+
+
 class ObjectiveConfig(Settings):
     """What a trial is judged by."""
 
@@ -145,6 +169,7 @@ class TrialConfig(Settings):
     loss: LossConfig = LossConfig()
     train: TrainConfig = TrainConfig()
     score: ScoreConfig = ScoreConfig()
+    speed: SpeedConfig = SpeedConfig()
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def with_absolute_paths(self) -> TrialConfig:

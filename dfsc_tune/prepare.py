@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from dfsc_tune.config import ModelConfig, TrialConfig
+from dfsc_tune.config import FeatureDtype, ModelConfig, TrialConfig
 from dfsc_tune.data.fingerprint import content_digest, fingerprint
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.layout import read_category
-from dfsc_tune.data.prepared import PreparedImages
+from dfsc_tune.data.prepared import PreparedImages, ResidentImages, shared_tensor
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS
@@ -32,15 +35,44 @@ _MAX_PENALTY_IMAGES = 1000
 _FEW_IMAGES = 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class TrialData:
-    """What a trial is given. The report part is not in it, so no trial can see it."""
+    """What a trial is given, as arrays that processes can share.
+
+    The report part is not in it, so no trial can see it.
+    """
 
     train: PreparedImages
     validation: PreparedImages
     selection: PreparedImages
     teacher: Teacher
     penalty_pixels: npt.NDArray[np.uint8] | None = None
+
+
+@dataclass(frozen=True)
+class ResidentData:
+    """A trial's data as tensors where it runs: a step needs nothing from anywhere else."""
+
+    device: str
+    train: ResidentImages
+    validation: ResidentImages
+    selection: ResidentImages
+    teacher: Teacher
+    penalty_pixels: torch.Tensor | None
+
+
+@functools.lru_cache(maxsize=1)
+def resident(data: TrialData, device: str) -> ResidentData:
+    """A trial's data on its device; one category's trials in one process share the latest."""
+    penalty = data.penalty_pixels
+    return ResidentData(
+        device=device,
+        train=data.train.on(device),
+        validation=data.validation.on(device),
+        selection=data.selection.on(device),
+        teacher=copy.deepcopy(data.teacher).to(device),
+        penalty_pixels=None if penalty is None else shared_tensor(penalty, device),
+    )
 
 
 @dataclass(frozen=True)
@@ -86,20 +118,25 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
     category = read_category(data, config.category)
     split = split_test(category, config.objective)
     teacher = load_teacher(config.model)
+
+    def prepare(records: Sequence[ImageRecord]) -> PreparedImages:
+        return prepare_images(records, teacher, config.model, device, config.speed.feature_dtype)
+
     # The raw features of the training images give the statistics, then are normalised in place:
     # running the teacher twice over the largest part would double the cost.
     train = prepare_images(category.train, teacher, config.model, device)
     fit_channel_statistics(teacher, train.features)
     train.features[...] -= teacher.mean.cpu().numpy()
     train.features[...] /= teacher.std.cpu().numpy()
+    train = replace(train, features=train.features.astype(config.speed.feature_dtype, copy=False))
     penalty = config.train.penalty_images
     return CategoryData(
         category=category,
         split=split,
         trial=TrialData(
             train=train,
-            validation=prepare_images(category.validation, teacher, config.model, device),
-            selection=prepare_images(split.selection, teacher, config.model, device),
+            validation=prepare(category.validation),
+            selection=prepare(split.selection),
             teacher=teacher.cpu(),
             penalty_pixels=_penalty_pixels(Path(penalty), config.model) if penalty else None,
         ),
@@ -109,14 +146,18 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
 
 
 def prepare_images(
-    records: Sequence[ImageRecord], teacher: Teacher, model: ModelConfig, device: str = "cpu"
+    records: Sequence[ImageRecord],
+    teacher: Teacher,
+    model: ModelConfig,
+    device: str = "cpu",
+    dtype: FeatureDtype = "float32",
 ) -> PreparedImages:
-    """Decodes some images and computes the teacher's features of them."""
+    """Decodes some images and computes the teacher's features of them, kept in `dtype`."""
     decoded = decode_images([record.path for record in records], model.image_size)
     return PreparedImages(
         records=tuple(records),
         pixels=decoded.pixels,
-        features=teacher_features(teacher, decoded.pixels, device=device),
+        features=teacher_features(teacher, decoded.pixels, device=device, dtype=dtype),
         sizes=decoded.original_sizes,
     )
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from dfsc_tune.config import ScoreConfig
 from dfsc_tune.models.pdn import normalize_images
+from dfsc_tune.speed import autocast
 
 # Unpadded PDN maps lack 4 cells on each side of the image's S/4 grid.
 _PADDING = 4
@@ -52,6 +53,7 @@ def difference_maps(
     pixels: Tensor,
     teacher_features: Tensor,
     batch_size: int = 16,
+    dtype: torch.dtype = torch.float32,
 ) -> list[DifferenceMaps]:
     """The raw maps of all images, once for each student.
 
@@ -61,15 +63,17 @@ def difference_maps(
         pixels: (N, 3, S, S) uint8, on any device.
         teacher_features: (N, C, h, h), normalised, on the same device.
         batch_size: images a pass.
+        dtype: what the networks compute in; differences are taken in float32.
     """
     channels = teacher_features.shape[1]
     maps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in students]
     for start in range(0, len(pixels), batch_size):
         images = normalize_images(pixels[start : start + batch_size])
-        teacher = teacher_features[start : start + batch_size]
-        reconstructed = autoencoder(images)
-        for index, student in enumerate(students):
-            answer = student(images)
+        teacher = teacher_features[start : start + batch_size].float()
+        with autocast(dtype, images.device.type):
+            reconstructed = autoencoder(images).float()
+            answers = [student(images).float() for student in students]
+        for index, answer in enumerate(answers):
             local = (teacher - answer[:, :channels]).square().mean(dim=1)
             global_ = (reconstructed - answer[:, channels:]).square().mean(dim=1)
             maps[index].append((local, global_))

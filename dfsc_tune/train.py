@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dfsc_tune.config import TrainConfig, TrialConfig
-from dfsc_tune.data.prepared import PreparedImages, shared_tensor
 from dfsc_tune.efficientad import color_jitter, random_grayscale
 from dfsc_tune.losses import Losses, total_loss
 from dfsc_tune.models.autoencoder import build_autoencoder
 from dfsc_tune.models.pdn import build_pdn, normalize_images, teacher_channels
-from dfsc_tune.models.teacher import Teacher
+from dfsc_tune.prepare import ResidentData
+from dfsc_tune.speed import GraphedStep, autocast, compute_dtype, memory_format, place
 
 _BETA1 = 0.9
 _DECAY = 0.1
@@ -41,48 +41,58 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     return rate
 
 
+def image_order(seed: int, num_images: int, num_steps: int) -> Tensor:
+    """The image of each step, (num_steps,) int64: every epoch sees each once, in its own order."""
+    epochs = []
+    for epoch in range(math.ceil(num_steps / num_images)):
+        # A generator of its own for each epoch: a longer training begins like a shorter one.
+        key = np.random.SeedSequence((seed, epoch)).generate_state(1)
+        generator = torch.Generator().manual_seed(int(key[0]))
+        epochs.append(torch.randperm(num_images, generator=generator))
+    return torch.cat(epochs)[:num_steps]
+
+
 @torch.no_grad()
 def update_average(average: nn.Module, model: nn.Module, momentum: float) -> None:
     """θ_ema ← μ·θ_ema + (1 − μ)·θ, in place."""
-    for ours, theirs in zip(average.parameters(), model.parameters(), strict=True):
-        ours.lerp_(theirs, 1 - momentum)
+    torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - momentum)
 
 
 class Training:
     """Student, autoencoder, optimizer and moving averages of one trial, and the steps done.
 
+    All that a step needs lies on the device: images, features, their order, learning rates, the
+    sums of the losses. Nothing is read back before `run` ends.
+
     First weights, dropout and jitter draw from torch's global generators, as a trial's own random
     state: nothing else that draws disturbs a training, nor does a training disturb anything else.
     """
 
-    def __init__(
-        self,
-        config: TrialConfig,
-        images: PreparedImages,
-        teacher: Teacher,
-        device: str = "cpu",
-        penalty_pixels: np.ndarray[Any, np.dtype[np.uint8]] | None = None,
-    ) -> None:
-        channels = teacher_channels(config.model.network)
+    def __init__(self, config: TrialConfig, data: ResidentData) -> None:
         self.config = config
-        self.device = device
-        self.teacher = teacher.to(device)
-        self.pixels = shared_tensor(images.pixels, device)
-        self.features = shared_tensor(images.features, device)
-        self.penalty_pixels = (
-            None if penalty_pixels is None else shared_tensor(penalty_pixels, device)
-        )
+        self.data = data
+        self.dtype = compute_dtype(config.speed, data.device)
+        self._layout = memory_format(config.speed)
+        channels = teacher_channels(config.model.network)
         with self._own_randomness(config.seed):
-            self.student = build_pdn(config.model.network, 2 * channels).to(device)
-            self.autoencoder = build_autoencoder(config.model).to(device)
+            self.student = build_pdn(config.model.network, 2 * channels)
+            self.autoencoder = build_autoencoder(config.model)
+        for network in (self.student, self.autoencoder):
+            place(network, config.speed, data.device)
         self.averages = {
             momentum: copy.deepcopy(self.student).eval().requires_grad_(False)
             for momentum in config.train.ema_momenta
         }
-        self.optimizer = _build_optimizer(self.student, self.autoencoder, config.train)
+        num_steps = config.train.num_steps
+        rates = [learning_rate(step, config.train) for step in range(num_steps)]
+        self._rates = torch.tensor(rates, device=data.device)
+        self._order = image_order(config.seed, len(data.train), num_steps).to(data.device)
+        self._position = torch.zeros(1, dtype=torch.int64, device=data.device)
+        self._rate = torch.zeros((), device=data.device)
+        self._sums = torch.zeros(len(Losses._fields), device=data.device)
+        self.optimizer = self._build_optimizer()
         self.step = 0
-        self._order = torch.empty(0, dtype=torch.int64)
-        self._order_epoch = -1
+        self._advance = self._fastest_step()
 
     def run(self, until_step: int) -> dict[str, float]:
         """Trains until `until_step` steps are done; the mean of each loss over these steps.
@@ -91,16 +101,15 @@ class Training:
             TrialError: a loss is not finite.
         """
         first = self.step
-        sums: list[Tensor] | None = None
+        self._sums.zero_()
         self.autoencoder.train()
         with self._own_randomness():
             while self.step < until_step:
-                new = [loss.detach() for loss in self._one_step()]
-                sums = new if sums is None else [a + b for a, b in zip(sums, new, strict=True)]
+                self._advance()
+                self.step += 1
         # The device is read once per call, not per step.
-        count = max(self.step - first, 1)
-        means = [] if sums is None else (torch.stack(sums) / count).tolist()
-        named = dict(zip(Losses._fields, means, strict=bool(means)))
+        means = (self._sums / max(self.step - first, 1)).tolist()
+        named = dict(zip(Losses._fields, means, strict=True))
         for name, value in named.items():
             if not math.isfinite(value):
                 raise TrialError(
@@ -122,17 +131,23 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Goes on from `state_dict`."""
         self.step = state["step"]
+        self._position.fill_(self.step)
         self.student.load_state_dict(state["student"])
         self.autoencoder.load_state_dict(state["autoencoder"])
         for key, model in self.averages.items():
             model.load_state_dict(state["averages"][str(key)])
         self.optimizer.load_state_dict(state["optimizer"])
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._rate
         self._random_state = state["random"]
+        # A graph recorded before would go on with the optimizer's old state.
+        self._advance = self._fastest_step()
 
     @contextmanager
     def _own_randomness(self, seed: int | None = None) -> Iterator[None]:
         """Torch's generators in this training's state, and as they were after the block."""
-        devices = [torch.device(self.device)] if self.device.startswith("cuda") else []
+        device = self.data.device
+        devices = [torch.device(device)] if device.startswith("cuda") else []
         with torch.random.fork_rng(devices):
             if seed is not None:
                 torch.manual_seed(seed)
@@ -145,65 +160,72 @@ class Training:
             if devices:
                 self._random_state["cuda"] = torch.cuda.get_rng_state(devices[0])
 
-    def _one_step(self) -> Losses:
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(self.step, self.config.train)
-        losses = self._losses(self._next_image())
+    def _fastest_step(self) -> Callable[[], None]:
+        """The step itself, or a CUDA graph of it where that can be."""
+        train, device = self.config.train, self.data.device
+        # Colour jitter and penalty draw on the CPU, anew at each step: no graph could hold that.
+        fixed = not train.autoencoder_augmentation and self.data.penalty_pixels is None
+        if device.startswith("cuda") and self.config.speed.cuda_graph and fixed:
+            return GraphedStep(self._one_step, device)
+        return self._one_step
+
+    def _one_step(self) -> None:
+        index = self._order.index_select(0, self._position)
+        self._rate.copy_(self._rates.index_select(0, self._position)[0])
+        losses = self._losses(index)
         self.optimizer.zero_grad(set_to_none=True)
         losses.total.backward()
         self.optimizer.step()
         for momentum, average in self.averages.items():
             update_average(average, self.student, momentum)
-        self.step += 1
-        return losses
+        self._sums += torch.stack(losses).detach()
+        self._position += 1
 
-    def _losses(self, index: int) -> Losses:
-        pixels = self.pixels[index : index + 1]
-        features = self.features[index : index + 1]
-        images = normalize_images(pixels)
-        answer = self.student(images)
+    def _losses(self, index: Tensor) -> Losses:
+        """The losses of one image; `index` is its position among the training images, (1,)."""
+        pixels = self.data.train.pixels.index_select(0, index)
+        features = self.data.train.features.index_select(0, index)
+        images = normalize_images(pixels).contiguous(memory_format=self._layout)
+        features = features.to(torch.float32, memory_format=self._layout)
         augmented = None
         autoencoder_input = images
         if self.config.train.autoencoder_augmentation:
-            autoencoder_input = normalize_images(color_jitter(pixels))
-            augmented = (self.teacher(autoencoder_input), self.student(autoencoder_input))
+            jittered = normalize_images(color_jitter(pixels))
+            autoencoder_input = jittered.contiguous(memory_format=self._layout)
+            augmented = (self.data.teacher(autoencoder_input), self._answer(autoencoder_input))
+        with autocast(self.dtype, self.data.device):
+            reconstruction = self.autoencoder(autoencoder_input)
         return total_loss(
             features,
-            answer,
-            self.autoencoder(autoencoder_input),
+            self._answer(images),
+            reconstruction.float(),
             self.config.loss,
             augmented=augmented,
             penalty=self._penalty_answer(features.shape[1]),
         )
 
+    def _answer(self, images: Tensor) -> Tensor:
+        with autocast(self.dtype, self.data.device):
+            answer: Tensor = self.student(images)
+        return answer.float()
+
     def _penalty_answer(self, channels: int) -> Tensor | None:
-        if self.penalty_pixels is None:
+        photographs = self.data.penalty_pixels
+        if photographs is None:
             return None
-        index = int(torch.randint(len(self.penalty_pixels), ()))
-        photograph = random_grayscale(self.penalty_pixels[index : index + 1])
-        answer: Tensor = self.student(normalize_images(photograph))[:, :channels]
-        return answer
+        index = int(torch.randint(len(photographs), ()))
+        photograph = normalize_images(random_grayscale(photographs[index : index + 1]))
+        return self._answer(photograph.contiguous(memory_format=self._layout))[:, :channels]
 
-    def _next_image(self) -> int:
-        """The image of this step: every epoch sees each once, in an order that the seed decides."""
-        epoch, position = divmod(self.step, len(self.pixels))
-        if epoch != self._order_epoch:
-            # A generator of its own for each epoch: nothing to save when a trial is resumed.
-            key = np.random.SeedSequence((self.config.seed, epoch)).generate_state(1)
-            generator = torch.Generator().manual_seed(int(key[0]))
-            self._order = torch.randperm(len(self.pixels), generator=generator)
-            self._order_epoch = epoch
-        return int(self._order[position])
-
-
-def _build_optimizer(
-    student: nn.Module, autoencoder: nn.Module, config: TrainConfig
-) -> torch.optim.Optimizer:
-    optimizer = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
-    return optimizer(
-        [*student.parameters(), *autoencoder.parameters()],
-        lr=config.learning_rate,
-        betas=(_BETA1, config.beta2),
-        fused=True,
-        weight_decay=config.weight_decay,
-    )
+    def _build_optimizer(self) -> torch.optim.Optimizer:
+        config = self.config.train
+        optimizer = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        return optimizer(
+            [*self.student.parameters(), *self.autoencoder.parameters()],
+            # A tensor, for a recorded step must find each step's rate in the same place.
+            lr=self._rate,
+            betas=(_BETA1, config.beta2),
+            fused=True,
+            capturable=self.data.device.startswith("cuda"),
+            weight_decay=config.weight_decay,
+        )

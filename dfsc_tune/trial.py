@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from dfsc_tune.checkpoint import load, save
-from dfsc_tune.config import TrialConfig
-from dfsc_tune.data.prepared import PreparedImages, shared_tensor
+from dfsc_tune.config import PLAIN, TrialConfig
+from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.detector import Detector
 from dfsc_tune.objective import judge, objective_value
-from dfsc_tune.prepare import TrialData
+from dfsc_tune.prepare import TrialData, resident
 from dfsc_tune.scoring import DifferenceMaps, difference_maps, fit_normalization, image_scores
 from dfsc_tune.train import Training
 
@@ -62,7 +62,7 @@ def run_trial(
     Raises:
         TrialError: a loss is not finite.
     """
-    training = Training(config, data.train, data.teacher, device, data.penalty_pixels)
+    training = Training(config, resident(data, device))
     path = checkpoint_dir / CHECKPOINT
     progress: Progress | None = None
     if path.exists():
@@ -71,7 +71,7 @@ def run_trial(
     while progress is None or progress.step < num_steps:
         start = time.perf_counter()
         losses = training.run(min(num_steps, (training.step // interval + 1) * interval))
-        metrics = _judge(training, data)
+        metrics = judge_training(training)
         spent = progress.seconds if progress else 0.0
         progress = Progress(
             step=training.step,
@@ -96,9 +96,10 @@ def finished_detector(
         checkpoint_dir: the folder with its checkpoint.
         origin: passed on to `Detector` (`origin`, `selection_digests`).
     """
-    training = Training(config, data.train, data.teacher)
+    # Plain, as the detector will score wherever it is used.
+    training = Training(config.model_copy(update={"speed": PLAIN}), resident(data, "cpu"))
     _resume(training, checkpoint_dir / CHECKPOINT)
-    validation = data.validation
+    validation = training.data.validation
     (maps,) = _maps(training, validation, [config.train.ema_momentum])
     normalization = fit_normalization(maps, config.score)
     scores = image_scores(maps, normalization, validation.sizes, config.score)
@@ -119,8 +120,9 @@ def _resume(training: Training, path: Path) -> Progress:
     return Progress(**state["progress"])
 
 
-def _judge(training: Training, data: TrialData) -> dict[float, dict[str, float | None]]:
-    score = training.config.score
+def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
+    """The image AUROCs of the selection part for each EMA momentum, named as by `judge`."""
+    score, data = training.config.score, training.data
     momenta = list(training.averages)
     validation = _maps(training, data.validation, momenta)
     selection = _maps(training, data.selection, momenta)
@@ -132,10 +134,11 @@ def _judge(training: Training, data: TrialData) -> dict[float, dict[str, float |
     return metrics
 
 
-def _maps(training: Training, images: PreparedImages, momenta: list[float]) -> list[DifferenceMaps]:
+def _maps(training: Training, images: ResidentImages, momenta: list[float]) -> list[DifferenceMaps]:
     return difference_maps(
         [training.averages[momentum] for momentum in momenta],
         training.autoencoder.eval(),
-        shared_tensor(images.pixels, training.device),
-        shared_tensor(images.features, training.device),
+        images.pixels,
+        images.features,
+        dtype=training.dtype,
     )

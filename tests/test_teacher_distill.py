@@ -18,9 +18,10 @@ from dfsc_tune.distill import DistillRequest, distill, distill_config
 from dfsc_tune.errors import UserError
 from dfsc_tune.models import backbones
 from dfsc_tune.models.backbones import BackboneKind, load_backbone
-from dfsc_tune.models.pdn import build_pdn
+from dfsc_tune.models.distillation import Distillation
+from dfsc_tune.models.pdn import build_pdn, normalize_images
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
-from dfsc_tune.models.targets import fit_targets, kept_channels
+from dfsc_tune.models.targets import Targets, Window, fit_targets, kept_channels
 from dfsc_tune.models.teacher_files import TeacherCard, card_path
 
 NUM_STEPS = 12
@@ -170,15 +171,42 @@ def test_targets_are_standard_over_the_colour_images() -> None:
     ]
     targets = fit_targets(maps, 16, "cpu")
     grey = np.zeros(21, dtype=bool)
-    batch = targets.batch(np.arange(21), grey, 16, "cpu").double()
+    batch = targets.batch(np.arange(21), grey, Window.whole(16, 21), "cpu").double()
     np.testing.assert_allclose(batch.mean(dim=(0, 2, 3)), 0, atol=1e-3)
     np.testing.assert_allclose(batch.std(dim=(0, 2, 3), correction=0), 1, atol=1e-3)
     # A grey one comes from the other half, resized as PyTorch does.
-    one = targets.batch(np.array([4]), np.array([True]), 16, "cpu")
+    one = targets.batch(np.array([4]), np.array([True]), Window.whole(16, 1), "cpu")
     raw = torch.from_numpy(maps[1][1, 4:5]).float()
     expected = F.interpolate(raw, size=(16, 16), mode="bilinear")
     expected = (expected - targets.mean[:, 5:]) / targets.std[:, 5:]
     torch.testing.assert_close(one[:, 5:], expected)
+
+
+def test_a_window_is_cut_from_the_whole() -> None:
+    rng = np.random.default_rng(0)
+    targets = fit_targets([rng.normal(size=(2, 3, 4, 7, 7)).astype(np.float16)], 16, "cpu")
+    indices, grey = np.array([2, 0]), np.array([False, True])
+    whole = targets.batch(indices, grey, Window.whole(16, 2), "cpu")
+    window = Window(16, 5, top=np.array([3, 11]), left=np.array([0, 7]))
+    cut = targets.batch(indices, grey, window, "cpu")
+    torch.testing.assert_close(cut[0], whole[0, :, 3:8, 0:5])
+    torch.testing.assert_close(cut[1], whole[1, :, 11:16, 7:12])
+
+
+def test_crops_are_answered_where_they_lie() -> None:
+    """A PDN that the targets were made with has no loss left, wherever the crops are."""
+    config = distill_config("tiny", "stub", image_size=128, crop_size=52, batch_size=3)
+    torch.manual_seed(1)
+    padded = build_pdn("tiny", 96, padded=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 3, 128, 128), dtype=np.uint8)
+    with torch.inference_mode():
+        answers = padded(normalize_images(torch.from_numpy(pixels)))
+    maps = torch.stack([answers, answers]).half().numpy()
+    targets = Targets([maps], torch.zeros(1, 96, 1, 1), torch.ones(1, 96, 1, 1))
+    training = Distillation(config.model_copy(update={"grayscale_share": 0.0}), pixels, targets)
+    untrained = training.run(1)
+    training.pdn.load_state_dict(padded.state_dict())
+    assert training.run(2) < 1e-5 * untrained
 
 
 def test_padded_and_plain_pdn_agree_inside() -> None:

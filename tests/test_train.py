@@ -1,27 +1,25 @@
 """The training loop: schedule, averages, order, resuming bit for bit, a stored loss curve."""
 
-import copy
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from dfsc_tune.config import TrainConfig, TrialConfig
+from dfsc_tune.config import PLAIN, TrainConfig, TrialConfig
 from dfsc_tune.efficientad import color_jitter, random_grayscale
-from dfsc_tune.prepare import CategoryData
-from dfsc_tune.train import Training, TrialError, learning_rate, update_average
+from dfsc_tune.prepare import CategoryData, resident
+from dfsc_tune.train import Training, TrialError, image_order, learning_rate, update_average
 
 LOSS_CURVE = Path(__file__).parent / "assets" / "loss_curve.json"
 
 
 def training(config: TrialConfig, data: CategoryData, **changes: object) -> Training:
     train = config.train.model_copy(update=changes)
-    return Training(
-        config.model_copy(update={"train": train}), data.trial.train, data.trial.teacher
-    )
+    return Training(config.model_copy(update={"train": train}), resident(data.trial, "cpu"))
 
 
 def flat(state: object, path: str = "") -> dict[str, torch.Tensor]:
@@ -122,19 +120,16 @@ def test_training_leaves_the_global_generator_alone(
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_every_epoch_sees_each_image_once(
-    trial_config: TrialConfig, category_data: CategoryData
-) -> None:
-    run = training(trial_config, category_data)
-    orders = []
-    for _ in range(2):
-        order = []
-        for _ in range(len(category_data.trial.train)):
-            order.append(run._next_image())
-            run.step += 1
-        orders.append(order)
-    assert sorted(orders[0]) == sorted(orders[1]) == list(range(6))
-    assert orders[0] != orders[1]
+def test_every_epoch_sees_each_image_once() -> None:
+    order = image_order(seed=0, num_images=6, num_steps=15).tolist()
+    assert sorted(order[:6]) == sorted(order[6:12]) == list(range(6))
+    assert order[:6] != order[6:12]
+    assert len(order) == 15
+    assert image_order(seed=1, num_images=6, num_steps=15).tolist() != order
+
+
+def test_a_longer_training_sees_the_images_in_the_same_order() -> None:
+    assert torch.equal(image_order(3, 7, 10), image_order(3, 7, 40)[:10])
 
 
 def test_a_loss_that_is_no_number_stops_the_trial(
@@ -153,6 +148,8 @@ def test_training_does_not_write_to_the_shared_images(
     images = category_data.trial.train
     before = (images.pixels.copy(), images.features.copy())
     training(trial_config, category_data).run(3)
+    plain = trial_config.model_copy(update={"speed": PLAIN})
+    training(plain, category_data).run(3)
     assert (images.pixels == before[0]).all()
     assert (images.features == before[1]).all()
 
@@ -182,7 +179,7 @@ def test_penalty_trains_the_student_on_other_images(
 ) -> None:
     data = category_data.trial
     run = Training(
-        trial_config, data.train, data.teacher, penalty_pixels=copy.deepcopy(data.selection.pixels)
+        trial_config, resident(replace(data, penalty_pixels=data.selection.pixels.copy()), "cpu")
     )
     losses = run.run(2)
     assert losses["penalty"] > 0
@@ -195,7 +192,8 @@ def test_the_loss_curve_has_not_moved(
     trial_config: TrialConfig, category_data: CategoryData
 ) -> None:
     """A refactor must not change training. To accept a wanted change, delete the file and rerun."""
-    run = training(trial_config, category_data, num_steps=30)
+    plain = trial_config.model_copy(update={"speed": PLAIN})
+    run = training(plain, category_data, num_steps=30)
     curve = [run.run(step) for step in (10, 20, 30)]
     if not LOSS_CURVE.exists():
         LOSS_CURVE.write_text(json.dumps(curve, indent=1) + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsc_tune.cli import data, evaluate, model, runs, search, teacher
+from dfsc_tune.cli import bench, data, evaluate, model, runs, search, teacher
 from dfsc_tune.cli.shared import make_app
 
 app = make_app(
@@ -15,5 +15,6 @@ app.command("runs")(runs.runs)
 app.command("train")(model.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(model.predict)
+app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")

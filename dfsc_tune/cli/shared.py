@@ -94,6 +94,14 @@ def progress_bar(text: str, console: Console) -> Iterator[Callable[..., None]]:
         yield update
 
 
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """The whole numbers of an option such as 1,2,4."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise UserError(f"{option} takes numbers such as 1,2,4, not '{text}'") from error
+
+
 def check_device(device: str) -> str:
     """Refuses a device that is not auto or cpu."""
     if device not in ("auto", "cpu"):

@@ -14,12 +14,12 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     SeedOption,
     make_app,
+    numbers,
     print_json,
     progress_bar,
     talk,
     torch_device,
 )
-from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from dfsc_tune.models.teacher_files import TeacherCard
@@ -123,6 +123,10 @@ def distill(
         float | None, typer.Option(help="Left out: 1e-3 for tiny, 1e-4 for the others.")
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 16,
+    crop_size: Annotated[
+        int | None,
+        typer.Option(help="Train on random crops of so many pixels; without a GPU: 96."),
+    ] = None,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Mixed precision, for GPUs and CPUs with AMX.")
     ] = False,
@@ -151,10 +155,11 @@ def distill(
     config = distill_config(
         network,
         backbone,
-        layers=_numbers(layers),
+        layers=None if layers is None else numbers(layers, "--layers"),
         num_steps=steps,
         learning_rate=learning_rate,
         batch_size=batch_size,
+        crop_size=crop_size,
         bfloat16=bfloat16,
         seed=seed,
     )
@@ -183,15 +188,6 @@ def _say_made(path: Path, card: TeacherCard) -> None:
     typer.echo(str(path))
     typer.echo(f"mean squared error {first:.3f} → {last:.3f}", err=True)
     typer.echo(f"next: dfsc-tune teacher use {path} --name NAME", err=True)
-
-
-def _numbers(text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError as error:
-        raise UserError(f"--layers takes numbers such as 4,7, not '{text}'") from error
 
 
 def _hardware(device: str) -> str:

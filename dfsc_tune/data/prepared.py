@@ -1,4 +1,4 @@
-"""Images as a trial uses them: pixels, the teacher's features, original sizes, labels."""
+"""Images as trials use them: pixels, the teacher's features, original sizes, labels."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class PreparedImages:
     records: tuple[ImageRecord, ...]
     pixels: npt.NDArray[np.uint8]
     """(N, 3, S, S) RGB."""
-    features: npt.NDArray[np.float32]
-    """(N, C, h, h), the teacher's, normalised per channel."""
+    features: npt.NDArray[np.floating]
+    """(N, C, h, h), the teacher's, normalised per channel; float16 or float32."""
     sizes: npt.NDArray[np.int32]
     """(N, 2) original heights and widths."""
 
@@ -32,6 +32,32 @@ class PreparedImages:
 
     def __len__(self) -> int:
         return len(self.records)
+
+    def on(self, device: str) -> ResidentImages:
+        """These images on a device; on the CPU they share the arrays' memory."""
+        return ResidentImages(
+            pixels=shared_tensor(self.pixels, device),
+            features=shared_tensor(self.features, device),
+            sizes=self.sizes,
+            kinds=self.kinds,
+        )
+
+
+@dataclass(frozen=True)
+class ResidentImages:
+    """The same as tensors on the device of a trial; trials may share them: never write to them."""
+
+    pixels: torch.Tensor
+    """(N, 3, S, S) uint8 RGB."""
+    features: torch.Tensor
+    """(N, C, h, h), float16 or float32."""
+    sizes: npt.NDArray[np.int32]
+    """(N, 2) original heights and widths."""
+    kinds: list[str]
+    """N times good, logical or structural."""
+
+    def __len__(self) -> int:
+        return len(self.pixels)
 
 
 def shared_tensor(array: npt.NDArray[Any], device: str) -> torch.Tensor:

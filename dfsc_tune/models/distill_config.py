@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from dfsc_tune.config import Network, Settings
 
@@ -19,6 +19,10 @@ class DistillConfig(Settings):
     """The backbone's layers whose features are learned, in ascending order."""
     image_size: Annotated[int, Field(ge=64, multiple_of=32)]
     """Pixels a side of the images that the PDN sees."""
+    crop_size: Annotated[int, Field(ge=36, multiple_of=4)] | None = None
+    """Pixels a side of random crops, on which the PDN is trained unpadded, as it will be used; none
+    means whole images and padding, as EfficientAD. A step on crops of some images costs less than
+    one on a few whole ones and sees more of the photographs."""
     num_steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0.0)]
     batch_size: Annotated[int, Field(ge=1)] = 16
@@ -29,6 +33,12 @@ class DistillConfig(Settings):
     bfloat16: bool = False
     """Mixed precision: about twice as fast on a CPU with AMX."""
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.crop_size is not None and self.crop_size > self.image_size:
+            raise ValueError("crop_size must not exceed image_size")
+        return self
 
     def precision(self, device: str) -> torch.autocast:
         """The context in which networks run on a device."""

@@ -1,4 +1,4 @@
-"""Distils a teacher: a padded PDN learns a backbone's intermediate features of photographs.
+"""Distils a teacher: a PDN learns a backbone's intermediate features of photographs.
 
 Source: Batzner et al., EfficientAD, the appendix on distilling the teacher. The features are
 computed beforehand, so a step costs only the PDN.
@@ -15,14 +15,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dfsc_tune.models.distill_config import DistillConfig
-from dfsc_tune.models.pdn import build_pdn, grayscale, normalize_images, teacher_channels
-from dfsc_tune.models.targets import Targets
+from dfsc_tune.models.pdn import (
+    build_pdn,
+    feature_size,
+    grayscale,
+    normalize_images,
+    teacher_channels,
+)
+from dfsc_tune.models.targets import Targets, Window
 
 _DECAY = 0.1
+# Cells of the padded grid on each side that an unpadded PDN does not answer.
+_BORDER = 4
 
 
 class Distillation:
-    """A padded PDN, its optimizer and the steps done; resumable bit for bit on a CPU.
+    """The PDN, its optimizer and the steps done; resumable bit for bit on a CPU.
 
     Args:
         config: its settings.
@@ -44,7 +52,8 @@ class Distillation:
         self.targets = targets
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            pdn = build_pdn(config.network, teacher_channels(config.network), padded=True)
+            channels = teacher_channels(config.network)
+            pdn = build_pdn(config.network, channels, padded=config.crop_size is None)
         self.pdn = pdn.to(device)
         self.optimizer = torch.optim.Adam(self.pdn.parameters(), lr=config.learning_rate)
         self.step = 0
@@ -77,8 +86,9 @@ class Distillation:
         random = np.random.default_rng((config.seed, self.step))
         indices = random.integers(len(self.pixels), size=config.batch_size)
         grey = random.random(config.batch_size) < config.grayscale_share
-        images = self._images(indices, grey)
-        targets = self.targets.batch(indices, grey, config.image_size // 4, self.device)
+        window = self._window(random)
+        images = self._images(indices, grey, window)
+        targets = self.targets.batch(indices, grey, window, self.device)
         decayed = self.step >= round(config.num_steps * (1 - config.decay_share))
         for group in self.optimizer.param_groups:
             group["lr"] = config.learning_rate * (_DECAY if decayed else 1.0)
@@ -91,8 +101,30 @@ class Distillation:
         self.step += 1
         return loss.detach()
 
-    def _images(self, indices: npt.NDArray[np.int64], grey: npt.NDArray[np.bool_]) -> Tensor:
-        images = torch.from_numpy(self.pixels[indices]).to(self.device)
+    def _window(self, random: np.random.Generator) -> Window:
+        """The cells that the PDN answers: all when it is padded, else those of random crops."""
+        config = self.config
+        grid = config.image_size // 4
+        if config.crop_size is None:
+            return Window.whole(grid, config.batch_size)
+        last = (config.image_size - config.crop_size) // 4
+        top, left = random.integers(last + 1, size=(2, config.batch_size))
+        # Cell k of an unpadded PDN sees what cell k + 4 of a padded one does.
+        return Window(grid, feature_size(config.crop_size), top + _BORDER, left + _BORDER)
+
+    def _images(
+        self, indices: npt.NDArray[np.int64], grey: npt.NDArray[np.bool_], window: Window
+    ) -> Tensor:
+        pixels = self.pixels[indices]
+        if (size := self.config.crop_size) is not None:
+            corners = zip(4 * (window.top - _BORDER), 4 * (window.left - _BORDER), strict=True)
+            pixels = np.stack(
+                [
+                    image[:, top : top + size, left : left + size]
+                    for image, (top, left) in zip(pixels, corners, strict=True)
+                ]
+            )
+        images = torch.from_numpy(pixels).to(self.device)
         chosen = torch.from_numpy(grey).to(self.device)
         images[chosen] = grayscale(images[chosen]).round().to(torch.uint8).expand(-1, 3, -1, -1)
         return normalize_images(images).contiguous(memory_format=torch.channels_last)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +24,25 @@ _COLOUR, _GREY = 0, 1
 
 
 @dataclass(frozen=True)
+class Window:
+    """Which cells of the PDN's padded grid are answered: a square of its own for each image."""
+
+    grid: int
+    """Cells a side of the whole grid."""
+    size: int
+    """Cells a side of the square."""
+    top: npt.NDArray[np.int64]
+    """(B,) its first row in each image."""
+    left: npt.NDArray[np.int64]
+
+    @classmethod
+    def whole(cls, grid: int, num_images: int) -> Window:
+        """The whole grid of some images."""
+        zeros = np.zeros(num_images, np.int64)
+        return cls(grid, grid, zeros, zeros)
+
+
+@dataclass(frozen=True)
 class Targets:
     """What the PDN has to answer: a backbone's features of all photographs, kept as they came."""
 
@@ -33,10 +53,14 @@ class Targets:
     std: Tensor
 
     def batch(
-        self, indices: npt.NDArray[np.int64], grey: npt.NDArray[np.bool_], grid: int, device: str
+        self,
+        indices: npt.NDArray[np.int64],
+        grey: npt.NDArray[np.bool_],
+        window: Window,
+        device: str,
     ) -> Tensor:
-        """Normalised targets (B, C, grid, grid) of some photographs, each in colour or grey."""
-        raw = _resized_maps(self.maps, indices, grey.astype(np.int64), grid, device)
+        """Normalised targets (B, C, size, size) of some photographs, each in colour or grey."""
+        raw = _resized_maps(self.maps, indices, grey.astype(np.int64), window, device)
         return (raw - self.mean.to(device)) / self.std.to(device)
 
 
@@ -113,9 +137,10 @@ def fit_targets(maps: Sequence[npt.NDArray[np.float16]], grid: int, device: str)
     total = squares = torch.zeros(1, dtype=torch.float64, device=device)
     for start in range(0, num_images, _BATCH):
         indices = np.arange(start, min(start + _BATCH, num_images))
-        batch = _resized_maps(maps, indices, np.zeros_like(indices), grid, device).double()
-        total = total + batch.sum(dim=(0, 2, 3))
-        squares = squares + batch.square().sum(dim=(0, 2, 3))
+        window = Window.whole(grid, len(indices))
+        batch = _resized_maps(maps, indices, np.zeros_like(indices), window, device)
+        total = total + batch.sum(dim=(0, 2, 3), dtype=torch.float64)
+        squares = squares + batch.square().sum(dim=(0, 2, 3), dtype=torch.float64)
     mean = total / (num_images * grid**2)
     # Floored, as rounding may take a constant channel's variance below 0.
     variance = (squares / (num_images * grid**2) - mean.square()).clamp(min=1e-12)
@@ -128,17 +153,29 @@ def _resized_maps(
     maps: Sequence[npt.NDArray[np.float16]],
     indices: npt.NDArray[np.int64],
     variants: npt.NDArray[np.int64],
-    grid: int,
+    window: Window,
     device: str,
 ) -> Tensor:
-    return torch.cat(
-        [
-            F.interpolate(
-                torch.from_numpy(layer[variants, indices]).to(device).float(),
-                size=(grid, grid),
-                mode="bilinear",
-            )
-            for layer in maps
-        ],
-        dim=1,
-    )
+    """The windows of the maps resized bilinearly to the grid, (B, C, size, size).
+
+    A bilinear resize is a linear map of rows and one of columns, so only the window is computed.
+    """
+    parts = []
+    for layer in maps:
+        features = torch.from_numpy(layer[variants, indices]).to(device).float()
+        height, width = features.shape[2:]
+        rows = _linear_resize(height, window.grid)[_cells(window.top, window.size)]
+        columns = _linear_resize(width, window.grid)[_cells(window.left, window.size)]
+        columns = columns.to(device).transpose(1, 2)[:, None]
+        parts.append(rows.to(device)[:, None] @ features @ columns)
+    return torch.cat(parts, dim=1)
+
+
+def _cells(first: npt.NDArray[np.int64], size: int) -> Tensor:
+    return torch.from_numpy(first)[:, None] + torch.arange(size)
+
+
+@functools.cache
+def _linear_resize(size: int, grid: int) -> Tensor:
+    """The matrix (grid, size) that resizes a row of `size` values linearly to `grid` ones."""
+    return F.interpolate(torch.eye(size)[None], size=grid, mode="linear")[0].T.contiguous()

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from dfsc_tune.config import ModelConfig, Network
+from dfsc_tune.config import FeatureDtype, ModelConfig, Network
 from dfsc_tune.models.pdn import build_pdn, feature_size, normalize_images, teacher_channels
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
 from dfsc_tune.models.teacher_files import teacher_path
@@ -73,13 +73,20 @@ def fit_channel_statistics(teacher: Teacher, features: npt.NDArray[np.float32]) 
 
 
 def teacher_features(
-    teacher: Teacher, pixels: npt.NDArray[np.uint8], batch_size: int = 16, device: str = "cpu"
-) -> npt.NDArray[np.float32]:
-    """The teacher's features (N, C, h, h) of uint8 images (N, 3, S, S), computed in batches."""
+    teacher: Teacher,
+    pixels: npt.NDArray[np.uint8],
+    batch_size: int = 16,
+    device: str = "cpu",
+    dtype: FeatureDtype = "float32",
+) -> npt.NDArray[np.floating]:
+    """The teacher's features (N, C, h, h) of uint8 images (N, 3, S, S), computed in batches.
+
+    They are computed in float32, whatever `dtype` they are kept in.
+    """
     teacher = teacher.to(device)
     size = feature_size(pixels.shape[-1])
     # One array from the start: a list of batches to be joined would take the memory twice.
-    features = np.empty((len(pixels), teacher.mean.shape[1], size, size), dtype=np.float32)
+    features = np.empty((len(pixels), teacher.mean.shape[1], size, size), dtype)
     with torch.inference_mode():
         for start in range(0, len(pixels), batch_size):
             # A copy: the array may be shared read-only memory.

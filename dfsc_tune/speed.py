@@ -1,0 +1,90 @@
+"""What makes a plain step fast on a device: its precision, its layout, a CUDA graph of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from dfsc_tune.config import SpeedConfig
+
+# Steps before a capture: they let cuDNN choose its kernels and the optimizer make its state.
+_EAGER_STEPS = 3
+_BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
+
+
+def compute_dtype(config: SpeedConfig, device: str) -> torch.dtype:
+    """The number format of the convolutions: what the settings ask for, or the device's best."""
+    if config.precision == "auto":
+        return torch.bfloat16 if has_bfloat16(device) else torch.float32
+    return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
+
+
+def has_bfloat16(device: str) -> bool:
+    """Whether the device multiplies bfloat16 matrices natively, so that it pays."""
+    if device.startswith("cuda"):
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return False  # Before torch 2.12 there is no public way to ask.
+    capabilities = torch.cpu.get_capabilities()
+    return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
+
+
+def autocast(dtype: torch.dtype, device: str) -> torch.autocast:
+    """The context in which networks compute in `dtype`; what comes out of it is to be made float32.
+
+    Args:
+        dtype: of `compute_dtype`.
+        device: where the networks are.
+    """
+    return torch.autocast(device.split(":")[0], dtype, enabled=dtype != torch.float32)
+
+
+def memory_format(config: SpeedConfig) -> torch.memory_format:
+    """How images and networks are laid out."""
+    return torch.channels_last if config.channels_last else torch.contiguous_format
+
+
+def place(network: nn.Module, config: SpeedConfig, device: str) -> None:
+    """Moves a network to its device and layout, in place."""
+    network.to(device)
+    # PyTorch documents `to(memory_format=…)`, but its stubs leave it out.
+    cast(Any, network).to(memory_format=memory_format(config))
+
+
+class GraphedStep:
+    """Calls a step: eagerly at first, then by replaying one CUDA graph of it.
+
+    The step must do the same to the same tensors at each call and never read from the device. Its
+    eager calls are steps like all others, so nothing is computed twice and nothing thrown away.
+    """
+
+    def __init__(self, step: Callable[[], None], device: str) -> None:
+        self._step = step
+        self._device = torch.device(device)
+        self._eager_left = _EAGER_STEPS
+        self._stream = torch.cuda.Stream(self._device)
+        self._graph: torch.cuda.CUDAGraph | None = None
+
+    def __call__(self) -> None:
+        """Runs the step once."""
+        if self._eager_left:
+            self._eager_left -= 1
+            self._run_on_side_stream()
+            return
+        if self._graph is None:
+            self._graph = torch.cuda.CUDAGraph()
+            # Capture records the step and runs nothing.
+            with torch.cuda.graph(self._graph, stream=self._stream):
+                self._step()
+        self._graph.replay()
+
+    def _run_on_side_stream(self) -> None:
+        # Capture must not meet work that the default stream still owns.
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
+            self._step()
+        current.wait_stream(self._stream)
