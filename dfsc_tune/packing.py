@@ -44,6 +44,7 @@ def measure_packing(
     counts: Sequence[int],
     num_threads: int,
     progress: Callable[[str], None],
+    data_bytes: int = 0,
 ) -> list[Packing]:
     """Steps per second of several trials at once, each a process, for each of some counts.
 
@@ -52,13 +53,16 @@ def measure_packing(
         counts: numbers of trials, ascending; those that would not fit into memory are left out.
         num_threads: CPU threads, shared out among the trials.
         progress: told what is being measured.
+        data_bytes: GPU memory that a real trial's images take beyond the generated ones.
 
     Raises:
         UserError: a process failed.
     """
     found: list[Packing] = []
     for count in counts:
-        if found and not _fits(count, found[-1].peak_bytes_per_trial, request.device):
+        if found and not _fits(
+            count * (found[-1].peak_bytes_per_trial + data_bytes), request.device
+        ):
             break
         progress(f"training {count} at once")
         found.append(_measure(request, count, max(1, num_threads // count)))
@@ -123,8 +127,7 @@ def _run(request: BenchRequest, threads: int) -> tuple[float, int]:
     return (training.step - _WARM_UP_STEPS) / seconds, memory
 
 
-def _fits(count: int, bytes_per_trial: int, device: str) -> bool:
+def _fits(num_bytes: int, device: str) -> bool:
     if not device.startswith("cuda"):
         return True
-    total = torch.cuda.get_device_properties(device).total_memory
-    return count * bytes_per_trial <= _MEMORY_SHARE * total
+    return num_bytes <= _MEMORY_SHARE * torch.cuda.get_device_properties(device).total_memory

@@ -48,6 +48,13 @@ class TrialData:
     teacher: Teacher
     penalty_pixels: npt.NDArray[np.uint8] | None = None
 
+    @property
+    def num_bytes(self) -> int:
+        """What the images take on a device."""
+        images = (self.train, self.validation, self.selection)
+        penalty = 0 if self.penalty_pixels is None else self.penalty_pixels.nbytes
+        return penalty + sum(x.pixels.nbytes + x.features.nbytes for x in images)
+
 
 @dataclass(frozen=True)
 class ResidentData:

@@ -46,6 +46,9 @@ def search(
     gpus_per_trial: Annotated[
         float | None, typer.Option(help="A fraction lets trials share a GPU.", min=0.0)
     ] = None,
+    trials_per_gpu: Annotated[
+        str | None, typer.Option(help="How many share a GPU; auto: as many as pay when measured.")
+    ] = None,
     trials: Annotated[int | None, typer.Option(help="Trials of each category.", min=1)] = None,
     objective: Annotated[
         str | None, typer.Option(help="holdout, or oracle: select on the test set, as the paper.")
@@ -88,6 +91,7 @@ def search(
         name=name or _run_name(categories),
         seed=seed,
         gpus=gpus,
+        trials_per_gpu=_trials_per_gpu(trials_per_gpu, gpus_per_trial),
         address=address,
         device="cpu" if device == "cpu" else "auto",
     )
@@ -143,6 +147,16 @@ def _space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> An
     if teacher is not None:
         tree["fixed"].setdefault("model", {})["teacher"] = teacher
     return validate(SearchSpace, tree, source="command line")
+
+
+def _trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> Any:
+    if text is not None and gpus_per_trial is not None:
+        raise UserError("give --trials-per-gpu or --gpus-per-trial, not both")
+    if text is None or text == "auto":
+        return text
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"--trials-per-gpu is a number from 1 on or 'auto', not '{text}'")
+    return int(text)
 
 
 def _run_name(categories: list[str]) -> str:

@@ -9,6 +9,8 @@ from typing import Literal
 
 from dfsc_tune.search.space import SearchSpace
 
+AUTO: Literal["auto"] = "auto"
+
 
 @dataclass(frozen=True)
 class SearchRequest:
@@ -24,6 +26,8 @@ class SearchRequest:
     seed: int = 0
     gpus: int | None = None
     """GPUs to use; none means all there are."""
+    trials_per_gpu: int | Literal["auto"] | None = None
+    """How many share a GPU; `auto` means measured; none means the space's `gpus_per_trial`."""
     address: str | None = None
     """A Ray cluster; none means one of our own on this machine."""
     device: Literal["auto", "cpu"] = "auto"

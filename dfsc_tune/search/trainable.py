@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import tempfile
 from collections.abc import Mapping
@@ -49,12 +50,19 @@ def tune_trial(
             metrics = to_metrics(progress) | {DEVICE: device}
             tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
 
-        trial_data = ray.get(data[config["category"]])
+        trial_data = _fetch(data[config["category"]])
         try:
             run_trial(trial_config, trial_data, report, Path(folder), device)
         except TrialError as failure:
             # Reported, not raised: Tune would run the same steps to the same end again.
             tune.report({VALUE: math.nan, STEP: 0, FAILURE: str(failure)})
+
+
+@functools.lru_cache(maxsize=1)
+def _fetch(shared: ray.ObjectRef[TrialData]) -> TrialData:
+    """A category's data; trials that follow one another in a process find them on its device."""
+    fetched: TrialData = ray.get(shared)
+    return fetched
 
 
 def to_metrics(progress: Progress) -> dict[str, Any]:

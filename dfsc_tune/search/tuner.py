@@ -21,6 +21,7 @@ from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import publish
 from dfsc_tune.results import create_run, describe_machine, removed_on_error, write_settings
 from dfsc_tune.search.live import LiveView
+from dfsc_tune.search.packed import with_packing
 from dfsc_tune.search.recorder import Recorder
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.scheduler import CategoryAsha
@@ -69,6 +70,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
     with ExitStack() as session:
         with removed_on_error(folder):
             data = _prepare(request, bases, console)
+            request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
             check_cluster(request)
             write_settings(folder, _settings(request, data))

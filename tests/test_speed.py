@@ -1,0 +1,131 @@
+"""What makes a step fast changes its result by rounding at most; each switch alone and all at once.
+
+Tolerances are of the losses, relative. The same tests run on a GPU where there is one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dfsc_tune.config import PLAIN, SpeedConfig, TrialConfig
+from dfsc_tune.prepare import CategoryData, prepare_category, resident
+from dfsc_tune.speed import GraphedStep, compute_dtype, has_bfloat16
+from dfsc_tune.train import Training
+from dfsc_tune.trial import judge_training
+
+NUM_STEPS = 8
+DEVICES = [
+    "cpu",
+    pytest.param(
+        "cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+    ),
+]
+SWITCHES = {
+    "channels_last": (SpeedConfig(**{**PLAIN.model_dump(), "channels_last": True}), 1e-4),
+    "half_features": (SpeedConfig(**{**PLAIN.model_dump(), "half_features": True}), 1e-3),
+    "bfloat16": (SpeedConfig(**{**PLAIN.model_dump(), "precision": "bfloat16"}), 2e-2),
+    "cuda_graph": (SpeedConfig(**{**PLAIN.model_dump(), "cuda_graph": True}), 1e-4),
+    "all": (SpeedConfig(precision="bfloat16"), 2e-2),
+}
+
+
+@pytest.fixture(scope="module", params=DEVICES)
+def device(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def trained(config: TrialConfig, speed: SpeedConfig, device: str) -> tuple[Training, list[float]]:
+    """A training after some steps, and the total loss of each step."""
+    given = config.model_copy(
+        update={
+            "speed": speed,
+            "train": config.train.model_copy(update={"num_steps": NUM_STEPS}),
+        }
+    )
+    data = prepare_category(given, _folder(config)).trial
+    training = Training(given, resident(data, device))
+    return training, [training.run(step + 1)["total"] for step in range(NUM_STEPS)]
+
+
+def _folder(config: TrialConfig) -> Path:
+    assert config.data is not None
+    return Path(config.data)
+
+
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_each_switch_keeps_the_losses(trial_config: TrialConfig, switch: str, device: str) -> None:
+    speed, tolerance = SWITCHES[switch]
+    _, plain = trained(trial_config, PLAIN, device)
+    _, fast = trained(trial_config, speed, device)
+    assert fast == pytest.approx(plain, rel=tolerance)
+    # The switch is at work: on a CPU there is no graph, and rounding differs for all others.
+    assert (fast == plain) == (switch == "cuda_graph" and device == "cpu")
+
+
+def test_weights_losses_and_averages_stay_float32(trial_config: TrialConfig, device: str) -> None:
+    training, _ = trained(trial_config, SpeedConfig(precision="bfloat16"), device)
+    tensors = [
+        *training.student.parameters(),
+        *training.autoencoder.parameters(),
+        *(x for average in training.averages.values() for x in average.parameters()),
+        *(state["exp_avg"] for state in training.optimizer.state.values()),
+    ]
+    assert {tensor.dtype for tensor in tensors} == {torch.float32}
+    assert training.dtype == torch.bfloat16
+
+
+def test_scores_in_bfloat16_rank_as_in_float32(trial_config: TrialConfig, device: str) -> None:
+    training, _ = trained(trial_config, SpeedConfig(precision="bfloat16"), device)
+    fast = judge_training(training)
+    training.dtype = torch.float32
+    plain = judge_training(training)
+    for momentum, aurocs in plain.items():
+        # Of 2 × 2 images a kind, one exchanged pair would move an AUROC by a quarter.
+        assert fast[momentum] == aurocs
+
+
+def test_resuming_forgets_a_recorded_step(trial_config: TrialConfig, device: str) -> None:
+    whole, losses = trained(trial_config, SpeedConfig(), device)
+    half, _ = trained(trial_config, SpeedConfig(), device)
+    again = Training(half.config, half.data)
+    again.run(4)
+    again.load_state_dict(again.state_dict())
+    rest = [again.run(step + 1)["total"] for step in range(4, NUM_STEPS)]
+    assert rest == pytest.approx(losses[4:], rel=1e-6)
+    assert whole.step == again.step
+
+
+def test_auto_means_bfloat16_only_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    for instructions, expected in (
+        ({"avx2": True, "avx512_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+        ({"amx_bf16": True}, torch.bfloat16),
+        ({}, torch.float32),
+    ):
+        monkeypatch.setattr(torch.cpu, "get_capabilities", lambda found=instructions: found)
+        assert compute_dtype(SpeedConfig(), "cpu") == expected
+        assert has_bfloat16("cpu") == (expected == torch.bfloat16)
+    assert compute_dtype(SpeedConfig(precision="float32"), "cpu") == torch.float32
+    assert compute_dtype(SpeedConfig(precision="bfloat16"), "cpu") == torch.bfloat16
+
+
+def test_half_features_take_half_the_memory(
+    trial_config: TrialConfig, category_data: CategoryData
+) -> None:
+    assert category_data.trial.train.features.dtype == "float16"
+    plain = trial_config.model_copy(update={"speed": PLAIN})
+    full = prepare_category(plain, _folder(trial_config)).trial.train.features
+    assert full.dtype == "float32"
+    assert full.nbytes == 2 * category_data.trial.train.features.nbytes
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_graph_takes_as_many_steps_as_calls() -> None:
+    counter = torch.zeros((), device="cuda")
+    step = GraphedStep(lambda: counter.add_(1), "cuda")
+    for _ in range(10):
+        step()
+    assert counter.item() == 10
