@@ -6,6 +6,7 @@ import copy
 import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from dfsc_tune.metrics import KINDS
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.models.teacher import (
     Teacher,
+    channel_statistics_sha256,
     fit_channel_statistics,
     load_teacher,
     teacher_features,
@@ -107,6 +109,8 @@ class CategoryData:
             "selection": _count_kinds(self.split.selection),
             "report": _count_kinds(self.split.report),
             "teacher_sha256": teacher_identity(self.trial.teacher),
+            "channel_statistics_sha256": channel_statistics_sha256(self.trial.teacher),
+            "teacher_features_sha256": sha256(self.trial.train.features.data).hexdigest(),
             "notes": list(self.notes),
         }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from hashlib import sha256
 from typing import cast
 
 import numpy as np
@@ -52,6 +53,12 @@ def load_teacher(model: ModelConfig) -> Teacher:
 def teacher_identity(teacher: Teacher) -> str:
     """The sha256 of the PDN's weights: results of different teachers are not comparable."""
     return pdn_sha256(teacher.pdn)
+
+
+def channel_statistics_sha256(teacher: Teacher) -> str:
+    """The sha256 of the means and standard deviations that its features are normalised by."""
+    statistics = torch.cat([teacher.mean, teacher.std]).cpu().numpy()
+    return sha256(statistics.tobytes()).hexdigest()
 
 
 def fit_channel_statistics(teacher: Teacher, features: npt.NDArray[np.float32]) -> None:
