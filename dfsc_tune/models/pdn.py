@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -77,9 +78,16 @@ def build_pdn(network: Network, channels: int, padded: bool = False) -> nn.Seque
 
 def normalize_images(pixels: Tensor) -> Tensor:
     """ImageNet-normalised float32 images of uint8 ones, (B, 3, S, S) both."""
-    mean = torch.tensor(IMAGENET_MEAN, device=pixels.device).view(1, 3, 1, 1)
-    std = torch.tensor(IMAGENET_STD, device=pixels.device).view(1, 3, 1, 1)
+    mean, std = _imagenet_statistics(pixels.device)
     return (pixels.float() / 255 - mean) / std
+
+
+@functools.cache
+def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, once a device: a CUDA graph cannot hold their transfer."""
+    with torch.inference_mode(False):
+        mean, std = (torch.tensor(x, device=device) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
 
 
 def grayscale(pixels: Tensor) -> Tensor:
