@@ -5,10 +5,12 @@ Tolerances are of the losses, relative. The same tests run on a GPU where there 
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dfsc_tune.config import PLAIN, SpeedConfig, TrialConfig
 from dfsc_tune.prepare import CategoryData, prepare_category, resident
@@ -120,6 +122,41 @@ def test_half_features_take_half_the_memory(
     full = prepare_category(plain, _folder(trial_config)).trial.train.features
     assert full.dtype == "float32"
     assert full.nbytes == 2 * category_data.trial.train.features.nbytes
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations within it by their names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        self.names[str(func.overloadpacket)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("momenta", [(), (0.99, 0.999)])
+def test_a_step_could_be_recorded(trial_config: TrialConfig, momenta: tuple[float, ...]) -> None:
+    """It reads nothing back, takes nothing from the host, and no shape depends on values."""
+    train = trial_config.train.model_copy(update={"extra_ema_momenta": momenta})
+    training, _ = trained(
+        trial_config.model_copy(update={"train": train}), SpeedConfig(precision="bfloat16"), "cpu"
+    )
+    training._position.zero_()
+    with Operations() as operations:
+        training._one_step()
+    forbidden = {
+        "aten._local_scalar_dense",  # .item() and int()
+        "aten.lift_fresh",  # torch.tensor(…)
+        "aten.nonzero",
+        "aten.masked_select",
+        "aten.index",
+        "aten._unique2",
+    }
+    assert not forbidden & operations.names.keys()
+    assert operations.names["aten.topk"] == 2
+    assert operations.names["aten._foreach_lerp_"] == len(training.averages)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
