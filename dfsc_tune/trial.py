@@ -7,12 +7,12 @@ and a folder for its checkpoint; whoever wants it to stop just does not let that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dfsc_tune.checkpoint import load, save
+from dfsc_tune.checkpoint import load, load_newest, save_next
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.prepared import PreparedImages, shared_tensor
 from dfsc_tune.detector import Detector
@@ -48,6 +48,9 @@ def run_trial(
 ) -> Progress:
     """Trains one model and reports on the way; goes on from the folder's checkpoint if it has one.
 
+    Of the folder's two checkpoints the newest whole one counts. A trial that goes on first reports
+    its checkpoint's progress again: whoever listened may have gone before hearing of it.
+
     Args:
         config: the trial's settings.
         data: from `prepare_category` for the same category, objective and model.
@@ -65,8 +68,9 @@ def run_trial(
     training = Training(config, data.train, data.teacher, device, data.penalty_pixels)
     path = checkpoint_dir / CHECKPOINT
     progress: Progress | None = None
-    if path.exists():
-        progress = _resume(training, path)
+    if (state := load_newest(path)) is not None:
+        progress = _restore(training, state)
+        report(progress)
     num_steps, interval = config.train.num_steps, config.train.report_interval
     while progress is None or progress.step < num_steps:
         start = time.perf_counter()
@@ -80,7 +84,7 @@ def run_trial(
             losses=losses,
             seconds=spent + time.perf_counter() - start,
         )
-        save(path, {"training": training.state_dict(), "progress": asdict(progress)})
+        save_next(path, {"training": training.state_dict(), "progress": asdict(progress)})
         report(progress)
     return progress
 
@@ -97,7 +101,7 @@ def finished_detector(
         origin: passed on to `Detector` (`origin`, `selection_digests`).
     """
     training = Training(config, data.train, data.teacher)
-    _resume(training, checkpoint_dir / CHECKPOINT)
+    _restore(training, load(checkpoint_dir / CHECKPOINT))
     validation = data.validation
     (maps,) = _maps(training, validation, [config.train.ema_momentum])
     normalization = fit_normalization(maps, config.score)
@@ -113,8 +117,7 @@ def finished_detector(
     )
 
 
-def _resume(training: Training, path: Path) -> Progress:
-    state = load(path)
+def _restore(training: Training, state: Mapping[str, Any]) -> Progress:
     training.load_state_dict(state["training"])
     return Progress(**state["progress"])
 

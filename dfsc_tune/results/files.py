@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from dfsc_tune.checkpoint import atomic_path, check_writable, write_text
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results.schema import (
     REPORTS,
     SCHEMA_KEY,
@@ -46,12 +46,22 @@ def create_run(results: Path, name: str) -> Path:
         UserError: a run of that name exists, or the folder cannot be written.
     """
     folder = results / name
-    if folder.exists():
+    if (folder / SETTINGS).exists():
         raise UserError(
-            f"the run '{name}' exists already in {results}; choose another --name or delete it"
+            f"the run '{name}' exists already in {results}; go on with it by "
+            f"`{resume_command(folder)}`, choose another --name, or delete it"
         )
+    # What died before its first trial left at most an empty ledger, and its name is free.
+    if folder.exists() and (not folder.is_dir() or any(x.stat().st_size for x in folder.iterdir())):
+        raise UserError(f"{folder} exists already and is no run; choose another --name")
     check_writable(folder)
     return folder
+
+
+def resume_command(folder: Path) -> str:
+    """What a user types to go on with a run."""
+    run = folder.name if folder.parent == Path("results") else folder
+    return f"dfsc-tune resume {run}"
 
 
 @contextmanager
@@ -78,7 +88,10 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     schema = SCHEMAS[name].with_metadata({SCHEMA_KEY: SCHEMA_VERSION.encode()})
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     with atomic_path(folder / name) as temporary:
-        pq.write_table(table, temporary)
+        try:
+            pq.write_table(table, temporary)
+        except OSError as error:
+            raise StorageError(f"cannot write {folder / name} ({error})") from error
 
 
 def find_run(results: Path, name: str) -> Path:
