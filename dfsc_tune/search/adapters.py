@@ -97,7 +97,8 @@ class CourseCallback(_OfCourse, Callback):
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ends the processes of trials that hang."""
-        hung = self._safely(self._course.hung, [])
+        none: list[str] = []
+        hung = self._safely(self._course.hung, none)
         for trial in trials if hung else ():
             actor = trial.temporary_state.ray_actor
             if _name(trial) in hung and actor is not None:
