@@ -249,6 +249,7 @@ def test_an_existing_run_is_not_written_over(
     )  # fmt: skip
     assert done.returncode == 2
     assert "exists already" in done.stderr
+    assert "dfsc-tune resume first" in done.stderr
     assert (work / "results" / "first" / "run.yaml").read_bytes() == before
 
 
@@ -311,18 +312,17 @@ from dfsc_tune.search import tuner
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import load_space
 
-def no_op(config, *, data, num_threads, device):
+def no_op(config, *, data, checkpoints, num_threads, device):
     aurocs = {"auroc_logical": 0.5, "auroc_structural": 0.5, "auroc_mean": 0.5}
     momentum = config["trial_config"]["train"]["ema_momentum"]
     steps = config["trial_config"]["train"]["num_steps"]
-    tune.report({"device": device, "step": steps, "value": 0.5, "seconds": 0.0, "losses": {},
+    tune.report({"device": device, "step": steps, "value": 0.5, "seconds": 0.0, "losses": [],
                  "metrics": [{"ema_momentum": momentum, **aurocs}]})
 
 def fit(*arguments):
     start = time.perf_counter()
-    broken_off = original_fit(*arguments)
+    original_fit(*arguments)
     print("seconds", time.perf_counter() - start)
-    return broken_off
 
 original_fit, tuner._fit, tuner.tune_trial, tuner.publish = tuner._fit, fit, no_op, lambda *a: None
 space = load_space(sys.argv[2])

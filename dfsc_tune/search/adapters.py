@@ -49,7 +49,8 @@ class CourseSearcher(_OfCourse, Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's config, None if there is none now, or FINISHED."""
-        return self._safely(self._course.next_trial, Searcher.FINISHED)
+        finished: dict[str, Any] | str | None = Searcher.FINISHED
+        return self._safely(self._course.next_trial, finished)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
