@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ class Ledger:
         """
         self.path = folder / LEDGER
         try:
-            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o666)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         except OSError as error:
             raise self._storage_error(error) from error
         try:
@@ -53,14 +54,16 @@ class Ledger:
             StorageError: it cannot be written; the ledger is as it was before.
         """
         line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
+        left = line
         try:
-            while line:
-                line = line[os.write(self._file, line) :]
+            while left:
+                left = left[os.write(self._file, left) :]
             os.fdatasync(self._file)
         except OSError as error:
-            os.ftruncate(self._file, self._size)
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
             raise self._storage_error(error) from error
-        self._size = os.lseek(self._file, 0, os.SEEK_CUR)
+        self._size += len(line)
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -72,10 +75,10 @@ class Ledger:
         whole = content[: content.rfind(b"\n") + 1]
         self._size = len(whole)
         os.ftruncate(self._file, self._size)
-        os.lseek(self._file, 0, os.SEEK_END)
         try:
             return [json.loads(line) for line in whole.splitlines()]
         except ValueError as error:
+            self.close()
             raise UserError(f"the ledger {self.path} is damaged: {error}") from error
 
     def _storage_error(self, error: OSError) -> StorageError:

@@ -45,11 +45,19 @@ def main() -> int:
     while happened.total() < arguments.times:
         num_runs += 1
         run = f"run{num_runs}"
+        came = True
+        left = longest
         for _ in range(min(arguments.faults_per_run, arguments.times - happened.total())):
+            if not came:
+                break
             fault = chance.choice(arguments.only or FAULTS)
-            came = disturb(work, run, fault, chance, longest)
+            moment = chance.uniform(0.0, left)
+            left -= moment
+            came = disturb(work, run, fault, moment)
             happened[fault] += came
-            print(f"{run}: {fault}{'' if came else ' came too late'}", flush=True)
+            print(
+                f"{run}: {fault} after {moment:.1f} s{'' if came else ' came too late'}", flush=True
+            )
         num_different += not _finish(work, run)
     counts = ", ".join(f"{count} {fault}" for fault, count in sorted(happened.items()))
     print(f"{happened.total()} faults ({counts}) in {num_runs} runs: {num_different} differ")

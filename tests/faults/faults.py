@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -67,17 +66,15 @@ _LOCAL = {
 FAULTS = (*_LOCAL, LOSE_NODE)
 
 
-def disturb(work: Path, run: str, name: str, chance: random.Random, longest: float) -> bool:
+def disturb(work: Path, run: str, name: str, moment: float) -> bool:
     """Runs one session of a run with one fault in it; whether the fault came to pass.
 
     Args:
         work: the folder made by `prepare`.
         run: the run's name.
         name: one of `FAULTS`.
-        chance: decides the moment.
-        longest: seconds of a session within which the moment lies.
+        moment: seconds from the session's first event to the fault.
     """
-    moment = chance.uniform(0.0, longest)
     if name == LOSE_NODE:
         return _lose_node(work, run, moment)
     session = Session(work, run)

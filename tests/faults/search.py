@@ -20,7 +20,7 @@ parameters:
   margin: {type: float, low: 0.0, high: 2.0}
   ema_momentum: {type: float, low: 0.5, high: 0.9, scale: log_complement}
 starting_points: [{ema_momentum: 0.6}]
-budget: {num_trials: 8, num_steps: 32, report_interval: 4, grace_period: 8, reduction_factor: 2}
+budget: {num_trials: 6, num_steps: 16, report_interval: 2, grace_period: 4, reduction_factor: 2}
 resources: {gpus_per_trial: 1}
 """
 _ONE_AT_A_TIME = ["--gpus", "1", "--device", "cpu"]
