@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pickle
 import tempfile
@@ -13,6 +15,8 @@ from typing import Any
 import torch
 
 from dfsc_tune.errors import StorageError, UserError
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 
 
 def check_writable(folder: Path) -> None:
@@ -31,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     Raises:
-        StorageError: the folder cannot be written to.
+        StorageError: the folder cannot be written to, or the disk fails within the block.
     """
     check_writable(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -42,6 +46,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # mkstemp makes the file private; what a run leaves is for everyone the umask allows.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise StorageError(f"cannot write {path} ({os.strerror(error.errno)})") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -54,8 +62,11 @@ def write_text(path: Path, text: str) -> None:
 
 def save(path: Path, state: dict[str, Any]) -> None:
     """Writes a tree of tensors and plain values, whole or not at all, also if the power fails."""
+    # Through memory, for torch's own writing of files tells a full disk from a bug in no way.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        torch.save(state, file)
+        file.write(buffer.getbuffer())
         file.flush()
         os.fsync(file.fileno())
 

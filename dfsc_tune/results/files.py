@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import yaml
 
 from dfsc_tune.checkpoint import atomic_path, check_writable, write_text
-from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.errors import UserError
 from dfsc_tune.results.schema import (
     REPORTS,
     SCHEMA_KEY,
@@ -88,10 +88,7 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> N
     schema = SCHEMAS[name].with_metadata({SCHEMA_KEY: SCHEMA_VERSION.encode()})
     table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
     with atomic_path(folder / name) as temporary:
-        try:
-            pq.write_table(table, temporary)
-        except OSError as error:
-            raise StorageError(f"cannot write {folder / name} ({error})") from error
+        pq.write_table(table, temporary)
 
 
 def find_run(results: Path, name: str) -> Path:

@@ -15,6 +15,7 @@ for _name, _value in {
     # Signals and failures are ours, and Tune's own snapshots are not used.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
     "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
 }.items():
     os.environ.setdefault(_name, _value)

@@ -197,6 +197,7 @@ class Course:
             # What was too much for this trial would be for the next ones.
             self._gpus = max(self._gpus, retry.gpus)
             trial.ready_at = time.monotonic() + retry.pause_seconds
+            self.tables.trials[name]["error"] = failure.reason
         elif failure.kind == "storage":
             self.stopped = StorageError(failure.reason)
         else:

@@ -55,7 +55,9 @@ def _classify_cause(cause: BaseException) -> Failure:
         "out of memory" in text.lower() or "ALLOC_FAILED" in text
     ):
         return Failure("memory", reason)
-    if isinstance(cause, OSError | StorageError):
+    if isinstance(cause, StorageError):
+        return Failure("storage", text)
+    if isinstance(cause, OSError):
         return Failure("storage", reason)
     if isinstance(cause, RayError):
         return Failure("lost", reason)

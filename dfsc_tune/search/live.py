@@ -88,7 +88,8 @@ class LiveView(Callback):
         row = self._course.tables.trials[trial.config["trial"]]
         if row["state"] == "running":
             self._console.print(
-                f"trial {row['trial']} lost its process at step {row['step']}; it is tried again",
+                f"trial {row['trial']} broke after step {row['step']} ({row['error']}); it is tried "
+                "again",
                 highlight=False,
             )
             return
