@@ -279,6 +279,22 @@ def test_a_trial_that_hangs_is_ended(course: Course, monkeypatch: pytest.MonkeyP
     assert start(course)["trial"] == "0002"
 
 
+def test_a_trial_that_waits_for_a_place_does_not_hang(
+    course: Course, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    course.capacity = 2
+    config = start(course)
+    course.report("0001", result(config, 40))
+    waiting = course.next_trial()
+    assert isinstance(waiting, dict)
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 1e6)
+    assert course.hung() == []
+    course.started(waiting["trial"])
+    monkeypatch.setattr(time, "monotonic", lambda: now + 2e6)
+    assert course.hung() == [waiting["trial"]]
+
+
 def test_a_disk_that_fails_stops_the_search_and_fails_no_trial(
     course: Course, monkeypatch: pytest.MonkeyPatch
 ) -> None:

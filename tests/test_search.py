@@ -278,7 +278,10 @@ def test_a_trial_that_breaks_is_recorded_and_the_search_goes_on(tmp_path: Path) 
     assert "failed trials: 1" in done.stderr
 
 
-def test_ctrl_c_keeps_the_books_and_says_how_far_it_got(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     make_tray(tmp_path / "data")
     text = SPACE.replace("num_steps: 24", "num_steps: 2000").replace(
         "num_trials: 5", "num_trials: 9"
@@ -293,14 +296,17 @@ def test_ctrl_c_keeps_the_books_and_says_how_far_it_got(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.terminate()
     _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
+    assert process.returncode == 128 + number, stderr
     assert "Traceback" not in stderr
-    assert "of 9 trials ended" in stderr
+    assert "of 9 trials ended; go on: dfsc-tune resume x" in stderr
     loaded = results.load(tmp_path / "results" / "x")
-    assert len(loaded.trials) > 0
-    assert len(loaded.reports) > 0
+    assert set(loaded.trials["state"]) == {"interrupted"}
+    assert loaded.reports["trial"].nunique() == len(loaded.trials)
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "results" / "x" / "study.journal")))
+    study = optuna.load_study(study_name=f"x/{CATEGORY}", storage=storage)
+    assert TrialState.RUNNING not in {trial.state for trial in study.get_trials()}
 
 
 NO_OP = """

@@ -52,10 +52,14 @@ def create_run(results: Path, name: str) -> Path:
             f"`{resume_command(folder)}`, choose another --name, or delete it"
         )
     # What died before its first trial left at most an empty ledger, and its name is free.
-    if folder.exists() and (not folder.is_dir() or any(x.stat().st_size for x in folder.iterdir())):
+    if folder.exists() and not (folder.is_dir() and all(map(_is_leftover, folder.iterdir()))):
         raise UserError(f"{folder} exists already and is no run; choose another --name")
     check_writable(folder)
     return folder
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.is_file() and (path.suffix == ".part" or not path.stat().st_size)
 
 
 def resume_command(folder: Path) -> str:

@@ -7,12 +7,13 @@ the ledger's events once more and go on.
 
 from __future__ import annotations
 
+import math
 import re
 import shutil
 import signal
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -51,10 +52,12 @@ class OpenTrial:
     seconds: float = 0.0
     num_retries: int = 0
     """Since the last report."""
-    running: bool = False
+    given: bool = False
+    """Whether Tune has it, if only to wait for a free place."""
     ready_at: float = 0.0
-    """When it may start, while it waits; by the monotonic clock, as all times here."""
-    heard_at: float = field(default_factory=time.monotonic)
+    """When it may be given to Tune; by the monotonic clock, as all times here."""
+    heard_at: float = math.inf
+    """When it started or last reported, while it runs."""
 
 
 class Course:
@@ -119,6 +122,11 @@ class Course:
         """How many trials have ended."""
         return self._num_trials - len(self._open)
 
+    @property
+    def num_open(self) -> int:
+        """How many trials were suggested and have not ended."""
+        return len(self._open)
+
     def checkpoint_dir(self, trial: str) -> Path:
         """The folder of a trial's checkpoints."""
         return self._checkpoints / trial
@@ -129,7 +137,7 @@ class Course:
             return Searcher.FINISHED
         now = time.monotonic()
         for trial in self._open.values():
-            if not trial.running and trial.ready_at <= now:
+            if not trial.given and trial.ready_at <= now:
                 return self._start(trial)
         if len(self._open) >= self.capacity:
             # A trial that waits to be tried again keeps its place.
@@ -189,7 +197,7 @@ class Course:
         trial = self._open.get(name)
         if trial is None:
             return
-        trial.running = False
+        trial.given, trial.heard_at = False, math.inf
         retry = next_attempt(failure, trial.num_retries, trial.gpus)
         if retry is not None:
             trial.num_retries += 1
@@ -207,7 +215,7 @@ class Course:
     def hung(self) -> list[str]:
         """Fails the trials that have not reported for too long; their names."""
         late = time.monotonic() - self.deadline
-        names = [t.trial_id for t in self._open.values() if t.running and t.heard_at < late]
+        names = [t.trial_id for t in self._open.values() if t.heard_at < late]
         for name in names:
             self.fail(name, f"it hung: no report for {self.deadline:.0f} s")
         return names
@@ -222,7 +230,7 @@ class Course:
         if self._deadline_seconds is not None:
             return self._deadline_seconds
         if not self._slowest_report:
-            return float("inf")
+            return math.inf
         return _DEADLINE_START_SECONDS + _DEADLINE_FACTOR * self._slowest_report
 
     def stop(self, why: Why) -> None:
@@ -270,8 +278,7 @@ class Course:
         self.tables.start(name, _config(trial), config["role"])
 
     def _start(self, trial: OpenTrial) -> dict[str, Any]:
-        trial.running = True
-        trial.heard_at = time.monotonic()
+        trial.given = True
         return {**trial.config, "trial": trial.trial_id, "gpus": trial.gpus}
 
     def _follow_report(self, trial: OpenTrial, result: Mapping[str, Any]) -> None:

@@ -88,8 +88,8 @@ class LiveView(Callback):
         row = self._course.tables.trials[trial.config["trial"]]
         if row["state"] == "running":
             self._console.print(
-                f"trial {row['trial']} broke after step {row['step']} ({row['error']}); it is tried "
-                "again",
+                f"trial {row['trial']} broke after step {row['step']} and is tried again: "
+                f"{row['error']}",
                 highlight=False,
             )
             return

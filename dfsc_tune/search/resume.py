@@ -65,6 +65,11 @@ def resume_search(
         _check_settings(ledger, request, bases, folder)
         course = take_up(request, bases, folder, ledger)
         if course.is_finished and course.is_published:
+            console.print(
+                f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
+                "--trials gives it more",
+                highlight=False,
+            )
             return outcome(folder, course)
         check_reachable(request)
         read = read_data(request, bases, console)
@@ -73,6 +78,13 @@ def resume_search(
             session.enter_context(ray_session(request))
             check_cluster(request)
         _write_settings(folder, settings, request)
+        for unfinished in folder.rglob(".*.part"):
+            unfinished.unlink(missing_ok=True)
+        console.print(
+            f"resuming {folder.name}: {course.num_ended} of {sum(course.num_expected.values())} "
+            f"trials have ended, {course.num_open} go on",
+            highlight=False,
+        )
         return conduct(request, course, read, folder, console)
 
 

@@ -129,6 +129,20 @@ def conduct(
     Raises:
         UserError: as `run_search` does.
     """
+    try:
+        _carry_out(request, course, data, folder, console)
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(f"interrupted; go on: {resume_command(folder)}") from interrupt
+    return outcome(folder, course)
+
+
+def _carry_out(
+    request: SearchRequest,
+    course: Course,
+    data: Mapping[str, CategoryData],
+    folder: Path,
+    console: Console,
+) -> None:
     view = LiveView(course, course.num_expected, list(request.space.parameters), console)
     if not course.is_finished:
         try:
@@ -152,7 +166,6 @@ def conduct(
         course.published()
     if isinstance(why, Exception | str):
         raise _explained(why, folder)
-    return outcome(folder, course)
 
 
 def outcome(folder: Path, course: Course) -> Outcome:
