@@ -94,6 +94,9 @@ def save_next(path: Path, state: dict[str, Any]) -> None:
     for old, new in ((path, previous(path)), (coming, path)):
         with suppress(FileNotFoundError):
             old.replace(new)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
 
 
 def load_newest(path: Path) -> dict[str, Any] | None:

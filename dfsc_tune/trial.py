@@ -16,6 +16,7 @@ from dfsc_tune.checkpoint import load, load_newest, save_next
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.prepared import PreparedImages, shared_tensor
 from dfsc_tune.detector import Detector
+from dfsc_tune.errors import UserError
 from dfsc_tune.objective import judge, objective_value
 from dfsc_tune.prepare import TrialData
 from dfsc_tune.scoring import DifferenceMaps, difference_maps, fit_normalization, image_scores
@@ -99,9 +100,15 @@ def finished_detector(
         data: as given to the trial.
         checkpoint_dir: the folder with its checkpoint.
         origin: passed on to `Detector` (`origin`, `selection_digests`).
+
+    Raises:
+        UserError: there is no whole checkpoint of the last step.
     """
     training = Training(config, data.train, data.teacher)
-    _restore(training, load(checkpoint_dir / CHECKPOINT))
+    path = checkpoint_dir / CHECKPOINT
+    progress = _restore(training, load(path))
+    if progress.step < config.train.num_steps:
+        raise UserError(f"the checkpoint {path} is of step {progress.step}, not of the last one")
     validation = data.validation
     (maps,) = _maps(training, validation, [config.train.ema_momentum])
     normalization = fit_normalization(maps, config.score)

@@ -363,6 +363,7 @@ def task_error(cause: Exception) -> RayTaskError:
         (lambda: task_error(RayActorError(error_msg="an object's owner died")), "lost"),
         (lambda: RayActorError(error_msg="killed"), "lost"),
         (lambda: RayActorError(preempted=True), "preempted"),
+        (lambda: RayActorError(error_msg="No module", actor_init_failed=True), "bug"),
     ],
 )
 def test_failures_are_told_apart(make: Callable[[], Exception], kind: str) -> None:

@@ -119,10 +119,13 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
         run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
 
 
-def test_a_damaged_last_checkpoint_makes_no_detector(
+def test_a_checkpoint_that_is_damaged_or_not_the_last_makes_no_detector(
     trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
 ) -> None:
     run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    checkpoint.previous(tmp_path / CHECKPOINT).replace(tmp_path / CHECKPOINT)
+    with pytest.raises(UserError, match=r"of step 4, not of the last"):
+        finished_detector(trial_config, category_data.trial, tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"trial\.pt is damaged"):
         finished_detector(trial_config, category_data.trial, tmp_path)

@@ -40,6 +40,9 @@ def classify(error: BaseException) -> Failure:
     """Why a trial broke, by the exception that Ray gives for it."""
     if isinstance(error, RayTaskError):
         return _classify_cause(error.cause)
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        # Our package is missing on that node, or the like: it would fail there again.
+        return Failure("bug", f"its process did not start: {str(error).strip().splitlines()[-1]}")
     if isinstance(error, RayActorError):
         return Failure("preempted" if error.preempted else "lost", "its worker was lost")
     return _classify_cause(error)
