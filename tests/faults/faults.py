@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.faults.search import Session
+from tests.faults.search import ON_LOOPBACK, Session
 
 _CHECKPOINT = "checkpoints/*/trial.pt"
 _NODE = {"num_cpus": 1, "num_gpus": 1}
@@ -107,6 +107,8 @@ def _lose_node(work: Path, run: str, moment: float) -> bool:
 
 @contextlib.contextmanager
 def _cluster() -> Iterator[Any]:
+    # Ray reads these when it is imported.
+    os.environ.update(ON_LOOPBACK)
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})

@@ -26,7 +26,8 @@ resources: {gpus_per_trial: 1}
 _ONE_AT_A_TIME = ["--gpus", "1", "--device", "cpu"]
 LEDGER = "ledger.jsonl"
 _COMMAND = [sys.executable, "-c", "from dfsc_tune.cli import app; app()"]
-_ENVIRONMENT = os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "COLUMNS": "200"}
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+_ENVIRONMENT = os.environ | ON_LOOPBACK | {"COLUMNS": "200"}
 _POLL_SECONDS = 0.05
 _SESSION_SECONDS = 300
 
