@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pickle
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import StorageError, UserError
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 
 
 def check_writable(folder: Path) -> None:
-    """Makes a folder if need be; UserError if it cannot be made or written to."""
+    """Makes a folder if need be; StorageError if it cannot be made or written to."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
-        raise UserError(
+        raise StorageError(
             f"cannot write to the folder {folder} ({error.strerror or error}); choose another"
         ) from error
 
@@ -31,7 +35,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     Raises:
-        UserError: the folder cannot be written to.
+        StorageError: the folder cannot be written to, or the disk fails within the block.
     """
     check_writable(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
@@ -42,6 +46,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
         # mkstemp makes the file private; what a run leaves is for everyone the umask allows.
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise StorageError(f"cannot write {path} ({os.strerror(error.errno)})") from error
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,18 +61,61 @@ def write_text(path: Path, text: str) -> None:
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
-    """Writes a tree of tensors and plain values, whole or not at all."""
-    with atomic_path(path) as temporary:
-        torch.save(state, temporary)
+    """Writes a tree of tensors and plain values, whole or not at all, also if the power fails."""
+    # Through memory, for torch's own writing of files tells a full disk from a bug in no way.
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def load(path: Path) -> dict[str, Any]:
-    """Reads what `save` wrote, onto the CPU; UserError if the file is damaged."""
+    """Reads what `save` wrote, onto the CPU.
+
+    Raises:
+        UserError: the file is damaged; as a StorageError, it cannot be read at all.
+    """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+    except OSError as error:
+        raise StorageError(f"cannot read the checkpoint {path} ({error.strerror})") from error
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"the checkpoint {path} is damaged; delete it to start anew") from error
     return state
+
+
+def save_next(path: Path, state: dict[str, Any]) -> None:
+    """Like `save`, and keeps what was there before as the file to fall back on."""
+    coming = path.with_suffix(f".next{path.suffix}")
+    save(coming, state)
+    # A worker that was given up for lost may still write here: what it moves away is as good.
+    for old, new in ((path, previous(path)), (coming, path)):
+        with suppress(FileNotFoundError):
+            old.replace(new)
+    folder = os.open(path.parent, os.O_RDONLY)
+    os.fsync(folder)
+    os.close(folder)
+
+
+def load_newest(path: Path) -> dict[str, Any] | None:
+    """The newest whole one of the two states that `save_next` keeps; None if there is none."""
+    for candidate in (path, previous(path)):
+        try:
+            if candidate.exists():
+                return load(candidate)
+        except StorageError:
+            # It may be whole all the same: beginning anew would throw it away.
+            raise
+        except UserError:
+            continue
+    return None
+
+
+def previous(path: Path) -> Path:
+    """Where `save_next` keeps the state before the last."""
+    return path.with_suffix(f".previous{path.suffix}")
 
 
 def _umask() -> int:

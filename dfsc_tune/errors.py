@@ -7,3 +7,7 @@ class UserError(Exception):
     The message is one clear sentence: what is wrong, where, and the way out. The command line
     prints it as it is and exits with status 2.
     """
+
+
+class StorageError(UserError):
+    """A disk that is full, read-only or gone: nothing is wrong with what was to be written."""

@@ -75,6 +75,7 @@ def train_config(
 
     try:
         run_trial(config, read.trial, report, checkpoints, device)
+        tables.end(_TRIAL, "complete")
     except TrialError as failure:
         tables.end(_TRIAL, "failed", str(failure))
         raise UserError(f"{failure}; lower train.learning_rate") from failure
@@ -85,5 +86,6 @@ def train_config(
             f"interrupted: the last report was at step {step} of {config.train.num_steps}; "
             f"its checkpoint and tables are in {folder}"
         ) from interrupt
-    tables.end(_TRIAL, "complete")
+    finally:
+        tables.write()
     publish(folder, {config.category: read}, {_TRIAL: config}, {_TRIAL: checkpoints}, device)

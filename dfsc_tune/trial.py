@@ -7,15 +7,16 @@ and a folder for its checkpoint; whoever wants it to stop just does not let that
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from dfsc_tune.checkpoint import load, save
+from dfsc_tune.checkpoint import load, load_newest, save_next
 from dfsc_tune.config import PLAIN, TrialConfig
 from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.detector import Detector
+from dfsc_tune.errors import UserError
 from dfsc_tune.objective import judge, objective_value
 from dfsc_tune.prepare import TrialData, resident
 from dfsc_tune.scoring import DifferenceMaps, difference_maps, fit_normalization, image_scores
@@ -48,6 +49,9 @@ def run_trial(
 ) -> Progress:
     """Trains one model and reports on the way; goes on from the folder's checkpoint if it has one.
 
+    Of the folder's two checkpoints the newest whole one counts. A trial that goes on first reports
+    its checkpoint's progress again: whoever listened may have gone before hearing of it.
+
     Args:
         config: the trial's settings.
         data: from `prepare_category` for the same category, objective and model.
@@ -65,8 +69,9 @@ def run_trial(
     training = Training(config, resident(data, device))
     path = checkpoint_dir / CHECKPOINT
     progress: Progress | None = None
-    if path.exists():
-        progress = _resume(training, path)
+    if (state := load_newest(path)) is not None:
+        progress = _restore(training, state)
+        report(progress)
     num_steps, interval = config.train.num_steps, config.train.report_interval
     while progress is None or progress.step < num_steps:
         start = time.perf_counter()
@@ -80,7 +85,7 @@ def run_trial(
             losses=losses,
             seconds=spent + time.perf_counter() - start,
         )
-        save(path, {"training": training.state_dict(), "progress": asdict(progress)})
+        save_next(path, {"training": training.state_dict(), "progress": asdict(progress)})
         report(progress)
     return progress
 
@@ -95,10 +100,16 @@ def finished_detector(
         data: as given to the trial.
         checkpoint_dir: the folder with its checkpoint.
         origin: passed on to `Detector` (`origin`, `selection_digests`).
+
+    Raises:
+        UserError: there is no whole checkpoint of the last step.
     """
     # Plain, as the detector will score wherever it is used.
     training = Training(config.model_copy(update={"speed": PLAIN}), resident(data, "cpu"))
-    _resume(training, checkpoint_dir / CHECKPOINT)
+    path = checkpoint_dir / CHECKPOINT
+    progress = _restore(training, load(path))
+    if progress.step < config.train.num_steps:
+        raise UserError(f"the checkpoint {path} is of step {progress.step}, not of the last one")
     validation = training.data.validation
     (maps,) = _maps(training, validation, [config.train.ema_momentum])
     normalization = fit_normalization(maps, config.score)
@@ -114,8 +125,7 @@ def finished_detector(
     )
 
 
-def _resume(training: Training, path: Path) -> Progress:
-    state = load(path)
+def _restore(training: Training, state: Mapping[str, Any]) -> Progress:
     training.load_state_dict(state["training"])
     return Progress(**state["progress"])
 

@@ -47,6 +47,7 @@ def tables(tmp_path: Path) -> RunTables:
     tables.report("b", progress(10, 0.89))
     tables.end("b", "pruned")
     tables.end("c", "failed", "a loss became nan")
+    tables.write()
     return tables
 
 
@@ -171,6 +172,7 @@ def test_a_perfect_selection_value_is_not_called_certain(tmp_path: Path) -> None
     tables.report("a", progress(20, 1.0))
     tables.trials["a"] |= {"auroc_logical": 1.0, "auroc_structural": 1.0}
     tables.end("a", "complete")
+    tables.write()
     write_table(tmp_path, SCORES, scores(9.0, "best"))
     (headline,) = results.headlines(results.load(tmp_path))
     assert headline.selection_interval.low < 0.97

@@ -249,6 +249,7 @@ def test_an_existing_run_is_not_written_over(
     )  # fmt: skip
     assert done.returncode == 2
     assert "exists already" in done.stderr
+    assert "dfsc-tune resume first" in done.stderr
     assert (work / "results" / "first" / "run.yaml").read_bytes() == before
 
 
@@ -277,7 +278,10 @@ def test_a_trial_that_breaks_is_recorded_and_the_search_goes_on(tmp_path: Path) 
     assert "failed trials: 1" in done.stderr
 
 
-def test_ctrl_c_keeps_the_books_and_says_how_far_it_got(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     make_tray(tmp_path / "data")
     text = SPACE.replace("num_steps: 24", "num_steps: 2000").replace(
         "num_trials: 5", "num_trials: 9"
@@ -292,14 +296,17 @@ def test_ctrl_c_keeps_the_books_and_says_how_far_it_got(tmp_path: Path) -> None:
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, number) if number == signal.SIGINT else process.terminate()
     _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
+    assert process.returncode == 128 + number, stderr
     assert "Traceback" not in stderr
-    assert "of 9 trials ended" in stderr
+    assert "of 9 trials ended; go on: dfsc-tune resume x" in stderr
     loaded = results.load(tmp_path / "results" / "x")
-    assert len(loaded.trials) > 0
+    assert set(loaded.trials["state"]) == {"interrupted"}
     assert len(loaded.reports) > 0
+    storage = JournalStorage(JournalFileBackend(str(tmp_path / "results" / "x" / "study.journal")))
+    study = optuna.load_study(study_name=f"x/{CATEGORY}", storage=storage)
+    assert TrialState.RUNNING not in {trial.state for trial in study.get_trials()}
 
 
 NO_OP = """
@@ -311,18 +318,17 @@ from dfsc_tune.search import tuner
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import load_space
 
-def no_op(config, *, data, num_threads, device):
+def no_op(config, *, data, checkpoints, num_threads, device):
     aurocs = {"auroc_logical": 0.5, "auroc_structural": 0.5, "auroc_mean": 0.5}
     momentum = config["trial_config"]["train"]["ema_momentum"]
     steps = config["trial_config"]["train"]["num_steps"]
-    tune.report({"device": device, "step": steps, "value": 0.5, "seconds": 0.0, "losses": {},
+    tune.report({"device": device, "step": steps, "value": 0.5, "seconds": 0.0, "losses": [],
                  "metrics": [{"ema_momentum": momentum, **aurocs}]})
 
 def fit(*arguments):
     start = time.perf_counter()
-    broken_off = original_fit(*arguments)
+    original_fit(*arguments)
     print("seconds", time.perf_counter() - start)
-    return broken_off
 
 original_fit, tuner._fit, tuner.tune_trial, tuner.publish = tuner._fit, fit, no_op, lambda *a: None
 space = load_space(sys.argv[2])

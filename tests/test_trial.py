@@ -1,5 +1,7 @@
 """One trial's story: reports, checkpoints, resuming, and the detector that comes of it."""
 
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,7 @@ from dfsc_tune.config import TrialConfig, loads
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.detector import load_detector, save_detector
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
 from dfsc_tune.trial import CHECKPOINT, Progress, finished_detector, run_trial
 
@@ -48,7 +50,9 @@ def test_a_stopped_trial_goes_on_as_if_it_had_not_been(
     run_trial(trial_config, category_data.trial, resumed.append, tmp_path / "a")
     whole: list[Progress] = []
     run_trial(trial_config, category_data.trial, whole.append, tmp_path / "b")
-    assert [progress.step for progress in resumed] == [8]
+    # First what the checkpoint holds, once more: its report may have been lost.
+    assert [progress.step for progress in resumed] == [4, 8]
+    assert (resumed[0].metrics, resumed[0].losses) == (whole[0].metrics, whole[0].losses)
     assert (resumed[-1].metrics, resumed[-1].losses) == (whole[-1].metrics, whole[-1].losses)
     states = [checkpoint.load(tmp_path / x / CHECKPOINT)["training"] for x in "ab"]
     for name, tensor in states[0]["student"].items():
@@ -61,7 +65,7 @@ def test_a_finished_trial_is_not_trained_again(
     first = run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
     reports: list[Progress] = []
     assert run_trial(trial_config, category_data.trial, reports.append, tmp_path) == first
-    assert not reports
+    assert reports == [first]
 
 
 def test_a_trial_is_given_no_image_of_the_report_part(category_data: CategoryData) -> None:
@@ -80,12 +84,51 @@ def test_a_trial_is_given_no_image_of_the_report_part(category_data: CategoryDat
     assert len(images) == 3
 
 
-def test_a_damaged_checkpoint_is_named(
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_trial_falls_back_to_the_newest_whole_checkpoint(
+    trial_config: TrialConfig,
+    category_data: CategoryData,
+    tmp_path: Path,
+    damaged: int,
+) -> None:
+    whole: list[Progress] = []
+    run_trial(trial_config, category_data.trial, whole.append, tmp_path)
+    for path in (tmp_path / CHECKPOINT, checkpoint.previous(tmp_path / CHECKPOINT))[:damaged]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    again: list[Progress] = []
+    run_trial(trial_config, category_data.trial, again.append, tmp_path)
+    # One report is of the checkpoint at step 4, or, without any, of training anew.
+    assert [progress.step for progress in again] == [4, 8]
+    assert [x.losses for x in again] == [x.losses for x in whole]
+    assert again[-1].value == whole[-1].value
+
+
+def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
+    trial_config: TrialConfig,
+    category_data: CategoryData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(torch, "load", unreachable)
+    with pytest.raises(StorageError, match="cannot read the checkpoint"):
+        run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+
+
+def test_a_checkpoint_that_is_damaged_or_not_the_last_makes_no_detector(
     trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
 ) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    checkpoint.previous(tmp_path / CHECKPOINT).replace(tmp_path / CHECKPOINT)
+    with pytest.raises(UserError, match=r"of step 4, not of the last"):
+        finished_detector(trial_config, category_data.trial, tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
     with pytest.raises(UserError, match=r"trial\.pt is damaged"):
-        run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+        finished_detector(trial_config, category_data.trial, tmp_path)
 
 
 def test_a_saved_detector_scores_as_before(

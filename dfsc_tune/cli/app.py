@@ -10,6 +10,7 @@ app = make_app(
     "defects best."
 )
 app.command("search")(search.search)
+app.command("resume")(search.resume)
 app.command("best")(runs.best)
 app.command("runs")(runs.runs)
 app.command("train")(model.train)

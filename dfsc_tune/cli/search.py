@@ -11,7 +11,6 @@ from rich.console import Console
 
 from dfsc_tune.cli.runs import print_headlines
 from dfsc_tune.cli.shared import (
-    INTERRUPTED,
     DataOption,
     DeviceOption,
     JsonOption,
@@ -93,23 +92,61 @@ def search(
         gpus=gpus,
         trials_per_gpu=_trials_per_gpu(trials_per_gpu, gpus_per_trial),
         address=address,
-        device="cpu" if device == "cpu" else "auto",
+        device=check_device(device),
     )
     _print_outcome(run_search(request, console), console, json)
 
 
+def resume(
+    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    trials: Annotated[
+        int | None, typer.Option(help="Trials of each category, if more than before.", min=1)
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(help="GPUs to use; as before if left out.")] = None,
+    address: Annotated[
+        str | None,
+        typer.Option(help="A Ray cluster, or local for this machine; as before if left out."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto or cpu; as before if left out.")] = None,
+    results: ResultsOption = Path("results"),
+    json: JsonOption = False,
+) -> None:
+    """Go on with a search that was interrupted or died, or give it more trials."""
+    from dfsc_tune.results import find_run, load
+
+    console = talk()
+    folder = find_run(results, run)
+    settings = load(folder).settings
+    given = Path(settings["data"]) if settings["data"] else None
+    data = data_folder(given, settings["categories"], console)
+    from dfsc_tune.search.resume import resume_search
+
+    outcome = resume_search(
+        folder,
+        data,
+        console,
+        num_trials=trials,
+        gpus=gpus,
+        address=address,
+        device=check_device(device) if device is not None else None,
+    )
+    _print_outcome(outcome, console, json)
+
+
 def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
-    if outcome.interrupted:
+    if outcome.interrupted_by:
+        from dfsc_tune.results import resume_command
+
         console.print(
-            f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; "
-            f"what they found is in {outcome.folder}",
+            f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; go on: "
+            f"{resume_command(outcome.folder)}",
             highlight=False,
         )
     found = print_headlines(outcome.folder, json)
     if outcome.num_failed:
         console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
-    if outcome.interrupted:
-        raise typer.Exit(INTERRUPTED)
+    if outcome.interrupted_by:
+        raise typer.Exit(128 + outcome.interrupted_by)
     if not found:
         raise UserError(f"no trial reached the full budget; see {outcome.folder}/trials.parquet")
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dfsc_tune.errors import UserError
-
-# Status of a shell's own interrupted commands: 128 + SIGINT.
-INTERRUPTED = 130
 
 MODEL_HELP = "A model folder, such as results/RUN/models/CATEGORY."
 
@@ -32,10 +31,20 @@ SeedOption = Annotated[int, typer.Option(help="Decides all randomness.", min=0)]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")]
 
 
+class _Terminated(KeyboardInterrupt):
+    """A SIGTERM: it ends a command as Ctrl-C does, but for the status."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
 class _Group(typer.core.TyperGroup):
-    """Turns a UserError into one sentence and status 2, and Ctrl-C into status 130."""
+    """Turns a UserError into one sentence and status 2, Ctrl-C into 130 and SIGTERM into 143."""
 
     def invoke(self, ctx: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -43,7 +52,8 @@ class _Group(typer.core.TyperGroup):
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)
-            raise typer.Exit(INTERRUPTED) from error
+            ended_by = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
+            raise typer.Exit(128 + ended_by) from error
         except BrokenPipeError as error:
             # The reader of our output has gone (`| head`): nothing is wrong.
             sys.stderr.close()
@@ -102,11 +112,13 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
         raise UserError(f"{option} takes numbers such as 1,2,4, not '{text}'") from error
 
 
-def check_device(device: str) -> str:
+def check_device(device: str) -> Literal["auto", "cpu"]:
     """Refuses a device that is not auto or cpu."""
-    if device not in ("auto", "cpu"):
-        raise UserError(f"--device is 'auto' or 'cpu', not '{device}'")
-    return device
+    if device == "auto":
+        return "auto"
+    if device == "cpu":
+        return "cpu"
+    raise UserError(f"--device is 'auto' or 'cpu', not '{device}'")
 
 
 def torch_device(device: str) -> str:

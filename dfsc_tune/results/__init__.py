@@ -7,6 +7,7 @@ from dfsc_tune.results.files import (
     list_runs,
     load,
     removed_on_error,
+    resume_command,
     write_settings,
     write_table,
 )
@@ -41,6 +42,7 @@ __all__ = [
     "list_runs",
     "load",
     "removed_on_error",
+    "resume_command",
     "shown_value",
     "write_settings",
     "write_table",

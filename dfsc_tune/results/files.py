@@ -46,12 +46,26 @@ def create_run(results: Path, name: str) -> Path:
         UserError: a run of that name exists, or the folder cannot be written.
     """
     folder = results / name
-    if folder.exists():
+    if (folder / SETTINGS).exists():
         raise UserError(
-            f"the run '{name}' exists already in {results}; choose another --name or delete it"
+            f"the run '{name}' exists already in {results}; go on with it by "
+            f"`{resume_command(folder)}`, choose another --name, or delete it"
         )
+    # What died before its first trial left at most an empty ledger, and its name is free.
+    if folder.exists() and not (folder.is_dir() and all(map(_is_leftover, folder.iterdir()))):
+        raise UserError(f"{folder} exists already and is no run; choose another --name")
     check_writable(folder)
     return folder
+
+
+def _is_leftover(path: Path) -> bool:
+    return path.is_file() and (path.suffix == ".part" or not path.stat().st_size)
+
+
+def resume_command(folder: Path) -> str:
+    """What a user types to go on with a run."""
+    run = folder.name if folder.parent == Path("results") else folder
+    return f"dfsc-tune resume {run}"
 
 
 @contextmanager

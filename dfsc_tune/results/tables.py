@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,14 @@ from dfsc_tune.results.schema import REPORTS, TRIALS
 from dfsc_tune.trial import Progress
 
 _WRITE_INTERVAL_SECONDS = 5.0
+_WRITE_SHARE = 0.05
 
 
 class RunTables:
     """`trials.parquet` and `reports.parquet` of a run that goes on.
 
-    Whenever the process dies, the files hold all but the last few seconds, and each is whole.
+    Whenever the process dies, each file is whole and holds all but what came last: the last five
+    seconds, or, in a run so large that writing takes long, twenty times as long as writing takes.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -25,23 +29,33 @@ class RunTables:
         self.trials: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, TrialConfig] = {}
         self._reports: list[dict[str, Any]] = []
-        self._written = 0.0
+        self._next_write = 0.0
+        self._held = False
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Writes nothing within the block, in which rows of old are collected again."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
 
     def start(self, trial: str, config: TrialConfig, role: str) -> None:
         """Opens a trial's row; one that starts again after a failure keeps it."""
         self.configs[trial] = config
-        self.trials.setdefault(
+        row = self.trials.setdefault(
             trial,
             {
                 "category": config.category,
                 "trial": trial,
                 "role": role,
-                "state": "running",
                 **searchable_values(config),
                 "step": 0,
                 "num_steps": config.train.num_steps,
             },
         )
+        row["state"] = "running"
         self._write_now_and_then()
 
     def report(
@@ -78,14 +92,17 @@ class RunTables:
     def end(self, trial: str, state: str, error: str | None = None) -> None:
         """Closes a trial's row: complete, pruned or failed, and why."""
         self.trials[trial] |= {"state": state, "error": error}
-        self.write()
+        self._write_now_and_then()
 
     def write(self) -> None:
         """Writes both tables."""
+        start = time.monotonic()
         write_table(self.folder, TRIALS, list(self.trials.values()))
         write_table(self.folder, REPORTS, self._reports)
-        self._written = time.monotonic()
+        end = time.monotonic()
+        # Writing takes longer the more rows there are: never more than a share of the time.
+        self._next_write = end + max(_WRITE_INTERVAL_SECONDS, (end - start) / _WRITE_SHARE)
 
     def _write_now_and_then(self) -> None:
-        if time.monotonic() - self._written > _WRITE_INTERVAL_SECONDS:
+        if not self._held and time.monotonic() >= self._next_write:
             self.write()

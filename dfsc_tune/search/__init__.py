@@ -12,6 +12,11 @@ for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A reused trial process has this long to leave its last trial before Tune calls it broken.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
+    # Signals and failures are ours, and Tune's own snapshots are not used.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "RAY_IGNORE_UNHANDLED_ERRORS": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
 }.items():
     os.environ.setdefault(_name, _value)
 

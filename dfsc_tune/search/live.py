@@ -16,36 +16,37 @@ from rich.table import Table
 from rich.text import Text
 
 from dfsc_tune.results import shown_value
-from dfsc_tune.search.recorder import Recorder
+from dfsc_tune.search.course import Course
 
 _REFRESH_PER_SECOND = 2
 _SHOWN_RUNNING = 12
 
 
 class LiveView(Callback):
-    """Shows a recorder's rows while Tune runs; must come after it among the callbacks."""
+    """Shows a course's trials while Tune runs; must come after its own among the callbacks."""
 
     def __init__(
-        self, recorder: Recorder, expected: Mapping[str, int], searched: list[str], console: Console
+        self, course: Course, expected: Mapping[str, int], searched: list[str], console: Console
     ) -> None:
         """Prepares the view.
 
         Args:
-            recorder: whose rows are shown.
+            course: whose trials are shown.
             expected: the number of trials of each category.
             searched: the names of the settings that vary.
             console: where to write; its being a terminal decides between table and lines.
         """
-        self._recorder = recorder
+        self._course = course
         self._expected = dict(expected)
         self._searched = searched
         self._console: Console | None = console
         self._live: Live | None = None
         self._start = time.monotonic()
+        self._steps_before = sum(row["step"] for row in self._rows())
 
     def __getstate__(self) -> dict[str, Any]:
-        # Tune pickles its callbacks; a console and its refresh thread cannot be.
-        return {**self.__dict__, "_console": None, "_live": None}
+        # Tune pickles its callbacks; a ledger, a console and its refresh thread cannot be.
+        return {**self.__dict__, "_course": None, "_console": None, "_live": None}
 
     def setup(self, *args: Any, **info: Any) -> None:
         """Begins to show."""
@@ -84,7 +85,14 @@ class LiveView(Callback):
     def _say(self, trial: Trial) -> None:
         if self._console is None or self._live is not None:
             return
-        row = self._recorder.tables.trials[trial.trial_id]
+        row = self._course.tables.trials[trial.config["trial"]]
+        if row["state"] == "running":
+            self._console.print(
+                f"trial {row['trial']} broke after step {row['step']} and is tried again: "
+                f"{row['error']}",
+                highlight=False,
+            )
+            return
         best = self._best(row["category"])
         best_value = _shown(best["value"] if best else None)
         self._console.print(
@@ -128,7 +136,7 @@ class LiveView(Callback):
 
     def _rows(self) -> list[dict[str, Any]]:
         # A copy: the table is drawn by a thread of its own while trials are added.
-        return list(self._recorder.tables.trials.values())
+        return list(self._course.tables.trials.values())
 
     def _best(self, category: str) -> dict[str, Any] | None:
         complete = [
@@ -142,7 +150,7 @@ class LiveView(Callback):
         return sum(self._expected.values())
 
     def _num_ended(self) -> int:
-        return sum(row["state"] != "running" for row in self._rows())
+        return sum(_has_ended(row) for row in self._rows())
 
     def _time_left(self) -> str:
         ended = self._num_ended()
@@ -152,9 +160,14 @@ class LiveView(Callback):
         # Trials end at very different steps, and those that run have come some way: in steps.
         rows = self._rows()
         done = sum(row["step"] for row in rows)
-        steps_a_trial = sum(row["step"] for row in rows if row["state"] != "running") / ended
-        left = elapsed * max(steps_a_trial * self._num_expected() / max(done, 1) - 1, 0)
+        steps_a_trial = sum(row["step"] for row in rows if _has_ended(row)) / ended
+        to_do = max(steps_a_trial * self._num_expected() - done, 0)
+        left = elapsed * to_do / max(done - self._steps_before, 1)
         return f"{_duration(elapsed)} so far, about {_duration(left)} left"
+
+
+def _has_ended(row: Mapping[str, Any]) -> bool:
+    return row["state"] not in ("running", "interrupted")
 
 
 def _shown(value: float | None) -> str:

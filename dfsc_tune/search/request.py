@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.search.space import SearchSpace
+
+Device = Literal["auto", "cpu"]
 
 AUTO: Literal["auto"] = "auto"
 
@@ -30,10 +36,22 @@ class SearchRequest:
     """How many share a GPU; `auto` means measured; none means the space's `gpus_per_trial`."""
     address: str | None = None
     """A Ray cluster; none means one of our own on this machine."""
-    device: Literal["auto", "cpu"] = "auto"
+    device: Device = "auto"
     """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
 
     @property
     def cluster(self) -> str | None:
         """The Ray cluster to join: the one given, else the one the environment names."""
         return self.address or os.environ.get("RAY_ADDRESS")
+
+    def digest(self, bases: Mapping[str, TrialConfig]) -> str:
+        """The sha256 of what decides a search's trials, but for how many and where they run.
+
+        Args:
+            bases: each category's config before any parameter is chosen.
+        """
+        space = self.space.model_dump(mode="json")
+        del space["budget"]["num_trials"], space["resources"]
+        configs = {category: base.model_dump(mode="json") for category, base in bases.items()}
+        text = json.dumps([space, self.seed, configs], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()

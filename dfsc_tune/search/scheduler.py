@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Protocol
 
-from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from dfsc_tune.search.searcher import STEP, VALUE
 from dfsc_tune.search.space import Budget
+
+
+class TrialLike(Protocol):
+    """What of a trial matters here; Tune's own trials have it."""
+
+    trial_id: str
+    config: dict[str, Any]
 
 
 class CategoryAsha(FIFOScheduler):
@@ -27,11 +33,13 @@ class CategoryAsha(FIFOScheduler):
         """Accepts Tune's metric and mode, which are always ours."""
         return True
 
-    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_add(self, tune_controller: Any, trial: TrialLike) -> None:
         """Gives the trial to its category's scheduler."""
         self._of(trial).on_trial_add(tune_controller, trial)
 
-    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+    def on_trial_result(
+        self, tune_controller: Any, trial: TrialLike, result: dict[str, Any]
+    ) -> str:
         """Stops the trial, or lets it go on, by its category's rungs."""
         if not math.isfinite(result.get(VALUE, math.nan)):
             return str(TrialScheduler.CONTINUE)
@@ -39,20 +47,22 @@ class CategoryAsha(FIFOScheduler):
         spared = trial.config["role"] == "paper" and result[STEP] < self._budget.num_steps
         return str(TrialScheduler.CONTINUE) if spared else decision
 
-    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+    def on_trial_complete(
+        self, tune_controller: Any, trial: TrialLike, result: dict[str, Any]
+    ) -> None:
         """Enters the last report into the rungs."""
         if math.isfinite(result.get(VALUE, math.nan)):
             self._of(trial).on_trial_complete(tune_controller, trial, result)
 
-    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_error(self, tune_controller: Any, trial: TrialLike) -> None:
         """Forgets the trial."""
         self._of(trial).on_trial_error(tune_controller, trial)
 
-    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+    def on_trial_remove(self, tune_controller: Any, trial: TrialLike) -> None:
         """Forgets the trial."""
         self._of(trial).on_trial_remove(tune_controller, trial)
 
-    def _of(self, trial: Trial) -> AsyncHyperBandScheduler:
+    def _of(self, trial: TrialLike) -> Any:
         category = trial.config["category"]
         if category not in self._by_category:
             self._by_category[category] = AsyncHyperBandScheduler(

@@ -45,12 +45,43 @@ class StudySearcher(Searcher):
                 continue
             self._turn.append(category)
             self._asked[trial_id] = (category, suggestion)
-            return {
-                "category": category,
-                "role": suggestion.role,
-                "trial_config": self._bases[category].with_values(suggestion.values).model_dump(),
-            }
+            return self.config(trial_id)
         return Searcher.FINISHED
+
+    def suggest_again(self, trial_id: str, category: str, **suggestion: Any) -> None:
+        """Suggests a trial that an earlier session suggested.
+
+        Args:
+            trial_id: its name.
+            category: whose study it belongs to.
+            suggestion: as `CategoryStudy.suggest_again` takes it.
+        """
+        self._turn.remove(category)
+        self._turn.append(category)
+        self._asked[trial_id] = (category, self._studies[category].suggest_again(**suggestion))
+
+    def asked(self, trial_id: str) -> tuple[str, Suggestion]:
+        """The category and suggestion of a trial that has not ended."""
+        return self._asked[trial_id]
+
+    def config(self, trial_id: str) -> dict[str, Any]:
+        """The Tune config of a trial that has not ended."""
+        category, suggestion = self._asked[trial_id]
+        return {
+            "category": category,
+            "role": suggestion.role,
+            "trial_config": self._bases[category].with_values(suggestion.values).model_dump(),
+        }
+
+    @property
+    def num_expected(self) -> dict[str, int]:
+        """How many trials each category is to have."""
+        return {category: study.num_expected for category, study in self._studies.items()}
+
+    @property
+    def num_left(self) -> int:
+        """How many trials are still to be suggested."""
+        return sum(study.num_left for study in self._studies.values())
 
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Passes a report on to the trial's study."""
@@ -80,7 +111,7 @@ class StudySearcher(Searcher):
             self.on_trial_complete(trial_id, error=True)
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search is not resumed yet, and the studies are kept in their own journal."""
+        """Nothing: a search is resumed from its ledger."""
 
     def restore(self, checkpoint_path: str) -> None:
         """Nothing to restore."""

@@ -6,7 +6,7 @@ import math
 import os
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -23,6 +23,7 @@ _PROBE_SECONDS = 60
 @contextmanager
 def ray_session(request: SearchRequest) -> Iterator[None]:
     """Ray, connected or started, for the time of the block."""
+    before = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
     if request.cluster:
         try:
@@ -33,13 +34,34 @@ def ray_session(request: SearchRequest) -> Iterator[None]:
     else:
         # "local", or Ray would join whatever cluster somebody started on this machine.
         ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
-    # A polite kill is a Ctrl-C: Tune then ends in good order, and what was found is published.
-    before = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    # Ray puts a handler of its own in its place, which ends the process on the spot.
+    signal.signal(signal.SIGTERM, before)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
         ray.shutdown()
+
+
+@contextmanager
+def stopping_on_signals(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
+    """Calls `stop` at the first Ctrl-C or SIGTERM within the block; the next acts as before it."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number: int, frame: object) -> None:
+        restore()
+        stop(signal.Signals(number))
+
+    for number in numbers:
+        signal.signal(number, handle)
+    try:
+        yield
+    finally:
+        restore()
 
 
 def on_gpu(request: SearchRequest) -> bool:

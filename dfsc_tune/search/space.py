@@ -136,6 +136,9 @@ class Resources(Settings):
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     gpus_per_trial: Annotated[float, Field(ge=0.0)] = 0.0
     """A fraction lets several trials share a GPU; above 1 only whole numbers."""
+    deadline_seconds: Annotated[float | None, Field(gt=0.0)] = None
+    """A trial that reports nothing for so long hangs and is ended; left out, ten times the slowest
+    report of the run and five minutes."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

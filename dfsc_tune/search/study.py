@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -48,6 +51,8 @@ class Suggestion:
     values: dict[str, Value]
     role: Role
     number: int | None
+    params: dict[str, Value] = field(default_factory=dict)
+    """The point as the study is told it: 1 − x where a scale says so, not rounded twice."""
 
 
 class CategoryStudy:
@@ -82,8 +87,8 @@ class CategoryStudy:
             storage=JournalStorage(JournalFileBackend(str(journal))) if journal else None,
             study_name=name,
             direction="maximize",
-            sampler=_build_sampler(sampler, num_trials, seed),
         )
+        self._build_sampler = partial(_build_sampler, sampler, num_trials, seed)
         self._trials: dict[int, optuna.Trial] = {}
 
     def suggest(self) -> Suggestion | None:
@@ -92,14 +97,34 @@ class CategoryStudy:
             return None
         self._num_suggested += 1
         if not self._first:
+            # A seed for each number: what is suggested next depends on what is known, not on how
+            # it came to be known, so a search that is resumed suggests what it would have.
+            self._study.sampler = self._build_sampler(self._num_suggested)
             trial = self._study.ask(self._distributions)
             return self._remember(trial, self._from_optuna(trial.params), "sampler")
         point = self._first.popleft()
-        role = self._role(point)
         inside = all(self.space.parameters[name].contains(x) for name, x in point.items())
-        if not inside:
+        params = self._to_optuna(point) if inside else {}
+        return self._enqueue(point, self._role(point), params)
+
+    def suggest_again(
+        self, values: Mapping[str, Value], role: Role, params: Mapping[str, Value]
+    ) -> Suggestion:
+        """Makes a suggestion of an earlier session once more, as it was recorded."""
+        self._num_suggested += 1
+        if self._first:
+            self._first.popleft()
+        return self._enqueue(dict(values), role, dict(params))
+
+    @property
+    def num_left(self) -> int:
+        """How many points are still to be suggested."""
+        return self.num_expected - self._num_suggested
+
+    def _enqueue(self, point: dict[str, Value], role: Role, params: dict[str, Value]) -> Suggestion:
+        if not params:
             return Suggestion(point, role, None)
-        self._study.enqueue_trial(self._to_optuna(point))
+        self._study.enqueue_trial(params)
         # The point itself, not Optuna's echo of it: 1 − (1 − x) may differ from x.
         return self._remember(self._study.ask(self._distributions), point, role)
 
@@ -121,7 +146,7 @@ class CategoryStudy:
     def _remember(self, trial: optuna.Trial, values: dict[str, Value], role: Role) -> Suggestion:
         self._trials[trial.number] = trial
         trial.set_user_attr("role", role)
-        return Suggestion(values, role, trial.number)
+        return Suggestion(values, role, trial.number, trial.params)
 
     def _to_optuna(self, point: dict[str, Value]) -> dict[str, Value]:
         parameters = self.space.parameters
@@ -166,12 +191,16 @@ def _distribution(
             return FloatDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
 
 
-def _build_sampler(name: str, num_trials: int, seed: int) -> optuna.samplers.BaseSampler:
+def _build_sampler(
+    name: str, num_trials: int, seed: int, number: int
+) -> optuna.samplers.BaseSampler:
+    """The sampler for one suggestion, the `number`th of its study."""
+    own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
     # A grid's points all come as first points: its sampler is never asked.
     if name in ("random", "grid"):
-        return optuna.samplers.RandomSampler(seed=seed)
+        return optuna.samplers.RandomSampler(seed=own_seed)
     # Optuna's ten random trials to start with would be most of a small budget.
     num_startup_trials = min(10, max(4, num_trials // 4))
     return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials
+        seed=own_seed, multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials
     )

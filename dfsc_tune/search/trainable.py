@@ -1,10 +1,9 @@
-"""What Ray runs for each trial: `run_trial` with Tune's report and checkpoints."""
+"""What Ray runs for each trial: `run_trial` with Tune's report."""
 
 from __future__ import annotations
 
 import functools
 import math
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -25,14 +24,16 @@ def tune_trial(
     config: Mapping[str, Any],
     *,
     data: Mapping[str, ray.ObjectRef[TrialData]],
+    checkpoints: Path,
     num_threads: int,
     device: str,
 ) -> None:
-    """Runs one trial inside a Tune session.
+    """Runs one trial inside a Tune session, from its last checkpoint if it was begun before.
 
     Args:
-        config: what `StudySearcher` suggested.
+        config: what `Course.next_trial` gave.
         data: each category's images in Ray's object store: one copy a node, shared by all trials.
+        checkpoints: the folder, the same on all nodes, in which each trial has its own.
         num_threads: CPU threads, so that concurrent trials do not fight.
         device: "cpu", or "cuda" for the GPU that Ray gave this trial.
     """
@@ -41,21 +42,16 @@ def tune_trial(
         # Ray's GPUs may be mere counters; the trial's row and a warning say where it really ran.
         device = "cpu"
     trial_config = TrialConfig.model_validate(config["trial_config"])
-    with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as folder:
-        restored = tune.get_checkpoint()
-        if restored:
-            restored.to_directory(folder)
 
-        def report(progress: Progress) -> None:
-            metrics = to_metrics(progress) | {DEVICE: device}
-            tune.report(metrics, checkpoint=tune.Checkpoint.from_directory(folder))
+    def report(progress: Progress) -> None:
+        tune.report(to_metrics(progress) | {DEVICE: device})
 
-        trial_data = _fetch(data[config["category"]])
-        try:
-            run_trial(trial_config, trial_data, report, Path(folder), device)
-        except TrialError as failure:
-            # Reported, not raised: Tune would run the same steps to the same end again.
-            tune.report({VALUE: math.nan, STEP: 0, FAILURE: str(failure)})
+    trial_data = _fetch(data[config["category"]])
+    try:
+        run_trial(trial_config, trial_data, report, checkpoints / config["trial"], device)
+    except TrialError as failure:
+        # Reported, not raised: nothing is wrong with this process, and it can take the next trial.
+        tune.report({VALUE: math.nan, STEP: 0, FAILURE: str(failure)})
 
 
 @functools.lru_cache(maxsize=1)
@@ -68,7 +64,8 @@ def _fetch(shared: ray.ObjectRef[TrialData]) -> TrialData:
 def to_metrics(progress: Progress) -> dict[str, Any]:
     """The progress as Tune takes it: plain values under string keys."""
     metrics = [{"ema_momentum": key, **aurocs} for key, aurocs in progress.metrics.items()]
-    return {**asdict(progress), "metrics": metrics}
+    # As a list, for Tune would make a dict's entries entries of its own.
+    return {**asdict(progress), "metrics": metrics, "losses": list(progress.losses.items())}
 
 
 def from_metrics(result: Mapping[str, Any]) -> Progress:
@@ -78,4 +75,4 @@ def from_metrics(result: Mapping[str, Any]) -> Progress:
         entry["ema_momentum"]: {name: x for name, x in entry.items() if name != "ema_momentum"}
         for entry in result["metrics"]
     }
-    return Progress(**{**values, "metrics": metrics})
+    return Progress(**{**values, "metrics": metrics, "losses": dict(result["losses"])})

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import functools
+import logging
+import signal
+import tempfile
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
-from ray.tune.logger import JsonLoggerCallback
 from rich.console import Console
 
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import publish
-from dfsc_tune.results import create_run, describe_machine, removed_on_error, write_settings
+from dfsc_tune.results import (
+    create_run,
+    describe_machine,
+    removed_on_error,
+    resume_command,
+    write_settings,
+)
+from dfsc_tune.search.adapters import (
+    CourseCallback,
+    CourseScheduler,
+    CourseSearcher,
+    CourseStopper,
+)
+from dfsc_tune.search.course import CHECKPOINTS, Course
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.packed import with_packing
-from dfsc_tune.search.recorder import Recorder
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import StudySearcher
@@ -34,11 +49,11 @@ from dfsc_tune.search.session import (
     max_concurrent,
     on_gpu,
     ray_session,
+    stopping_on_signals,
 )
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
 
-_MAX_FAILURES = 2
 JOURNAL = "study.journal"
 
 
@@ -50,7 +65,7 @@ class Outcome:
     num_expected: int
     num_ended: int
     num_failed: int
-    interrupted: bool
+    interrupted_by: signal.Signals | None = None
 
 
 def run_search(request: SearchRequest, console: Console) -> Outcome:
@@ -68,41 +83,120 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
     bases = {category: _base_config(request, category) for category in request.categories}
     folder = create_run(request.results, request.name)
     with ExitStack() as session:
+        ledger = session.enter_context(closing(Ledger(folder)))
         with removed_on_error(folder):
-            data = _prepare(request, bases, console)
+            data = read_data(request, bases, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
             check_cluster(request)
-            write_settings(folder, _settings(request, data))
-            studies = {category: _study(request, category, folder) for category in bases}
-        searcher = StudySearcher(studies, bases)
-        recorder = Recorder(folder)
-        expected = {category: study.num_expected for category, study in studies.items()}
-        view = LiveView(recorder, expected, list(request.space.parameters), console)
-        session.callback(view.close)
-        broken_off = _fit(request, folder, data, searcher, [recorder, view])
-        searcher.close()
-    rows = list(recorder.tables.trials.values())
-    if on_gpu(request) and any(row.get("device") == "cpu" for row in rows):
-        console.print(
-            "warning: trials were given GPUs, found no CUDA there and ran on the CPU",
-            style="yellow",
-            highlight=False,
-        )
-    with console.status("scoring the best models …"):
-        publish(folder, data, recorder.tables.configs, recorder.checkpoints, driver_device(request))
-    if broken_off is not None:
-        raise UserError(
-            f"the search broke off ({_one_line(broken_off)}); what its trials found is in {folder}"
-        ) from broken_off
-    states = [row["state"] for row in rows]
-    num_ended = len(states) - states.count("interrupted")
+            write_settings(folder, _settings(request, bases, data))
+            ledger.append({"event": "began", "settings": request.digest(bases)})
+            course = take_up(request, bases, folder, ledger)
+        return conduct(request, course, data, folder, console)
+
+
+def take_up(
+    request: SearchRequest, bases: Mapping[str, TrialConfig], folder: Path, ledger: Ledger
+) -> Course:
+    """The course of a run's search as far as its ledger goes."""
+    # Optuna's journal is for Optuna's tools only; it is made again from the ledger.
+    (folder / JOURNAL).unlink(missing_ok=True)
+    studies = {category: _study(request, category, folder) for category in bases}
+    return Course(
+        folder,
+        ledger,
+        StudySearcher(studies, bases),
+        CategoryAsha(request.space.budget),
+        gpus_per_trial=gpus_per_trial(request),
+        deadline_seconds=request.space.resources.deadline_seconds,
+    )
+
+
+def conduct(
+    request: SearchRequest,
+    course: Course,
+    data: Mapping[str, CategoryData],
+    folder: Path,
+    console: Console,
+) -> Outcome:
+    """Runs what is left of a search and publishes what it found.
+
+    Args:
+        request: as for `run_search`.
+        course: of that search.
+        data: each category's.
+        folder: the run.
+        console: for progress.
+
+    Raises:
+        UserError: as `run_search` does.
+    """
+    try:
+        _carry_out(request, course, data, folder, console)
+    except KeyboardInterrupt as interrupt:
+        raise type(interrupt)(f"interrupted; go on: {resume_command(folder)}") from interrupt
+    return outcome(folder, course)
+
+
+def _carry_out(
+    request: SearchRequest,
+    course: Course,
+    data: Mapping[str, CategoryData],
+    folder: Path,
+    console: Console,
+) -> None:
+    view = LiveView(course, course.num_expected, list(request.space.parameters), console)
+    if not course.is_finished:
+        try:
+            _fit(request, folder, data, course, view)
+        finally:
+            view.close()
+            # A disk that is full is no reason to say less of why the search ended.
+            with suppress(StorageError, OSError):
+                course.close()
+    _warn_of_devices(request, course, console)
+    why = course.stopped
+    if why is None or why == signal.SIGINT or isinstance(why, _BrokenOffError):
+        with console.status("scoring the best models …"):
+            publish(
+                folder,
+                data,
+                course.tables.configs,
+                {trial: course.checkpoint_dir(trial) for trial in course.tables.trials},
+                driver_device(request),
+            )
+        course.published()
+    if isinstance(why, Exception | str):
+        raise _explained(why, folder)
+
+
+def outcome(folder: Path, course: Course) -> Outcome:
+    """How a run's search ended, or was ended before."""
+    states = [row["state"] for row in course.tables.trials.values()]
     return Outcome(
         folder=folder,
-        num_expected=sum(expected.values()),
-        num_ended=num_ended,
+        num_expected=sum(course.num_expected.values()),
+        num_ended=course.num_ended,
         num_failed=states.count("failed"),
-        interrupted=num_ended < sum(expected.values()),
+        interrupted_by=course.stopped if isinstance(course.stopped, signal.Signals) else None,
+    )
+
+
+class _BrokenOffError(Exception):
+    """Something in the machinery ended the search."""
+
+
+def _explained(why: str | Exception, folder: Path) -> UserError:
+    """Why a search ended before its time, and the way out."""
+    go_on = f"go on by `{resume_command(folder)}`"
+    if isinstance(why, str):
+        return UserError(f"the search was stopped: {why}; mend it and start anew, or {go_on}")
+    if isinstance(why, _BrokenOffError):
+        return UserError(
+            f"the search broke off ({why}); what its trials found is in {folder}; {go_on}"
+        )
+    return UserError(
+        f"the search was stopped: {why}; nothing finished is lost: see to the disk, then {go_on}"
     )
 
 
@@ -110,49 +204,69 @@ def _fit(
     request: SearchRequest,
     folder: Path,
     data: Mapping[str, CategoryData],
-    searcher: StudySearcher,
-    callbacks: list[tune.Callback],
-) -> Exception | None:
-    """Runs the trials; what stopped Tune before its time, if anything did."""
-    resources = request.space.resources
-    shared = {category: ray.put(read.trial) for category, read in data.items()}
-    trainable = functools.partial(
+    course: Course,
+    view: LiveView,
+) -> None:
+    """Runs the trials; the course says afterwards what stopped them before their time, if so."""
+    # What Tune says of trials that break and runs that end, we say better.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    course.capacity = max_concurrent(request)
+    with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable(request, folder, data), _resources(request)),
+            tune_config=tune.TuneConfig(
+                search_alg=CourseSearcher(course),
+                scheduler=CourseScheduler(course),
+                num_samples=-1,
+                max_concurrent_trials=course.capacity,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=scratch,
+                stop=CourseStopper(course),
+                callbacks=[CourseCallback(course), view],
+                verbose=0,
+            ),
+        )
+        with stopping_on_signals(course.stop):
+            try:
+                tuner.fit()
+            except Exception as error:
+                # Whatever went wrong, what trials have found is still to be published.
+                broken_off = _BrokenOffError(_one_line(error))
+                broken_off.__cause__ = error
+                course.stop(broken_off)
+
+
+def _trainable(request: SearchRequest, folder: Path, data: Mapping[str, CategoryData]) -> Any:
+    return functools.partial(
         tune_trial,
-        data=shared,
-        num_threads=resources.cpus_per_trial,
+        data={category: ray.put(read.trial) for category, read in data.items()},
+        checkpoints=(folder / CHECKPOINTS).resolve(),
+        num_threads=request.space.resources.cpus_per_trial,
         device="cuda" if on_gpu(request) else "cpu",
     )
-    tuner = tune.Tuner(
-        tune.with_resources(
-            trainable, {"cpu": resources.cpus_per_trial, "gpu": gpus_per_trial(request)}
-        ),
-        tune_config=tune.TuneConfig(
-            search_alg=searcher,
-            scheduler=CategoryAsha(request.space.budget),
-            num_samples=-1,
-            max_concurrent_trials=max_concurrent(request),
-            reuse_actors=True,
-            trial_dirname_creator=lambda trial: f"{trial.config['category']}_{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name="tune",
-            storage_path=str(folder.resolve()),
-            callbacks=[*callbacks, JsonLoggerCallback()],
-            checkpoint_config=tune.CheckpointConfig(num_to_keep=1),
-            failure_config=tune.FailureConfig(max_failures=_MAX_FAILURES),
-            verbose=0,
-        ),
-    )
-    try:
-        tuner.fit()
-    except Exception as error:
-        # Whatever went wrong with the machinery, what trials have found is still to be published.
-        return error
-    return None
+
+
+def _resources(request: SearchRequest) -> Any:
+    """What Tune gives a trial: its share of a GPU grows where memory was too small."""
+    num_cpus = request.space.resources.cpus_per_trial
+    return lambda config: tune.PlacementGroupFactory([{"CPU": num_cpus, "GPU": config["gpus"]}])
 
 
 def _one_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
+
+
+def _warn_of_devices(request: SearchRequest, course: Course, console: Console) -> None:
+    rows = course.tables.trials.values()
+    if on_gpu(request) and any(row.get("device") == "cpu" for row in rows):
+        console.print(
+            "warning: trials were given GPUs, found no CUDA there and ran on the CPU",
+            style="yellow",
+            highlight=False,
+        )
 
 
 def _study(request: SearchRequest, category: str, folder: Path) -> CategoryStudy:
@@ -178,9 +292,10 @@ def _base_config(request: SearchRequest, category: str) -> TrialConfig:
     return base.with_absolute_paths()
 
 
-def _prepare(
+def read_data(
     request: SearchRequest, bases: Mapping[str, TrialConfig], console: Console
 ) -> dict[str, CategoryData]:
+    """Reads the categories, and says what the user should know of them."""
     data = {}
     for category, base in bases.items():
         with console.status(f"reading {category} …"):
@@ -194,7 +309,9 @@ def _prepare(
     return data
 
 
-def _settings(request: SearchRequest, data: Mapping[str, CategoryData]) -> dict[str, Any]:
+def _settings(
+    request: SearchRequest, bases: Mapping[str, TrialConfig], data: Mapping[str, CategoryData]
+) -> dict[str, Any]:
     space = request.space
     return {
         "name": request.name,
@@ -208,6 +325,7 @@ def _settings(request: SearchRequest, data: Mapping[str, CategoryData]) -> dict[
         "device": request.device,
         "address": request.cluster,
         "space": space.model_dump(mode="json"),
+        "base_configs": {name: base.model_dump(mode="json") for name, base in bases.items()},
         "datasets": {name: read.summary() for name, read in data.items()},
         **describe_machine(),
     }

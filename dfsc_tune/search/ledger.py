@@ -1,0 +1,85 @@
+"""The run's ledger: an append-only file of what a search suggested and heard, in its order.
+
+A line is on the disk before what it says has any effect, so a search that dies at any moment is
+rebuilt from its ledger exactly; everything else that a run leaves can be made from it again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from dfsc_tune.errors import StorageError, UserError
+
+LEDGER = "ledger.jsonl"
+
+Event = dict[str, Any]
+
+
+class Ledger:
+    """One process's hold of a run's ledger; the file stays locked until it is closed or dies."""
+
+    def __init__(self, folder: Path) -> None:
+        """Opens the ledger of a run, new or not.
+
+        Raises:
+            UserError: another process holds it, or it is damaged; as a StorageError, it cannot be
+                opened.
+        """
+        self.path = folder / LEDGER
+        try:
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            raise self._storage_error(error) from error
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(self._file)
+            raise UserError(
+                f"the run in {folder} is still going on in another process; wait for it, or end "
+                "that process first"
+            ) from error
+        self._size = 0
+        self.events = self._read()
+        """What the ledger held when it was opened."""
+
+    def append(self, event: Event) -> None:
+        """Writes an event down for good.
+
+        Raises:
+            StorageError: it cannot be written; the ledger is as it was before.
+        """
+        line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
+        left = line
+        try:
+            while left:
+                left = left[os.write(self._file, left) :]
+            os.fdatasync(self._file)
+        except OSError as error:
+            with suppress(OSError):
+                os.ftruncate(self._file, self._size)
+            raise self._storage_error(error) from error
+        self._size += len(line)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        os.close(self._file)
+
+    def _read(self) -> list[Event]:
+        content = self.path.read_bytes()
+        # Who dies while writing leaves a line without its end: it never had an effect.
+        whole = content[: content.rfind(b"\n") + 1]
+        self._size = len(whole)
+        os.ftruncate(self._file, self._size)
+        try:
+            return [json.loads(line) for line in whole.splitlines()]
+        except ValueError as error:
+            self.close()
+            raise UserError(f"the ledger {self.path} is damaged: {error}") from error
+
+    def _storage_error(self, error: OSError) -> StorageError:
+        return StorageError(f"cannot write {self.path} ({error.strerror})")

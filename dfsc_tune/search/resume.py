@@ -1,0 +1,157 @@
+"""Takes up a run where it ended: the same settings and data, checked, and perhaps more trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dfsc_tune.config import TrialConfig, validate
+from dfsc_tune.errors import UserError
+from dfsc_tune.prepare import CategoryData
+from dfsc_tune.results import describe_machine, load, write_settings
+from dfsc_tune.search.ledger import LEDGER, Ledger
+from dfsc_tune.search.request import Device, SearchRequest
+from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
+from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
+
+
+def resume_search(
+    folder: Path,
+    data: Path,
+    console: Console,
+    *,
+    num_trials: int | None = None,
+    gpus: int | None = None,
+    address: str | None = None,
+    device: Device | None = None,
+) -> Outcome:
+    """Goes on with a run's search; of a finished one, publishes what was not published yet.
+
+    Args:
+        folder: the run.
+        data: the folder that holds its categories.
+        console: for progress.
+        num_trials: of each category, if there are to be more than before.
+        gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
+        address: see there; "local" for this machine.
+        device: see there.
+
+    Raises:
+        UserError: the run cannot be resumed, with nothing changed; or as `run_search` does.
+    """
+    settings = load(folder).settings
+    if not (folder / LEDGER).exists():
+        raise UserError(f"the run in {folder} was not made by a search that can be resumed")
+    request = _request(settings, folder, data)
+    request = replace(
+        request,
+        space=_with_trials(request.space, num_trials),
+        gpus=request.gpus if gpus is None else gpus,
+        address=None if address == "local" else address or request.address,
+        device=device or request.device,
+    )
+    bases = {
+        category: validate(TrialConfig, tree, source=f"{folder}/run.yaml")
+        for category, tree in settings["base_configs"].items()
+    }
+    with ExitStack() as session:
+        ledger = session.enter_context(closing(Ledger(folder)))
+        _check_settings(ledger, request, bases, folder)
+        course = take_up(request, bases, folder, ledger)
+        if course.is_finished and course.is_published:
+            console.print(
+                f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
+                "--trials gives it more",
+                highlight=False,
+            )
+            return outcome(folder, course)
+        check_reachable(request)
+        read = read_data(request, bases, console)
+        _check_data(read, settings["datasets"], folder)
+        if not course.is_finished:
+            session.enter_context(ray_session(request))
+            check_cluster(request)
+        _write_settings(folder, settings, request)
+        for unfinished in folder.rglob(".*.part"):
+            unfinished.unlink(missing_ok=True)
+        console.print(
+            f"resuming {folder.name}: {course.num_ended} of {sum(course.num_expected.values())} "
+            f"trials have ended, {course.num_open} go on",
+            highlight=False,
+        )
+        return conduct(request, course, read, folder, console)
+
+
+def _request(settings: Mapping[str, Any], folder: Path, data: Path) -> SearchRequest:
+    return SearchRequest(
+        categories=tuple(settings["categories"]),
+        data=data,
+        data_name=settings["data"],
+        space=validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml"),
+        results=folder.parent,
+        name=folder.name,
+        seed=settings["seed"],
+        gpus=settings["gpus"],
+        address=settings["address"],
+        device=settings["device"],
+    )
+
+
+def _with_trials(space: SearchSpace, num_trials: int | None) -> SearchSpace:
+    before = space.budget.num_trials
+    if num_trials is None:
+        return space
+    if num_trials < before:
+        raise UserError(
+            f"--trials {num_trials} is fewer than the run's {before}; a run can only be given more"
+        )
+    budget = space.budget.model_copy(update={"num_trials": num_trials})
+    return space.model_copy(update={"budget": budget})
+
+
+def _check_settings(
+    ledger: Ledger, request: SearchRequest, bases: Mapping[str, TrialConfig], folder: Path
+) -> None:
+    """Refuses a run whose settings are not those that it began with."""
+    digest = request.digest(bases)
+    if not ledger.events:
+        ledger.append({"event": "began", "settings": digest})
+    elif ledger.events[0].get("settings") != digest:
+        raise UserError(
+            f"the settings in {folder}/run.yaml are not those that the run began with, or another "
+            "version of dfsc-tune reads them otherwise; restore them, or start a new run"
+        )
+
+
+def _check_data(
+    data: Mapping[str, CategoryData], before: Mapping[str, Mapping[str, Any]], folder: Path
+) -> None:
+    """Refuses data and teachers other than the run's: its trials could not be compared."""
+    for category, read in data.items():
+        now = read.summary()
+        for key, what in (("fingerprint", "the data"), ("teacher_sha256", "the teacher")):
+            if now[key] != before[category][key]:
+                raise UserError(
+                    f"{what} of {category} changed since the run in {folder} began ({key} "
+                    f"{before[category][key][:12]}… then, {now[key][:12]}… now); restore what was "
+                    "there, or start a new run"
+                )
+
+
+def _write_settings(folder: Path, settings: dict[str, Any], request: SearchRequest) -> None:
+    """Notes in `run.yaml` how many trials there are to be now, and what goes on with them."""
+    machine = {**describe_machine(), "gpus": request.gpus, "address": request.cluster}
+    write_settings(
+        folder,
+        {
+            **settings,
+            "space": request.space.model_dump(mode="json"),
+            "resumed": [*settings.get("resumed", []), machine],
+        },
+    )

@@ -1,0 +1,136 @@
+"""A small search that gives the same trials each time, run in processes that can be killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from tests.conftest import CATEGORY, make_tray
+
+# One trial at a time: what is suggested then depends on nothing but the seed.
+SPACE = """\
+fixed:
+  model: {network: tiny, image_size: 128, teacher: random}
+  train: {learning_rate: 1e-2, extra_ema_momenta: [0.0]}
+parameters:
+  margin: {type: float, low: 0.0, high: 2.0}
+  ema_momentum: {type: float, low: 0.5, high: 0.9, scale: log_complement}
+starting_points: [{ema_momentum: 0.6}]
+budget: {num_trials: 6, num_steps: 16, report_interval: 2, grace_period: 4, reduction_factor: 2}
+resources: {gpus_per_trial: 1}
+"""
+_ONE_AT_A_TIME = ["--gpus", "1", "--device", "cpu"]
+LEDGER = "ledger.jsonl"
+_COMMAND = [sys.executable, "-c", "from dfsc_tune.cli import app; app()"]
+ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
+_ENVIRONMENT = os.environ | ON_LOOPBACK | {"COLUMNS": "200"}
+_POLL_SECONDS = 0.05
+_SESSION_SECONDS = 300
+
+
+class Session:
+    """One process of a run: the first searches, the later ones resume."""
+
+    def __init__(self, work: Path, run: str, address: str | None = None) -> None:
+        """Starts it.
+
+        Args:
+            work: the folder made by `prepare`.
+            run: the run's name.
+            address: a Ray cluster, or None for one of its own.
+        """
+        self.folder = work / "results" / run
+        self._before = self.ledger_size()
+        if (self.folder / "run.yaml").exists():
+            arguments = ["resume", run, "--address", address or "local"]
+        else:
+            arguments = ["search", "--data", "data", "--category", CATEGORY, "--name", run]
+            arguments += ["--space", "space.yaml", *_ONE_AT_A_TIME]
+            arguments += ["--address", address] if address else []
+        self._log = (work / f"{run}.log").open("a")
+        self.process = subprocess.Popen(
+            [*_COMMAND, *arguments],
+            cwd=work,
+            env=_ENVIRONMENT,
+            stdout=self._log,
+            stderr=self._log,
+            start_new_session=True,
+        )
+
+    def ledger_size(self) -> int:
+        """The bytes of the run's ledger."""
+        ledger = self.folder / LEDGER
+        return ledger.stat().st_size if ledger.exists() else 0
+
+    def wait_until_it_works(self) -> bool:
+        """Waits for its first event; whether it came before the end of the process."""
+        while self.process.poll() is None:
+            if self.ledger_size() > self._before:
+                return True
+            time.sleep(_POLL_SECONDS)
+        return False
+
+    def wait(self) -> int:
+        """Waits for the end; the exit status."""
+        status = self.process.wait(timeout=_SESSION_SECONDS)
+        self._log.close()
+        return status
+
+    def kill(self, *, with_children: bool) -> None:
+        """Kills the driver, or all of its processes like a machine that goes dark."""
+        victims = [self.process.pid]
+        if with_children:
+            victims += descendants(self.process.pid)
+        for victim in victims:
+            _kill(victim)
+        self.wait()
+
+    def kill_trial(self) -> bool:
+        """Kills the process of a trial; whether there was one."""
+        for pid in descendants(self.process.pid):
+            if _command(pid).startswith("ray::ImplicitFunc"):
+                _kill(pid)
+                return True
+        return False
+
+
+def prepare(work: Path) -> None:
+    """Makes the data and the space."""
+    make_tray(work / "data", num_test=6)
+    (work / "space.yaml").write_text(SPACE)
+
+
+def descendants(ancestor: int) -> list[int]:
+    """All processes below another."""
+    parents = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            # The fields after the command, which may itself hold spaces and brackets.
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        parents[int(folder.name)] = int(fields[1])
+    found: list[int] = []
+    frontier = [ancestor]
+    while frontier:
+        frontier = [pid for pid, parent in parents.items() if parent in frontier]
+        found += frontier
+    return found
+
+
+def _command(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return

@@ -1,0 +1,125 @@
+"""Resuming a run: what is refused in one sentence, and what a finished run says. No Ray runs."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import CATEGORY, draw_tray, make_tray
+from numpy.random import default_rng
+from test_cli import assert_one_sentence, invoke
+
+from dfsc_tune.config import loads
+from dfsc_tune.prepare import prepare_category
+from dfsc_tune.results import write_settings
+from dfsc_tune.search import tuner
+from dfsc_tune.search.ledger import LEDGER, Ledger
+from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.space import SearchSpace
+
+SPACE = """\
+fixed: {model: {network: tiny, image_size: 128, teacher: random}}
+parameters: {margin: {type: float, low: 0.0, high: 2.0}}
+budget: {num_trials: 3, num_steps: 8, report_interval: 4, grace_period: 4}
+"""
+RUN = Path("results") / "x"
+
+
+@pytest.fixture(autouse=True)
+def _begun_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that died with its first trial under way."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    data = make_tray(tmp_path / "data")
+    space = loads(SPACE, SearchSpace, "space")
+    request = SearchRequest((CATEGORY,), data, str(data), space, Path("results"), "x")
+    bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
+    RUN.mkdir(parents=True)
+    read = {CATEGORY: prepare_category(bases[CATEGORY], data)}
+    write_settings(RUN, tuner._settings(request, bases, read))
+    with closing(Ledger(RUN)) as ledger:
+        ledger.append({"event": "began", "settings": request.digest(bases)})
+        assert isinstance(tuner.take_up(request, bases, RUN, ledger).next_trial(), dict)
+
+
+def edit_settings(change: Callable[[dict[str, Any]], None]) -> None:
+    settings = yaml.safe_load((RUN / "run.yaml").read_text())
+    change(settings)
+    write_settings(RUN, settings)
+
+
+def test_other_data_are_refused() -> None:
+    draw_tray(Path("data") / CATEGORY / "train" / "good" / "000.png", default_rng(9), "good")
+    assert_one_sentence(invoke("resume", "x"), f"the data of {CATEGORY} changed", "start a new run")
+
+
+def test_another_teacher_is_refused() -> None:
+    edit_settings(lambda tree: tree["datasets"][CATEGORY].update(teacher_sha256="0" * 64))
+    assert_one_sentence(invoke("resume", "x"), f"the teacher of {CATEGORY} changed")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda tree: tree["space"]["parameters"]["margin"].update(high=1.5),
+        lambda tree: tree["base_configs"][CATEGORY]["train"].update(num_steps=16),
+        lambda tree: tree.update(seed=1),
+    ],
+)
+def test_other_settings_are_refused(change: Callable[[dict[str, Any]], None]) -> None:
+    edit_settings(change)
+    assert_one_sentence(invoke("resume", "x"), "not those that the run began with")
+
+
+def test_fewer_trials_are_refused() -> None:
+    assert_one_sentence(invoke("resume", "x", "--trials", "2"), "fewer than the run's 3")
+
+
+def test_a_run_that_goes_on_is_refused() -> None:
+    with closing(Ledger(RUN)):
+        assert_one_sentence(invoke("resume", "x"), "still going on")
+
+
+def test_what_no_search_made_is_refused() -> None:
+    (RUN / LEDGER).unlink()
+    assert_one_sentence(invoke("resume", "x"), "was not made by a search that can be resumed")
+    assert_one_sentence(invoke("resume", "y"), "no run 'y'", "runs there: x")
+
+
+def test_starting_it_again_says_how_to_resume() -> None:
+    again = invoke("search", "--category", CATEGORY, "--data", "data", "--name", "x")
+    assert_one_sentence(again, "exists already", "`dfsc-tune resume x`")
+
+
+def test_a_name_is_free_again_if_its_run_died_before_it_began() -> None:
+    shutil.rmtree(RUN)
+    RUN.mkdir()
+    (RUN / ".run.yaml.abc.part").write_text("half")
+    (RUN / LEDGER).touch()
+    # It gets as far as to the data, which are not there, and leaves nothing.
+    again = invoke("search", "--category", CATEGORY, "--data", "missing", "--name", "x")
+    assert_one_sentence(again, "missing")
+    assert not RUN.exists()
+
+
+def test_a_finished_run_says_so_and_changes_nothing() -> None:
+    with (RUN / LEDGER).open("a") as ledger:
+        for number in (1, 2, 3):
+            if number > 1:
+                ledger.write(
+                    f'{{"event": "suggested", "trial": "000{number}", "category": "{CATEGORY}", '
+                    f'"values": {{"margin": 0.{number}}}, "role": "sampler", '
+                    f'"params": {{"margin": 0.{number}}}}}\n'
+                )
+            ledger.write(f'{{"event": "failed", "trial": "000{number}", "reason": "no"}}\n')
+        ledger.write('{"event": "published", "num_ended": 3}\n')
+    before = (RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()
+    result = invoke("resume", "x")
+    assert "is finished: 3 trials" in result.stderr
+    assert_one_sentence(result, "no trial reached the full budget")
+    assert ((RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()) == before
