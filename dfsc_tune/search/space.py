@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,91 +21,12 @@ from dfsc_tune.config import (
     searchable_values,
 )
 from dfsc_tune.errors import UserError
+from dfsc_tune.search.parameters import AnyParameter, CategoricalParameter, Parameter, Value
 
-Value = float | int | str | bool
+Role = Literal["paper", "margin_0", "starting_point", "sampler"]
+SamplerName = Literal["tpe", "gp", "random", "grid", "cmaes", "qmc"]
 
 _FIXABLE = ("model", "loss", "train", "score", "seed")
-
-
-class _Range(Settings):
-    """What real and whole numbers between two bounds share."""
-
-    low: float
-    high: float
-    scale: str = "linear"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError("low and high must be finite")
-        if self.low >= self.high:
-            raise ValueError(
-                f"the range is empty: low ({self.low}) must lie below high ({self.high})"
-            )
-        if self.scale == "log" and self.low <= 0:
-            raise ValueError("scale 'log' needs low above 0")
-        if self.scale == "log_complement" and self.high >= 1:
-            raise ValueError("scale 'log_complement' needs high below 1")
-        return self
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and self.low <= float(value) <= self.high
-
-    def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed for all between them to be."""
-        return (self.low, self.high)
-
-
-class FloatParameter(_Range):
-    """A real number between two bounds, both included.
-
-    `log` spreads suggestions evenly over the logarithm; `log_complement` over that of 1 − x, for
-    quantiles and momenta that matter near 1.
-    """
-
-    type: Literal["float"] = "float"
-    scale: Literal["linear", "log", "log_complement"] = "linear"
-
-
-class IntParameter(_Range):
-    """A whole number between two bounds, both included."""
-
-    type: Literal["int"] = "int"
-    low: int
-    high: int
-    scale: Literal["linear", "log"] = "linear"
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
-        return isinstance(value, int) and super().contains(value)
-
-
-class CategoricalParameter(Settings):
-    """One of some values."""
-
-    type: Literal["categorical"] = "categorical"
-    choices: Annotated[tuple[Value, ...], Field(min_length=1, strict=False)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(set(map(repr, self.choices))) < len(self.choices):
-            raise ValueError("a choice is given twice")
-        return self
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
-        return value in self.choices
-
-    def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed."""
-        return self.choices
-
-
-Parameter = Annotated[
-    FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")
-]
 
 
 class Budget(Settings):
@@ -163,8 +83,9 @@ class SearchSpace(Settings):
     """Tried first, after the paper's setting and margin 0, which every search tries."""
     budget: Budget
     objective: ObjectiveConfig = ObjectiveConfig()
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """`grid` tries every combination of categorical choices, as far as num_trials goes."""
+    sampler: SamplerName = "tpe"
+    """Who suggests: Optuna's sampler of that name; `grid` tries every combination of categorical
+    choices, as far as num_trials goes."""
     resources: Resources = Resources()
     categories: dict[str, CategoryOverride] = Field(default_factory=dict)
 
@@ -176,14 +97,12 @@ class SearchSpace(Settings):
             _check_fixed(group.fixed, path)
             for name, parameter in group.parameters.items():
                 _check_parameter(name, parameter, path)
-                if self.sampler == "grid" and not isinstance(parameter, CategoricalParameter):
-                    raise RuleError(
-                        (*path, "parameters", name), "sampler 'grid' needs type 'categorical'"
-                    )
             parameters = {**self.parameters, **group.parameters}
             for name in parameters:
                 _check_not_fixed(name, self.fixed, ())
                 _check_not_fixed(name, group.fixed, path)
+                _check_when(name, parameters, (*path, "parameters"))
+            _check_sampler(self.sampler, parameters, (*path, "parameters"))
             for index, point in enumerate(group.starting_points):
                 _check_point(point, parameters, (*path, "starting_points", index))
         return self
@@ -204,7 +123,7 @@ class CategorySpace:
     """The search space of one category."""
 
     fixed: Mapping[str, Any]
-    parameters: Mapping[str, FloatParameter | IntParameter | CategoricalParameter]
+    parameters: Mapping[str, AnyParameter]
     starting_points: Sequence[Mapping[str, Value]]
     grid: bool
 
@@ -213,31 +132,46 @@ class CategorySpace:
         tree = _merged(self.fixed, {"category": category, **settings})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
-    def first_points(self) -> list[dict[str, Value]]:
-        """What is tried before the sampler is asked: complete points, none twice.
+    def first_points(self) -> list[tuple[Role, dict[str, Value]]]:
+        """What is tried before the sampler is asked, and why: complete points, none twice.
 
         The paper's values of what is searched come first, and these with margin 0, so that every
         search says what tuning gained; then the user's starting points; with sampler `grid`, then
         all combinations.
         """
-        # The defaults of a config are the paper's; what a point leaves open is too.
-        defaults = searchable_values(TrialConfig(category=""))
-        paper: dict[str, Value] = {name: defaults[name] for name in self.parameters}
-        points: list[dict[str, Value]] = [paper]
+        # What a point leaves open is the paper's.
+        paper = _paper_values()
+        wanted: list[tuple[Role, Mapping[str, Value]]] = [("paper", paper)]
         if "margin" in self.parameters:
-            points.append({**paper, "margin": 0.0})
-        points += [{**paper, **point} for point in self.starting_points]
+            wanted.append(("margin_0", {**paper, "margin": 0.0}))
+        wanted += [("starting_point", {**paper, **point}) for point in self.starting_points]
         if self.grid:
             choices = [
                 parameter.choices
                 for parameter in self.parameters.values()
                 if isinstance(parameter, CategoricalParameter)
             ]
-            points += [
-                dict(zip(self.parameters, combination, strict=True))
+            wanted += [
+                ("sampler", dict(zip(self.parameters, combination, strict=True)))
                 for combination in itertools.product(*choices)
             ]
-        return [point for index, point in enumerate(points) if point not in points[:index]]
+        points: list[tuple[Role, dict[str, Value]]] = []
+        for role, values in wanted:
+            point = existing_values(self.parameters, values)
+            if all(point != other for _, other in points):
+                points.append((role, point))
+        return points
+
+
+def existing_values(
+    parameters: Mapping[str, AnyParameter], values: Mapping[str, Value]
+) -> dict[str, Value]:
+    """The values of those parameters that exist beside the others (`when`)."""
+    existing: dict[str, Value] = {}
+    for name, parameter in parameters.items():
+        if parameter.exists(existing):
+            existing[name] = values[name]
+    return existing
 
 
 def find_space(name: str) -> Path:
@@ -281,7 +215,7 @@ def _check_fixed(fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
 
 def _check_parameter(
     name: str,
-    parameter: FloatParameter | IntParameter | CategoricalParameter,
+    parameter: AnyParameter,
     path: tuple[str, ...],
 ) -> None:
     if name not in SEARCHABLE:
@@ -309,7 +243,7 @@ def _check_value(name: str, value: Value, path: tuple[str | int, ...]) -> None:
 
 def _check_point(
     point: Mapping[str, Value],
-    parameters: Mapping[str, FloatParameter | IntParameter | CategoricalParameter],
+    parameters: Mapping[str, AnyParameter],
     path: tuple[str | int, ...],
 ) -> None:
     for name, value in point.items():
@@ -317,6 +251,44 @@ def _check_point(
             raise RuleError((*path, name), "is no parameter of this space")
         if not parameters[name].contains(value):
             raise RuleError((*path, name), "lies outside the parameter's range", value)
+    existing = existing_values(parameters, {**_paper_values(), **point})
+    for name in point:
+        if name not in existing:
+            raise RuleError((*path, name), "does not exist beside this point's other values")
+
+
+def _paper_values() -> dict[str, Value]:
+    """Every searchable setting as in the paper: the defaults of a config."""
+    return dict(searchable_values(TrialConfig(category="")))
+
+
+def _check_sampler(
+    sampler: SamplerName, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
+) -> None:
+    """Refuses what a sampler cannot search."""
+    categorical = [name for name, x in parameters.items() if isinstance(x, CategoricalParameter)]
+    if sampler == "cmaes" and len(parameters) == len(categorical):
+        raise RuleError(path, "sampler 'cmaes' needs a parameter of type 'float' or 'int'")
+    for name, parameter in parameters.items():
+        if sampler == "grid" and name not in categorical:
+            raise RuleError((*path, name), "sampler 'grid' needs type 'categorical'")
+        if sampler in ("gp", "cmaes", "qmc") and parameter.when:
+            rule = f"sampler '{sampler}' cannot search conditions; use tpe, random or grid"
+            raise RuleError((*path, name, "when"), rule)
+
+
+def _check_when(
+    name: str, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
+) -> None:
+    """Refuses conditions on what cannot decide: only a categorical parameter further up can."""
+    above = dict(itertools.takewhile(lambda item: item[0] != name, parameters.items()))
+    for other, wanted in parameters[name].when.items():
+        where = (*path, name, "when", other)
+        if not isinstance(parent := above.get(other), CategoricalParameter):
+            raise RuleError(where, "is no categorical parameter that stands above this one")
+        for value in wanted:
+            if not parent.contains(value):
+                raise RuleError(where, f"is no choice of {other}", value)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,25 +9,20 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from dfsc_tune.search.space import (
+from dfsc_tune.search.parameters import (
+    AnyParameter,
     CategoricalParameter,
-    CategorySpace,
     FloatParameter,
     IntParameter,
     Value,
 )
+from dfsc_tune.search.samplers import build_sampler
+from dfsc_tune.search.space import CategorySpace, Role, SamplerName
 
-Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 State = Literal["complete", "pruned", "failed"]
 
 _STATES = {
@@ -63,26 +58,25 @@ class CategoryStudy:
         *,
         name: str,
         num_trials: int,
-        sampler: Literal["tpe", "random", "grid"] = "tpe",
+        sampler: SamplerName = "tpe",
         seed: int = 0,
         journal: Path | None = None,
     ) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self._first = deque(space.first_points())
         self.num_expected = min(num_trials, len(self._first)) if space.grid else num_trials
         """How many points will be suggested in all."""
         self._num_suggested = 0
-        self._paper = self._first[0]
-        self._distributions = {
-            _optuna_name(key, parameter): _distribution(parameter)
-            for key, parameter in space.parameters.items()
-        }
         self._study = optuna.create_study(
             storage=JournalStorage(JournalFileBackend(str(journal))) if journal else None,
             study_name=name,
             direction="maximize",
-            sampler=_build_sampler(sampler, num_trials, seed),
+            sampler=build_sampler(
+                sampler,
+                num_trials=num_trials,
+                seed=seed,
+                conditional=any(parameter.when for parameter in space.parameters.values()),
+            ),
         )
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -92,16 +86,24 @@ class CategoryStudy:
             return None
         self._num_suggested += 1
         if not self._first:
-            trial = self._study.ask(self._distributions)
-            return self._remember(trial, self._from_optuna(trial.params), "sampler")
-        point = self._first.popleft()
-        role = self._role(point)
+            trial = self._study.ask()
+            return self._remember(trial, self._draw(trial), "sampler")
+        role, point = self._first.popleft()
         inside = all(self.space.parameters[name].contains(x) for name, x in point.items())
         if not inside:
             return Suggestion(point, role, None)
-        self._study.enqueue_trial(self._to_optuna(point))
+        self._study.enqueue_trial(
+            {
+                _optuna_name(name, self.space.parameters[name]): _mirrored(
+                    self.space.parameters[name], x
+                )
+                for name, x in point.items()
+            }
+        )
+        trial = self._study.ask()
+        self._draw(trial)
         # The point itself, not Optuna's echo of it: 1 − (1 − x) may differ from x.
-        return self._remember(self._study.ask(self._distributions), point, role)
+        return self._remember(trial, point, role)
 
     def report(self, number: int, step: int, value: float) -> None:
         """Tells the value of a trial at a step."""
@@ -113,65 +115,47 @@ class CategoryStudy:
         trial = self._trials.pop(number)
         self._study.tell(trial, value if state == "complete" else None, _STATES[state])
 
-    def _role(self, point: dict[str, Value]) -> Role:
-        if point == self._paper:
-            return "paper"
-        return "margin_0" if point == {**self._paper, "margin": 0.0} else "starting_point"
-
     def _remember(self, trial: optuna.Trial, values: dict[str, Value], role: Role) -> Suggestion:
         self._trials[trial.number] = trial
         trial.set_user_attr("role", role)
         return Suggestion(values, role, trial.number)
 
-    def _to_optuna(self, point: dict[str, Value]) -> dict[str, Value]:
-        parameters = self.space.parameters
-        return {
-            _optuna_name(key, parameters[key]): _complement(parameters[key], value)
-            for key, value in point.items()
-        }
-
-    def _from_optuna(self, params: dict[str, Value]) -> dict[str, Value]:
+    def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
+        """Asks Optuna for each parameter that exists beside those before it."""
         values: dict[str, Value] = {}
-        for key, parameter in self.space.parameters.items():
-            values[key] = _complement(parameter, params[_optuna_name(key, parameter)])
+        for name, parameter in self.space.parameters.items():
+            if parameter.exists(values):
+                values[name] = _suggested(trial, name, parameter)
         return values
 
 
-def _is_complement(parameter: FloatParameter | IntParameter | CategoricalParameter) -> bool:
+def _suggested(trial: optuna.Trial, name: str, parameter: AnyParameter) -> Value:
+    told = _optuna_name(name, parameter)
+    match parameter:
+        case CategoricalParameter():
+            choice = trial.suggest_categorical(told, parameter.choices)
+            assert choice is not None, "no setting's choice is None"
+            return choice
+        case IntParameter():
+            log = parameter.scale == "log"
+            return trial.suggest_int(told, parameter.low, parameter.high, log=log)
+        case _:
+            bounds = (float(_mirrored(parameter, x)) for x in (parameter.low, parameter.high))
+            low, high = sorted(bounds)
+            value = trial.suggest_float(told, low, high, log=parameter.scale != "linear")
+            # 1 − (1 − low) may lie a rounding error below low.
+            return min(max(float(_mirrored(parameter, value)), parameter.low), parameter.high)
+
+
+def _is_mirrored(parameter: AnyParameter) -> bool:
+    """Whether Optuna is told 1 − x, whose logarithm is what the scale spreads evenly."""
     return isinstance(parameter, FloatParameter) and parameter.scale == "log_complement"
 
 
-def _complement(
-    parameter: FloatParameter | IntParameter | CategoricalParameter, value: Value
-) -> Value:
-    """From a setting to what Optuna is told of it, and back: 1 − x where the scale says so."""
-    return 1 - float(value) if _is_complement(parameter) else value
+def _mirrored(parameter: AnyParameter, value: Value) -> Value:
+    """From a setting to what Optuna is told of it, and back."""
+    return 1 - float(value) if _is_mirrored(parameter) else value
 
 
-def _optuna_name(name: str, parameter: FloatParameter | IntParameter | CategoricalParameter) -> str:
-    return f"one_minus_{name}" if _is_complement(parameter) else name
-
-
-def _distribution(
-    parameter: FloatParameter | IntParameter | CategoricalParameter,
-) -> BaseDistribution:
-    match parameter:
-        case CategoricalParameter():
-            return CategoricalDistribution(parameter.choices)
-        case IntParameter():
-            return IntDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
-        case FloatParameter(scale="log_complement"):
-            return FloatDistribution(1 - parameter.high, 1 - parameter.low, log=True)
-        case _:
-            return FloatDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
-
-
-def _build_sampler(name: str, num_trials: int, seed: int) -> optuna.samplers.BaseSampler:
-    # A grid's points all come as first points: its sampler is never asked.
-    if name in ("random", "grid"):
-        return optuna.samplers.RandomSampler(seed=seed)
-    # Optuna's ten random trials to start with would be most of a small budget.
-    num_startup_trials = min(10, max(4, num_trials // 4))
-    return optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials
-    )
+def _optuna_name(name: str, parameter: AnyParameter) -> str:
+    return f"one_minus_{name}" if _is_mirrored(parameter) else name
