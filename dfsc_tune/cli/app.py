@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsc_tune.cli import data, evaluate, model, runs, search, teacher
+from dfsc_tune.cli import data, evaluate, model, runs, search, study, teacher
 from dfsc_tune.cli.shared import make_app
 
 app = make_app(
@@ -17,3 +17,4 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(model.predict)
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")
+app.add_typer(study.app, name="study")

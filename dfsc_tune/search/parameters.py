@@ -77,6 +77,18 @@ class _Range(_Parameter):
         low, high, x = (_along(self.scale, value) for value in (self.low, self.high, values))
         return (x - low) / (high - low)
 
+    def from_unit(self, fraction: float) -> float:
+        """The value that lies at a fraction of the way between the bounds."""
+        low, high = (float(_along(self.scale, value)) for value in (self.low, self.high))
+        x = low + fraction * (high - low)
+        match self.scale:
+            case "log":
+                return math.exp(x)
+            case "log_complement":
+                return -math.expm1(-x)
+            case _:
+                return x
+
 
 class FloatParameter(_Range):
     """A real number between two bounds, both included.
@@ -124,7 +136,34 @@ class CategoricalParameter(_Parameter):
         return self.choices
 
 
-AnyParameter = FloatParameter | IntParameter | CategoricalParameter
+class FreeParameter(_Parameter):
+    """Values that one training can be scored at, each; the best of them counts.
+
+    No trial is spent on it. Only the EMA momentum is such: gradients never see the average.
+    """
+
+    type: Literal["free"] = "free"
+    choices: Annotated[tuple[float, ...], Field(min_length=2, strict=False)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError("a choice is given twice")
+        if self.when:
+            raise ValueError("a free parameter exists always")
+        return self
+
+    def contains(self, value: Value) -> bool:
+        """Whether trainings are scored at the value."""
+        return value in self.choices
+
+    def bounds(self) -> tuple[Value, ...]:
+        """Values that must be allowed."""
+        return self.choices
+
+
+SuggestedParameter = FloatParameter | IntParameter | CategoricalParameter
+AnyParameter = SuggestedParameter | FreeParameter
 Parameter = Annotated[AnyParameter, Field(discriminator="type")]
 
 

@@ -21,11 +21,21 @@ from dfsc_tune.config import (
     searchable_values,
 )
 from dfsc_tune.errors import UserError
-from dfsc_tune.search.parameters import AnyParameter, CategoricalParameter, Parameter, Value
+from dfsc_tune.search.parameters import (
+    AnyParameter,
+    CategoricalParameter,
+    FloatParameter,
+    FreeParameter,
+    IntParameter,
+    Parameter,
+    SuggestedParameter,
+    Value,
+)
 
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 SamplerName = Literal["tpe", "gp", "random", "grid", "cmaes", "qmc"]
 
+_FREE = "ema_momentum"
 _FIXABLE = ("model", "loss", "train", "score", "seed")
 
 
@@ -85,7 +95,7 @@ class SearchSpace(Settings):
     objective: ObjectiveConfig = ObjectiveConfig()
     sampler: SamplerName = "tpe"
     """Who suggests: Optuna's sampler of that name; `grid` tries every combination of categorical
-    choices, as far as num_trials goes."""
+    choices, in random order, as far as num_trials goes."""
     resources: Resources = Resources()
     categories: dict[str, CategoryOverride] = Field(default_factory=dict)
 
@@ -127,39 +137,52 @@ class CategorySpace:
     starting_points: Sequence[Mapping[str, Value]]
     grid: bool
 
+    @property
+    def suggested(self) -> dict[str, SuggestedParameter]:
+        """The parameters that a value is suggested for: all but the free one."""
+        return {x: y for x, y in self.parameters.items() if not isinstance(y, FreeParameter)}
+
     def base_config(self, category: str, **settings: Any) -> TrialConfig:
         """A trial's config before any parameter is chosen; `settings` go on top."""
         tree = _merged(self.fixed, {"category": category, **settings})
+        if isinstance(free := self.parameters.get(_FREE), FreeParameter):
+            first, *others = free.choices
+            momenta = {_FREE: first, "extra_ema_momenta": others, "choose_ema_momentum": True}
+            tree = _merged(tree, {"train": momenta})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
     def first_points(self) -> list[tuple[Role, dict[str, Value]]]:
         """What is tried before the sampler is asked, and why: complete points, none twice.
 
         The paper's values of what is searched come first, and these with margin 0, so that every
-        search says what tuning gained; then the user's starting points; with sampler `grid`, then
-        all combinations.
+        search says what tuning gained; then the user's starting points. The free parameter has a
+        value only in the paper's two: they are compared with, so nothing is chosen for them.
         """
-        # What a point leaves open is the paper's.
         paper = _paper_values()
         wanted: list[tuple[Role, Mapping[str, Value]]] = [("paper", paper)]
         if "margin" in self.parameters:
             wanted.append(("margin_0", {**paper, "margin": 0.0}))
-        wanted += [("starting_point", {**paper, **point}) for point in self.starting_points]
-        if self.grid:
-            choices = [
-                parameter.choices
-                for parameter in self.parameters.values()
-                if isinstance(parameter, CategoricalParameter)
-            ]
-            wanted += [
-                ("sampler", dict(zip(self.parameters, combination, strict=True)))
-                for combination in itertools.product(*choices)
-            ]
+        # What a starting point leaves open is the paper's.
+        suggested = {name: paper[name] for name in self.suggested}
+        wanted += [("starting_point", {**suggested, **point}) for point in self.starting_points]
         points: list[tuple[Role, dict[str, Value]]] = []
         for role, values in wanted:
             point = existing_values(self.parameters, values)
             if all(point != other for _, other in points):
                 points.append((role, point))
+        return points
+
+    def combinations(self) -> list[dict[str, Value]]:
+        """Every point of a space whose suggested parameters are all categorical, none twice."""
+        choices = [
+            x.choices for x in self.suggested.values() if isinstance(x, CategoricalParameter)
+        ]
+        points: list[dict[str, Value]] = []
+        for combination in itertools.product(*choices):
+            values = dict(zip(self.suggested, combination, strict=True))
+            point = existing_values(self.parameters, values)
+            if point not in points:
+                points.append(point)
         return points
 
 
@@ -169,7 +192,7 @@ def existing_values(
     """The values of those parameters that exist beside the others (`when`)."""
     existing: dict[str, Value] = {}
     for name, parameter in parameters.items():
-        if parameter.exists(existing):
+        if name in values and parameter.exists(existing):
             existing[name] = values[name]
     return existing
 
@@ -222,7 +245,9 @@ def _check_parameter(
         raise RuleError(
             (*path, "parameters", name), f"cannot be searched; choose from {', '.join(SEARCHABLE)}"
         )
-    ends = ("low", "high") if not isinstance(parameter, CategoricalParameter) else ()
+    if isinstance(parameter, FreeParameter) and name != _FREE:
+        raise RuleError((*path, "parameters", name), f"only {_FREE} can be of type 'free'")
+    ends = ("low", "high") if isinstance(parameter, FloatParameter | IntParameter) else ()
     for index, value in enumerate(parameter.bounds()):
         step = (ends[index],) if ends else ("choices", index)
         _check_value(name, value, (*path, "parameters", name, *step))
@@ -249,6 +274,8 @@ def _check_point(
     for name, value in point.items():
         if name not in parameters:
             raise RuleError((*path, name), "is no parameter of this space")
+        if isinstance(parameters[name], FreeParameter):
+            raise RuleError((*path, name), "is free: each trial is scored at all its choices")
         if not parameters[name].contains(value):
             raise RuleError((*path, name), "lies outside the parameter's range", value)
     existing = existing_values(parameters, {**_paper_values(), **point})
@@ -266,11 +293,13 @@ def _check_sampler(
     sampler: SamplerName, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
 ) -> None:
     """Refuses what a sampler cannot search."""
-    categorical = [name for name, x in parameters.items() if isinstance(x, CategoricalParameter)]
-    if sampler == "cmaes" and len(parameters) == len(categorical):
+    suggested = {x: y for x, y in parameters.items() if not isinstance(y, FreeParameter)}
+    if not suggested:
+        raise RuleError(path, "nothing to search: a parameter that is not free is needed")
+    if sampler == "cmaes" and all(isinstance(x, CategoricalParameter) for x in suggested.values()):
         raise RuleError(path, "sampler 'cmaes' needs a parameter of type 'float' or 'int'")
-    for name, parameter in parameters.items():
-        if sampler == "grid" and name not in categorical:
+    for name, parameter in suggested.items():
+        if sampler == "grid" and not isinstance(parameter, CategoricalParameter):
             raise RuleError((*path, name), "sampler 'grid' needs type 'categorical'")
         if sampler in ("gp", "cmaes", "qmc") and parameter.when:
             rule = f"sampler '{sampler}' cannot search conditions; use tpe, random or grid"

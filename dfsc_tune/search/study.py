@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +16,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dfsc_tune.search.parameters import (
-    AnyParameter,
     CategoricalParameter,
     FloatParameter,
     IntParameter,
+    SuggestedParameter,
     Value,
 )
 from dfsc_tune.search.samplers import build_sampler
@@ -64,6 +66,11 @@ class CategoryStudy:
     ) -> None:
         self.space = space
         self._first = deque(space.first_points())
+        if space.grid:
+            tried = [point for _, point in self._first]
+            combinations = [point for point in space.combinations() if point not in tried]
+            random.Random(seed).shuffle(combinations)
+            self._first += [("sampler", point) for point in combinations]
         self.num_expected = min(num_trials, len(self._first)) if space.grid else num_trials
         """How many points will be suggested in all."""
         self._num_suggested = 0
@@ -71,12 +78,13 @@ class CategoryStudy:
             storage=JournalStorage(JournalFileBackend(str(journal))) if journal else None,
             study_name=name,
             direction="maximize",
-            sampler=build_sampler(
-                sampler,
-                num_trials=num_trials,
-                seed=seed,
-                conditional=any(parameter.when for parameter in space.parameters.values()),
-            ),
+        )
+        self._build_sampler = partial(
+            build_sampler,
+            sampler,
+            num_trials=num_trials,
+            seed=seed,
+            conditional=any(parameter.when for parameter in space.suggested.values()),
         )
         self._trials: dict[int, optuna.Trial] = {}
 
@@ -85,20 +93,16 @@ class CategoryStudy:
         if self._num_suggested >= self.num_expected:
             return None
         self._num_suggested += 1
+        self._study.sampler = self._build_sampler(number=self._num_suggested)
         if not self._first:
             trial = self._study.ask()
             return self._remember(trial, self._draw(trial), "sampler")
         role, point = self._first.popleft()
-        inside = all(self.space.parameters[name].contains(x) for name, x in point.items())
-        if not inside:
+        suggested = {x: y for x, y in self.space.suggested.items() if x in point}
+        if not all(parameter.contains(point[name]) for name, parameter in suggested.items()):
             return Suggestion(point, role, None)
         self._study.enqueue_trial(
-            {
-                _optuna_name(name, self.space.parameters[name]): _mirrored(
-                    self.space.parameters[name], x
-                )
-                for name, x in point.items()
-            }
+            {_optuna_name(x, y): _mirrored(y, point[x]) for x, y in suggested.items()}
         )
         trial = self._study.ask()
         self._draw(trial)
@@ -123,13 +127,13 @@ class CategoryStudy:
     def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
         """Asks Optuna for each parameter that exists beside those before it."""
         values: dict[str, Value] = {}
-        for name, parameter in self.space.parameters.items():
+        for name, parameter in self.space.suggested.items():
             if parameter.exists(values):
                 values[name] = _suggested(trial, name, parameter)
         return values
 
 
-def _suggested(trial: optuna.Trial, name: str, parameter: AnyParameter) -> Value:
+def _suggested(trial: optuna.Trial, name: str, parameter: SuggestedParameter) -> Value:
     told = _optuna_name(name, parameter)
     match parameter:
         case CategoricalParameter():
@@ -147,15 +151,15 @@ def _suggested(trial: optuna.Trial, name: str, parameter: AnyParameter) -> Value
             return min(max(float(_mirrored(parameter, value)), parameter.low), parameter.high)
 
 
-def _is_mirrored(parameter: AnyParameter) -> bool:
+def _is_mirrored(parameter: SuggestedParameter) -> bool:
     """Whether Optuna is told 1 − x, whose logarithm is what the scale spreads evenly."""
     return isinstance(parameter, FloatParameter) and parameter.scale == "log_complement"
 
 
-def _mirrored(parameter: AnyParameter, value: Value) -> Value:
+def _mirrored(parameter: SuggestedParameter, value: Value) -> Value:
     """From a setting to what Optuna is told of it, and back."""
     return 1 - float(value) if _is_mirrored(parameter) else value
 
 
-def _optuna_name(name: str, parameter: AnyParameter) -> str:
+def _optuna_name(name: str, parameter: SuggestedParameter) -> str:
     return f"one_minus_{name}" if _is_mirrored(parameter) else name
