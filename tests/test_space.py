@@ -48,7 +48,9 @@ def test_the_margin_space_is_table_3() -> None:
 
 
 def test_unknown_names_list_what_exists() -> None:
-    with pytest.raises(UserError, match=r"no search space 'nope'.*cpu, default, margin, smoke"):
+    with pytest.raises(
+        UserError, match=r"no search space 'nope'.*cpu, default, margin, record, smoke"
+    ):
         find_space("nope")
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.samplers import (
     BaseSampler,
@@ -34,7 +33,6 @@ def build_sampler(
         number: which suggestion of its study this is.
         conditional: whether some parameters exist only beside certain values of others.
     """
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     # Optuna's ten random trials to start with would be most of a small budget.
     own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
     num_startup_trials = min(10, max(4, num_trials // 4))

@@ -108,9 +108,9 @@ class SearchSpace(Settings):
             for name, parameter in group.parameters.items():
                 _check_parameter(name, parameter, path)
             parameters = {**self.parameters, **group.parameters}
-            for name in parameters:
-                _check_not_fixed(name, self.fixed, ())
-                _check_not_fixed(name, group.fixed, path)
+            for name, parameter in parameters.items():
+                _check_not_fixed(name, parameter, self.fixed, ())
+                _check_not_fixed(name, parameter, group.fixed, path)
                 _check_when(name, parameters, (*path, "parameters"))
             _check_sampler(self.sampler, parameters, (*path, "parameters"))
             for index, point in enumerate(group.starting_points):
@@ -146,9 +146,8 @@ class CategorySpace:
         """A trial's config before any parameter is chosen; `settings` go on top."""
         tree = _merged(self.fixed, {"category": category, **settings})
         if isinstance(free := self.parameters.get(_FREE), FreeParameter):
-            first, *others = free.choices
-            momenta = {_FREE: first, "extra_ema_momenta": others, "choose_ema_momentum": True}
-            tree = _merged(tree, {"train": momenta})
+            momenta = {_FREE: free.choices[0], "extra_ema_momenta": free.choices}
+            tree = _merged(tree, {"train": {**momenta, "choose_ema_momentum": True}})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
     def first_points(self) -> list[tuple[Role, dict[str, Value]]]:
@@ -253,9 +252,15 @@ def _check_parameter(
         _check_value(name, value, (*path, "parameters", name, *step))
 
 
-def _check_not_fixed(name: str, fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
-    if name in (fixed.get(SEARCHABLE[name]) or {}):
-        raise RuleError((*path, "fixed", SEARCHABLE[name], name), "is searched already")
+def _check_not_fixed(
+    name: str, parameter: AnyParameter, fixed: Mapping[str, Any], path: tuple[str, ...]
+) -> None:
+    group = fixed.get(SEARCHABLE[name]) or {}
+    where = (*path, "fixed", SEARCHABLE[name])
+    if name in group:
+        raise RuleError((*where, name), "is searched already")
+    if isinstance(parameter, FreeParameter) and "extra_ema_momenta" in group:
+        raise RuleError((*where, "extra_ema_momenta"), f"belongs under parameters.{name}.choices")
 
 
 def _check_value(name: str, value: Value, path: tuple[str | int, ...]) -> None:

@@ -64,6 +64,7 @@ class CategoryStudy:
         seed: int = 0,
         journal: Path | None = None,
     ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self._first = deque(space.first_points())
         if space.grid:
