@@ -9,6 +9,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dfsc_tune.config import loads
+from dfsc_tune.errors import UserError
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.study import CategoryStudy
 
@@ -137,6 +138,13 @@ def test_states_and_intermediate_values_reach_optuna(tmp_path: Path) -> None:
     assert (failed.state, failed.intermediate_values) == (TrialState.FAIL, {})
     # The best is a complete one, however good an early-stopped one looked.
     assert reopened.best_trial.number == complete.number
+
+
+def test_a_journal_is_not_reopened_with_another_space(tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    study(journal=journal)
+    with pytest.raises(UserError, match="holds a study 'run/tray' already"):
+        study(SPACE.replace("high: 2.0", "high: 1.5"), journal=journal)
 
 
 def test_tpe_homes_in_better_than_chance() -> None:

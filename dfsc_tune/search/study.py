@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import optuna
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from dfsc_tune.errors import UserError
 from dfsc_tune.search.parameters import (
     CategoricalParameter,
     FloatParameter,
@@ -75,11 +77,7 @@ class CategoryStudy:
         self.num_expected = min(num_trials, len(self._first)) if space.grid else num_trials
         """How many points will be suggested in all."""
         self._num_suggested = 0
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))) if journal else None,
-            study_name=name,
-            direction="maximize",
-        )
+        self._study = _create_study(name, journal)
         self._build_sampler = partial(
             build_sampler,
             sampler,
@@ -132,6 +130,17 @@ class CategoryStudy:
             if parameter.exists(values):
                 values[name] = _suggested(trial, name, parameter)
         return values
+
+
+def _create_study(name: str, journal: Path | None) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(journal))) if journal else None
+    try:
+        return optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    except DuplicatedStudyError as error:
+        # Optuna would go on with it, whatever its ranges and direction.
+        raise UserError(
+            f"{journal} holds a study '{name}' already, perhaps of another space; use a new journal"
+        ) from error
 
 
 def _suggested(trial: optuna.Trial, name: str, parameter: SuggestedParameter) -> Value:
