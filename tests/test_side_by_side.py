@@ -17,7 +17,7 @@ from dfsc_tune import results
 from dfsc_tune.errors import UserError
 from dfsc_tune.search.blackbox import Blackbox, RecordedCurves, held_out_errors, recorded_curves
 from dfsc_tune.search.parameters import FloatParameter
-from dfsc_tune.search.side_by_side import BUDGETS, STRATEGIES, regrets, summary
+from dfsc_tune.search.side_by_side import BUDGETS, DEFAULT, STRATEGIES, regrets, summary
 from dfsc_tune.search.simulate import simulate
 from dfsc_tune.search.space import find_space, load_space
 from dfsc_tune.trial import Progress
@@ -99,7 +99,7 @@ def test_a_recorded_run_becomes_curves(tmp_path: Path) -> None:
         recorded_curves(results.load(folder), "box")
 
 
-@pytest.mark.parametrize("name", STRATEGIES)
+@pytest.mark.parametrize("name", DEFAULT)
 def test_every_strategy_runs_and_repeats(name: str, blackbox: Blackbox) -> None:
     table = regrets(blackbox, name, [3], num_workers=2)
     assert table["trainings"].tolist() == list(BUDGETS)
