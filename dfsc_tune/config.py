@@ -94,6 +94,8 @@ class TrainConfig(Settings):
     """μ of the student's moving average, which the scores use; 0 switches the average off."""
     extra_ema_momenta: Annotated[tuple[EmaMomentum, ...], Field(strict=False)] = ()
     """Further momenta scored from the same training: gradients never see the average."""
+    choose_ema_momentum: bool = False
+    """Whether the best of all momenta scored counts at a report, rather than `ema_momentum`."""
     autoencoder_augmentation: bool = False
     """EfficientAD's colour jitter of the autoencoder's input; puts the teacher into every step."""
     penalty_images: str | None = None
@@ -186,7 +188,8 @@ class TrialConfig(Settings):
         """The same settings with some searchable ones replaced, checked again.
 
         Args:
-            values: by the names in `SEARCHABLE`.
+            values: by the names in `SEARCHABLE`; an `ema_momentum` among them is the one that
+                counts.
 
         Raises:
             UserError: a name is not searchable or a value is not allowed.
@@ -194,13 +197,27 @@ class TrialConfig(Settings):
         tree = self.model_dump()
         for name, value in values.items():
             tree[searchable_group(name)][name] = value
+        if "ema_momentum" in values:
+            tree["train"]["choose_ema_momentum"] = False
         return validate(TrialConfig, tree, source="settings")
+
+    def with_momentum(self, ema_momentum: float) -> TrialConfig:
+        """The same training kept by one of the momenta that it scored."""
+        if not self.train.choose_ema_momentum:
+            return self
+        train = {
+            "ema_momentum": ema_momentum,
+            "extra_ema_momenta": (),
+            "choose_ema_momentum": False,
+        }
+        return self.model_copy(update={"train": self.train.model_copy(update=train)})
 
 
 _NOT_SEARCHED = (
     "num_steps",
     "report_interval",
     "extra_ema_momenta",
+    "choose_ema_momentum",
     "penalty_images",
     "low_quantile",
     "high_quantile",

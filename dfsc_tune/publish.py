@@ -39,6 +39,10 @@ def publish(
         UserError: a category could not be published; the others were.
     """
     trials = load(folder).trials
+    configs = {
+        str(row["trial"]): configs[row["trial"]].with_momentum(row["ema_momentum"])
+        for row in trials.to_dict("records")
+    }
     rows: list[dict[str, Any]] = []
     problems = []
     for best in best_trials(trials).to_dict("records"):

@@ -31,13 +31,18 @@ class Progress:
 
     step: int
     value: float
-    """The objective's value for the trial's own EMA momentum."""
+    """The objective's value for the EMA momentum that counts."""
     metrics: dict[float, dict[str, float | None]]
-    """Image AUROCs of the selection part, for each EMA momentum."""
+    """Image AUROCs of the selection part, for each EMA momentum; the one that counts is first."""
     losses: dict[str, float]
     """Means over the steps since the last report."""
     seconds: float
     """Time spent so far, training and scoring."""
+
+    @property
+    def ema_momentum(self) -> float:
+        """The EMA momentum that counts: the trial's own, or the best one if it may choose."""
+        return next(iter(self.metrics))
 
 
 def run_trial(
@@ -80,7 +85,7 @@ def run_trial(
         spent = progress.seconds if progress else 0.0
         progress = Progress(
             step=training.step,
-            value=objective_value(metrics[config.train.ema_momentum], config.objective.metric),
+            value=objective_value(next(iter(metrics.values())), config.objective.metric),
             metrics=metrics,
             losses=losses,
             seconds=spent + time.perf_counter() - start,
@@ -131,7 +136,7 @@ def _restore(training: Training, state: Mapping[str, Any]) -> Progress:
 
 
 def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
-    """The image AUROCs of the selection part for each EMA momentum, named as by `judge`."""
+    """The image AUROCs of the selection part for each EMA momentum, the one that counts first."""
     score, data = training.config.score, training.data
     momenta = list(training.averages)
     validation = _maps(training, data.validation, momenta)
@@ -141,6 +146,10 @@ def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
         normalization = fit_normalization(reference, score)
         scores = image_scores(maps, normalization, data.selection.sizes, score)
         metrics[momentum] = judge(scores, data.selection.kinds)
+    if training.config.train.choose_ema_momentum:
+        metric = training.config.objective.metric
+        best = max(metrics, key=lambda momentum: objective_value(metrics[momentum], metric))
+        return {best: metrics[best], **metrics}
     return metrics
 
 

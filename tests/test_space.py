@@ -43,13 +43,14 @@ def test_shipped_spaces_load_and_say_purpose_cost_and_command(path: Path) -> Non
 def test_the_margin_space_is_table_3() -> None:
     space = load_space("margin")
     of_category = space.for_category("any")
-    points = of_category.first_points()
-    assert sorted(point["margin"] for point in points) == [0.0, 0.2, 0.4, 1.0, 2.0]
+    assert sorted(x["margin"] for x in of_category.combinations()) == [0.0, 0.2, 0.4, 1.0, 2.0]
     assert space.budget.grace_period == space.budget.num_steps == 70_000
 
 
 def test_unknown_names_list_what_exists() -> None:
-    with pytest.raises(UserError, match=r"no search space 'nope'.*cpu, default, margin, smoke"):
+    with pytest.raises(
+        UserError, match=r"no search space 'nope'.*cpu, default, margin, record, smoke"
+    ):
         find_space("nope")
 
 
@@ -57,7 +58,11 @@ def test_the_paper_and_margin_0_come_first() -> None:
     of_category = parse(GOOD).for_category("other")
     points = of_category.first_points()
     paper = {"margin": 1.0, "quantile": 0.999, "constraint_order": "mask_first"}
-    assert points == [paper, {**paper, "margin": 0.0}, {**paper, "margin": 0.4}]
+    assert points == [
+        ("paper", paper),
+        ("margin_0", {**paper, "margin": 0.0}),
+        ("starting_point", {**paper, "margin": 0.4}),
+    ]
 
 
 def test_categories_override_the_rest() -> None:
@@ -65,7 +70,7 @@ def test_categories_override_the_rest() -> None:
     base = of_category.base_config("screw_bag", seed=3)
     assert (base.loss.alpha, base.seed, base.model.network) == (4.0, 3, "tiny")
     assert of_category.parameters["margin"].bounds() == (0.5, 1.5)
-    assert of_category.first_points()[-1]["margin"] == 0.7
+    assert of_category.first_points()[-1][1]["margin"] == 0.7
 
 
 @pytest.mark.parametrize(
@@ -102,6 +107,13 @@ def test_categories_override_the_rest() -> None:
         ),
         ("budget:", "sampler: grid\nbudget:", "parameters.margin: sampler 'grid' needs type 'cat"),
         ("  model: {", "  train: {num_steps: 5}\n  model: {", "2: fixed.train.num_steps: belongs"),
+        ("[mask_first, norm", "[mask_first, mask_first, norm", "6: parameters.constraint_order: a"),
+        ("{margin: 0.4}", "{margin: .nan}", "8: starting_points.0.margin: lies outside the param"),
+        ("{margin: 0.4}", '{margin: "0.4"}', "8: starting_points.0.margin: lies outside the param"),
+        ("type: float, low: 0.0", "type: int, low: 0.5", "4: parameters.margin.low: "),
+        ("low: 0.0, high: 2.0", "low: no, high: 2.0", "4: parameters.margin.low: must be a valid"),
+        ("low: 0.0, high: 2.0", "low: 0.0, high: .inf", "4: parameters.margin: low and high must"),
+        ("budget:", "sampler: annealing\nbudget:", "9: sampler: must be 'tpe', 'gp', 'random'"),
     ],
 )
 def test_broken_rules_name_line_and_path(old: str, new: str, message: str) -> None:
@@ -110,3 +122,82 @@ def test_broken_rules_name_line_and_path(old: str, new: str, message: str) -> No
         parse(GOOD.replace(old, new, 1))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+CONDITIONAL = """\
+parameters:
+  optimizer: {type: categorical, choices: [adamw, adam]}
+  weight_decay: {type: float, low: 1e-6, high: 1e-3, scale: log, when: {optimizer: adamw}}
+  margin: {type: categorical, choices: [0.0, 0.4, 1.0]}
+  alpha: {type: float, low: 0.25, high: 8.0, scale: log, when: {margin: [0.4, 1.0]}}
+starting_points:
+  - {optimizer: adam, alpha: 4.0}
+budget: {num_trials: 8, num_steps: 100, report_interval: 10, grace_period: 20}
+"""
+
+
+def test_points_hold_only_what_exists_beside_the_rest() -> None:
+    points = [point for _, point in parse(CONDITIONAL).for_category("x").first_points()]
+    assert points == [
+        {"optimizer": "adamw", "weight_decay": 1e-5, "margin": 1.0, "alpha": 2.0},
+        {"optimizer": "adamw", "weight_decay": 1e-5, "margin": 0.0},
+        {"optimizer": "adam", "margin": 1.0, "alpha": 4.0},
+    ]
+
+
+def test_a_grid_holds_each_combination_of_what_exists_once() -> None:
+    text = (
+        "parameters:\n  optimizer: {type: categorical, choices: [adamw, adam]}\n"
+        "  weight_decay: {type: categorical, choices: [1e-5, 1e-4], when: {optimizer: adamw}}\n"
+        "sampler: grid\n"
+        "budget: {num_trials: 8, num_steps: 100, report_interval: 10, grace_period: 20}\n"
+    )
+    assert parse(text).for_category("x").combinations() == [
+        {"optimizer": "adamw", "weight_decay": 1e-5},
+        {"optimizer": "adamw", "weight_decay": 1e-4},
+        {"optimizer": "adam"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("{optimizer: adamw}}", "{warmup: yes}}", "3: parameters.weight_decay.when.warmup: is no"),
+        ("{optimizer: adamw}}", "{alpha: 4.0}}", "3: parameters.weight_decay.when.alpha: is no"),
+        ("{optimizer: adamw}}", "{optimizer: sgd}}", "3: parameters.weight_decay.when.optimizer:"),
+        ("[0.4, 1.0]}", "[no, 1.0]}", "5: parameters.alpha.when.margin: is no choice of margin"),
+        ("adam, alpha", "adam, weight_decay: 1e-5, alpha", "7: starting_points.0.weight_decay: d"),
+        ("budget:", "sampler: gp\nbudget:", "3: parameters.weight_decay.when: sampler 'gp' cannot"),
+        ("budget:", "sampler: qmc\nbudget:", "weight_decay.when: sampler 'qmc' cannot search cond"),
+        ("budget:", "sampler: cmaes\nbudget:", "weight_decay.when: sampler 'cmaes' cannot search"),
+    ],
+)
+def test_conditions_that_cannot_hold_are_refused(old: str, new: str, message: str) -> None:
+    assert old in CONDITIONAL
+    with pytest.raises(UserError) as error:
+        parse(CONDITIONAL.replace(old, new, 1))
+    assert message in str(error.value)
+
+
+def test_cmaes_needs_a_number_to_search() -> None:
+    text = GOOD.split("categories:")[0].split("  margin:")[0] + (
+        "  constraint_order: {type: categorical, choices: [mask_first, normalize_first]}\n"
+        "sampler: cmaes\nbudget: {num_trials: 8, num_steps: 9, report_interval: 3, "
+        "grace_period: 3}\n"
+    )
+    with pytest.raises(UserError, match=r"parameters: sampler 'cmaes' needs a parameter of type"):
+        parse(text)
+
+
+def test_true_is_no_number() -> None:
+    parameter = parse(
+        GOOD.replace(
+            "margin: {type: float, low: 0.0, high: 2.0}",
+            "margin: {type: categorical, choices: [0, 1]}",
+            1,
+        )
+        .replace("margin: 0.4", "margin: 1", 1)
+        .split("categories:")[0]
+    ).parameters["margin"]
+    assert parameter.contains(1.0)
+    assert not parameter.contains(True)

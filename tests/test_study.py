@@ -9,8 +9,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dfsc_tune.config import loads
+from dfsc_tune.errors import UserError
 from dfsc_tune.search.space import SearchSpace
-from dfsc_tune.search.study import CategoryStudy
+from dfsc_tune.search.study import CategoryStudy, Suggestion
 
 BUDGET = "budget: {num_trials: 8, num_steps: 100, report_interval: 10, grace_period: 20}\n"
 SPACE = f"""\
@@ -18,6 +19,19 @@ parameters:
   margin: {{type: float, low: 0.0, high: 2.0}}
   quantile: {{type: float, low: 0.9, high: 0.9999, scale: log_complement}}
   alpha: {{type: float, low: 0.25, high: 8.0, scale: log}}
+{BUDGET}"""
+
+
+GRID = f"""\
+parameters:
+  margin: {{type: categorical, choices: [0.0, 0.2, 0.4, 1.0, 2.0]}}
+  alpha: {{type: categorical, choices: [1.0, 2.0]}}
+{BUDGET}"""
+CONDITIONAL = f"""\
+parameters:
+  margin: {{type: float, low: 0.0, high: 2.0}}
+  optimizer: {{type: categorical, choices: [adamw, adam]}}
+  weight_decay: {{type: float, low: 1e-6, high: 1e-3, scale: log, when: {{optimizer: adamw}}}}
 {BUDGET}"""
 
 
@@ -35,14 +49,24 @@ def study(text: str = SPACE, num_trials: int = 8, **settings: object) -> Categor
 
 def play(of_category: CategoryStudy) -> list[dict[str, object]]:
     """Runs a study to its end on a made-up objective, one trial at a time."""
-    points = []
-    while (suggestion := of_category.suggest()) is not None:
-        points.append(suggestion.values)
-        if suggestion.number is not None:
-            value = -abs(float(suggestion.values["margin"]) - 0.7)
-            of_category.report(suggestion.number, 100, value)
-            of_category.finish(suggestion.number, "complete", value)
-    return points
+    return [suggestion.values for suggestion in recorded(of_category, 10**6)]
+
+
+def recorded(of_category: CategoryStudy, most: int) -> list[Suggestion]:
+    """Plays a study for some suggestions, or to its end."""
+    suggestions = []
+    while len(suggestions) < most and (suggestion := of_category.suggest()) is not None:
+        suggestions.append(suggestion)
+        tell(of_category, suggestion)
+    return suggestions
+
+
+def tell(of_category: CategoryStudy, suggestion: Suggestion) -> None:
+    """Tells a study what a trial came to on a made-up objective."""
+    if suggestion.number is not None:
+        value = -abs(float(suggestion.values["margin"]) - 0.7)
+        of_category.report(suggestion.number, 100, value)
+        of_category.finish(suggestion.number, "complete", value)
 
 
 def test_first_points_come_exactly_as_given() -> None:
@@ -57,12 +81,36 @@ def test_no_more_than_num_trials_are_suggested() -> None:
     assert len(play(study(num_trials=5))) == 5
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "cmaes", "qmc"])
 def test_one_seed_gives_the_same_trials_twice(sampler: str) -> None:
     text = SPACE + f"sampler: {sampler}\n"
     first, second = (play(study(text, 12, seed=3)) for _ in range(2))
     assert first == second
-    assert play(study(text, 12, seed=4)) != first
+    other = play(study(text, 12, seed=4))
+    # After the first points, no trial is that of another seed.
+    assert all(ours != theirs for ours, theirs in zip(first[2:], other[2:], strict=True))
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "cmaes", "qmc", "grid"])
+def test_a_study_made_again_goes_on_as_it_would_have(sampler: str) -> None:
+    space = GRID if sampler == "grid" else SPACE
+    text = f"{space}\nsampler: {sampler}\n"
+    whole = play(study(text, seed=3))
+    again = study(text, seed=3)
+    for suggestion in recorded(study(text, seed=3), 6):
+        made = again.suggest_again(suggestion.values, suggestion.role, suggestion.params)
+        assert made.number == suggestion.number
+        tell(again, made)
+    assert again.num_left == len(whole) - 6
+    assert play(again) == whole[6:]
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_parameters_that_do_not_exist_are_not_suggested(sampler: str) -> None:
+    points = play(study(f"{CONDITIONAL}sampler: {sampler}\n", 20))
+    assert {point["optimizer"] for point in points} == {"adam", "adamw"}
+    for point in points:
+        assert ("weight_decay" in point) == (point["optimizer"] == "adamw")
 
 
 def test_all_suggestions_lie_inside_the_space() -> None:
@@ -119,6 +167,13 @@ def test_states_and_intermediate_values_reach_optuna(tmp_path: Path) -> None:
     assert (failed.state, failed.intermediate_values) == (TrialState.FAIL, {})
     # The best is a complete one, however good an early-stopped one looked.
     assert reopened.best_trial.number == complete.number
+
+
+def test_a_journal_is_not_reopened_with_another_space(tmp_path: Path) -> None:
+    journal = tmp_path / "study.journal"
+    study(journal=journal)
+    with pytest.raises(UserError, match="holds a study 'run/tray' already"):
+        study(SPACE.replace("high: 2.0", "high: 1.5"), journal=journal)
 
 
 def test_tpe_homes_in_better_than_chance() -> None:

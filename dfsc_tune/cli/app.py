@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsc_tune.cli import bench, data, evaluate, model, runs, search, teacher
+from dfsc_tune.cli import bench, data, evaluate, model, runs, search, study, teacher
 from dfsc_tune.cli.shared import make_app
 
 app = make_app(
@@ -19,3 +19,4 @@ app.command("predict")(model.predict)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")
+app.add_typer(study.app, name="study")

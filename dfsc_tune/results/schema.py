@@ -76,6 +76,7 @@ trials: a row a trial. `role` is paper (the paper's setting), margin_0, starting
 config (trained on its own); `state` is running, complete, pruned (stopped early by ASHA), failed or
 interrupted (by Ctrl-C);
 `value` is what the search maximises, at the last report; all AUROCs are of the selection part.
-reports: a row a report and EMA momentum; `own_momentum` marks the trial's own.
+reports: a row a report and EMA momentum; `own_momentum` marks the one that
+counts: the trial's own, or the best where momenta are free.
 scores: a row an image of the report part. `role` is best, or paper for the paper's setting.
 """

@@ -68,7 +68,6 @@ class RunTables:
         """Adds a report's rows, one for each EMA momentum, and brings the trial's up to date."""
         row = self.trials[trial]
         losses = {f"loss_{name}": value for name, value in progress.losses.items()}
-        own_momentum = self.configs[trial].train.ema_momentum
         for momentum, aurocs in progress.metrics.items():
             self._reports.append(
                 {
@@ -76,13 +75,14 @@ class RunTables:
                     "trial": trial,
                     "step": progress.step,
                     "ema_momentum": momentum,
-                    "own_momentum": momentum == own_momentum,
+                    "own_momentum": momentum == progress.ema_momentum,
                     **aurocs,
                     **losses,
                     "seconds": progress.seconds,
                 }
             )
-        row |= progress.metrics[own_momentum]
+        row |= progress.metrics[progress.ema_momentum]
+        row |= {"ema_momentum": progress.ema_momentum}
         row |= {"value": progress.value, "step": progress.step, "seconds": progress.seconds}
         row |= {"node": node, "device": device}
         if row.get("best_value") is None or progress.value > row["best_value"]:

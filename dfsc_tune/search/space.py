@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,91 +21,22 @@ from dfsc_tune.config import (
     searchable_values,
 )
 from dfsc_tune.errors import UserError
+from dfsc_tune.search.parameters import (
+    AnyParameter,
+    CategoricalParameter,
+    FloatParameter,
+    FreeParameter,
+    IntParameter,
+    Parameter,
+    SuggestedParameter,
+    Value,
+)
 
-Value = float | int | str | bool
+Role = Literal["paper", "margin_0", "starting_point", "sampler"]
+SamplerName = Literal["tpe", "gp", "random", "grid", "cmaes", "qmc"]
 
+_FREE = "ema_momentum"
 _FIXABLE = ("model", "loss", "train", "score", "seed")
-
-
-class _Range(Settings):
-    """What real and whole numbers between two bounds share."""
-
-    low: float
-    high: float
-    scale: str = "linear"
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError("low and high must be finite")
-        if self.low >= self.high:
-            raise ValueError(
-                f"the range is empty: low ({self.low}) must lie below high ({self.high})"
-            )
-        if self.scale == "log" and self.low <= 0:
-            raise ValueError("scale 'log' needs low above 0")
-        if self.scale == "log_complement" and self.high >= 1:
-            raise ValueError("scale 'log_complement' needs high below 1")
-        return self
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        return is_number and self.low <= float(value) <= self.high
-
-    def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed for all between them to be."""
-        return (self.low, self.high)
-
-
-class FloatParameter(_Range):
-    """A real number between two bounds, both included.
-
-    `log` spreads suggestions evenly over the logarithm; `log_complement` over that of 1 − x, for
-    quantiles and momenta that matter near 1.
-    """
-
-    type: Literal["float"] = "float"
-    scale: Literal["linear", "log", "log_complement"] = "linear"
-
-
-class IntParameter(_Range):
-    """A whole number between two bounds, both included."""
-
-    type: Literal["int"] = "int"
-    low: int
-    high: int
-    scale: Literal["linear", "log"] = "linear"
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
-        return isinstance(value, int) and super().contains(value)
-
-
-class CategoricalParameter(Settings):
-    """One of some values."""
-
-    type: Literal["categorical"] = "categorical"
-    choices: Annotated[tuple[Value, ...], Field(min_length=1, strict=False)]
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(set(map(repr, self.choices))) < len(self.choices):
-            raise ValueError("a choice is given twice")
-        return self
-
-    def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
-        return value in self.choices
-
-    def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed."""
-        return self.choices
-
-
-Parameter = Annotated[
-    FloatParameter | IntParameter | CategoricalParameter, Field(discriminator="type")
-]
 
 
 class Budget(Settings):
@@ -166,8 +96,9 @@ class SearchSpace(Settings):
     """Tried first, after the paper's setting and margin 0, which every search tries."""
     budget: Budget
     objective: ObjectiveConfig = ObjectiveConfig()
-    sampler: Literal["tpe", "random", "grid"] = "tpe"
-    """`grid` tries every combination of categorical choices, as far as num_trials goes."""
+    sampler: SamplerName = "tpe"
+    """Who suggests: Optuna's sampler of that name; `grid` tries every combination of categorical
+    choices, in random order, as far as num_trials goes."""
     resources: Resources = Resources()
     categories: dict[str, CategoryOverride] = Field(default_factory=dict)
 
@@ -179,14 +110,12 @@ class SearchSpace(Settings):
             _check_fixed(group.fixed, path)
             for name, parameter in group.parameters.items():
                 _check_parameter(name, parameter, path)
-                if self.sampler == "grid" and not isinstance(parameter, CategoricalParameter):
-                    raise RuleError(
-                        (*path, "parameters", name), "sampler 'grid' needs type 'categorical'"
-                    )
             parameters = {**self.parameters, **group.parameters}
-            for name in parameters:
-                _check_not_fixed(name, self.fixed, ())
-                _check_not_fixed(name, group.fixed, path)
+            for name, parameter in parameters.items():
+                _check_not_fixed(name, parameter, self.fixed, ())
+                _check_not_fixed(name, parameter, group.fixed, path)
+                _check_when(name, parameters, (*path, "parameters"))
+            _check_sampler(self.sampler, parameters, (*path, "parameters"))
             for index, point in enumerate(group.starting_points):
                 _check_point(point, parameters, (*path, "starting_points", index))
         return self
@@ -207,40 +136,67 @@ class CategorySpace:
     """The search space of one category."""
 
     fixed: Mapping[str, Any]
-    parameters: Mapping[str, FloatParameter | IntParameter | CategoricalParameter]
+    parameters: Mapping[str, AnyParameter]
     starting_points: Sequence[Mapping[str, Value]]
     grid: bool
+
+    @property
+    def suggested(self) -> dict[str, SuggestedParameter]:
+        """The parameters that a value is suggested for: all but the free one."""
+        return {x: y for x, y in self.parameters.items() if not isinstance(y, FreeParameter)}
 
     def base_config(self, category: str, **settings: Any) -> TrialConfig:
         """A trial's config before any parameter is chosen; `settings` go on top."""
         tree = _merged(self.fixed, {"category": category, **settings})
+        if isinstance(free := self.parameters.get(_FREE), FreeParameter):
+            momenta = {_FREE: free.choices[0], "extra_ema_momenta": free.choices}
+            tree = _merged(tree, {"train": {**momenta, "choose_ema_momentum": True}})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
-    def first_points(self) -> list[dict[str, Value]]:
-        """What is tried before the sampler is asked: complete points, none twice.
+    def first_points(self) -> list[tuple[Role, dict[str, Value]]]:
+        """What is tried before the sampler is asked, and why: complete points, none twice.
 
         The paper's values of what is searched come first, and these with margin 0, so that every
-        search says what tuning gained; then the user's starting points; with sampler `grid`, then
-        all combinations.
+        search says what tuning gained; then the user's starting points. The free parameter has a
+        value only in the paper's two: they are compared with, so nothing is chosen for them.
         """
-        # The defaults of a config are the paper's; what a point leaves open is too.
-        defaults = searchable_values(TrialConfig(category=""))
-        paper: dict[str, Value] = {name: defaults[name] for name in self.parameters}
-        points: list[dict[str, Value]] = [paper]
+        paper = _paper_values()
+        wanted: list[tuple[Role, Mapping[str, Value]]] = [("paper", paper)]
         if "margin" in self.parameters:
-            points.append({**paper, "margin": 0.0})
-        points += [{**paper, **point} for point in self.starting_points]
-        if self.grid:
-            choices = [
-                parameter.choices
-                for parameter in self.parameters.values()
-                if isinstance(parameter, CategoricalParameter)
-            ]
-            points += [
-                dict(zip(self.parameters, combination, strict=True))
-                for combination in itertools.product(*choices)
-            ]
-        return [point for index, point in enumerate(points) if point not in points[:index]]
+            wanted.append(("margin_0", {**paper, "margin": 0.0}))
+        # What a starting point leaves open is the paper's.
+        suggested = {name: paper[name] for name in self.suggested}
+        wanted += [("starting_point", {**suggested, **point}) for point in self.starting_points]
+        points: list[tuple[Role, dict[str, Value]]] = []
+        for role, values in wanted:
+            point = existing_values(self.parameters, values)
+            if all(point != other for _, other in points):
+                points.append((role, point))
+        return points
+
+    def combinations(self) -> list[dict[str, Value]]:
+        """Every point of a space whose suggested parameters are all categorical, none twice."""
+        choices = [
+            x.choices for x in self.suggested.values() if isinstance(x, CategoricalParameter)
+        ]
+        points: list[dict[str, Value]] = []
+        for combination in itertools.product(*choices):
+            values = dict(zip(self.suggested, combination, strict=True))
+            point = existing_values(self.parameters, values)
+            if point not in points:
+                points.append(point)
+        return points
+
+
+def existing_values(
+    parameters: Mapping[str, AnyParameter], values: Mapping[str, Value]
+) -> dict[str, Value]:
+    """The values of those parameters that exist beside the others (`when`)."""
+    existing: dict[str, Value] = {}
+    for name, parameter in parameters.items():
+        if name in values and parameter.exists(existing):
+            existing[name] = values[name]
+    return existing
 
 
 def find_space(name: str) -> Path:
@@ -284,22 +240,30 @@ def _check_fixed(fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
 
 def _check_parameter(
     name: str,
-    parameter: FloatParameter | IntParameter | CategoricalParameter,
+    parameter: AnyParameter,
     path: tuple[str, ...],
 ) -> None:
     if name not in SEARCHABLE:
         raise RuleError(
             (*path, "parameters", name), f"cannot be searched; choose from {', '.join(SEARCHABLE)}"
         )
-    ends = ("low", "high") if not isinstance(parameter, CategoricalParameter) else ()
+    if isinstance(parameter, FreeParameter) and name != _FREE:
+        raise RuleError((*path, "parameters", name), f"only {_FREE} can be of type 'free'")
+    ends = ("low", "high") if isinstance(parameter, FloatParameter | IntParameter) else ()
     for index, value in enumerate(parameter.bounds()):
         step = (ends[index],) if ends else ("choices", index)
         _check_value(name, value, (*path, "parameters", name, *step))
 
 
-def _check_not_fixed(name: str, fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
-    if name in (fixed.get(SEARCHABLE[name]) or {}):
-        raise RuleError((*path, "fixed", SEARCHABLE[name], name), "is searched already")
+def _check_not_fixed(
+    name: str, parameter: AnyParameter, fixed: Mapping[str, Any], path: tuple[str, ...]
+) -> None:
+    group = fixed.get(SEARCHABLE[name]) or {}
+    where = (*path, "fixed", SEARCHABLE[name])
+    if name in group:
+        raise RuleError((*where, name), "is searched already")
+    if isinstance(parameter, FreeParameter) and "extra_ema_momenta" in group:
+        raise RuleError((*where, "extra_ema_momenta"), f"belongs under parameters.{name}.choices")
 
 
 def _check_value(name: str, value: Value, path: tuple[str | int, ...]) -> None:
@@ -312,14 +276,56 @@ def _check_value(name: str, value: Value, path: tuple[str | int, ...]) -> None:
 
 def _check_point(
     point: Mapping[str, Value],
-    parameters: Mapping[str, FloatParameter | IntParameter | CategoricalParameter],
+    parameters: Mapping[str, AnyParameter],
     path: tuple[str | int, ...],
 ) -> None:
     for name, value in point.items():
         if name not in parameters:
             raise RuleError((*path, name), "is no parameter of this space")
+        if isinstance(parameters[name], FreeParameter):
+            raise RuleError((*path, name), "is free: each trial is scored at all its choices")
         if not parameters[name].contains(value):
             raise RuleError((*path, name), "lies outside the parameter's range", value)
+    existing = existing_values(parameters, {**_paper_values(), **point})
+    for name in point:
+        if name not in existing:
+            raise RuleError((*path, name), "does not exist beside this point's other values")
+
+
+def _paper_values() -> dict[str, Value]:
+    """Every searchable setting as in the paper: the defaults of a config."""
+    return dict(searchable_values(TrialConfig(category="")))
+
+
+def _check_sampler(
+    sampler: SamplerName, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
+) -> None:
+    """Refuses what a sampler cannot search."""
+    suggested = {x: y for x, y in parameters.items() if not isinstance(y, FreeParameter)}
+    if not suggested:
+        raise RuleError(path, "nothing to search: a parameter that is not free is needed")
+    if sampler == "cmaes" and all(isinstance(x, CategoricalParameter) for x in suggested.values()):
+        raise RuleError(path, "sampler 'cmaes' needs a parameter of type 'float' or 'int'")
+    for name, parameter in suggested.items():
+        if sampler == "grid" and not isinstance(parameter, CategoricalParameter):
+            raise RuleError((*path, name), "sampler 'grid' needs type 'categorical'")
+        if sampler in ("gp", "cmaes", "qmc") and parameter.when:
+            rule = f"sampler '{sampler}' cannot search conditions; use tpe, random or grid"
+            raise RuleError((*path, name, "when"), rule)
+
+
+def _check_when(
+    name: str, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
+) -> None:
+    """Refuses conditions on what cannot decide: only a categorical parameter further up can."""
+    above = dict(itertools.takewhile(lambda item: item[0] != name, parameters.items()))
+    for other, wanted in parameters[name].when.items():
+        where = (*path, name, "when", other)
+        if not isinstance(parent := above.get(other), CategoricalParameter):
+            raise RuleError(where, "is no categorical parameter that stands above this one")
+        for value in wanted:
+            if not parent.contains(value):
+                raise RuleError(where, f"is no choice of {other}", value)
 
 
 def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,27 +11,23 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import optuna
-from optuna.distributions import (
-    BaseDistribution,
-    CategoricalDistribution,
-    FloatDistribution,
-    IntDistribution,
-)
+from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
-from dfsc_tune.search.space import (
+from dfsc_tune.errors import UserError
+from dfsc_tune.search.parameters import (
     CategoricalParameter,
-    CategorySpace,
     FloatParameter,
     IntParameter,
+    SuggestedParameter,
     Value,
 )
+from dfsc_tune.search.samplers import KEEPS_COUNT, build_sampler
+from dfsc_tune.search.space import CategorySpace, Role, SamplerName
 
-Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 State = Literal["complete", "pruned", "failed"]
 
 _STATES = {
@@ -68,27 +65,30 @@ class CategoryStudy:
         *,
         name: str,
         num_trials: int,
-        sampler: Literal["tpe", "random", "grid"] = "tpe",
+        sampler: SamplerName = "tpe",
         seed: int = 0,
         journal: Path | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self._first = deque(space.first_points())
+        if space.grid:
+            tried = [point for _, point in self._first]
+            combinations = [point for point in space.combinations() if point not in tried]
+            random.Random(seed).shuffle(combinations)
+            self._first += [("sampler", point) for point in combinations]
         self.num_expected = min(num_trials, len(self._first)) if space.grid else num_trials
         """How many points will be suggested in all."""
         self._num_suggested = 0
-        self._paper = self._first[0]
-        self._distributions = {
-            _optuna_name(key, parameter): _distribution(parameter)
-            for key, parameter in space.parameters.items()
-        }
-        self._study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(journal))) if journal else None,
-            study_name=name,
-            direction="maximize",
+        self._keeps_count = sampler in KEEPS_COUNT
+        self._study = _create_study(name, journal)
+        self._build_sampler = partial(
+            build_sampler,
+            sampler,
+            num_trials=num_trials,
+            seed=seed,
+            conditional=any(parameter.when for parameter in space.suggested.values()),
         )
-        self._build_sampler = partial(_build_sampler, sampler, num_trials, seed)
         self._trials: dict[int, optuna.Trial] = {}
 
     def suggest(self) -> Suggestion | None:
@@ -96,16 +96,15 @@ class CategoryStudy:
         if self._num_suggested >= self.num_expected:
             return None
         self._num_suggested += 1
+        self._study.sampler = self._build_sampler(number=self._num_suggested)
         if not self._first:
-            # A seed for each number: what is suggested next depends on what is known, not on how
-            # it came to be known, so a search that is resumed suggests what it would have.
-            self._study.sampler = self._build_sampler(self._num_suggested)
-            trial = self._study.ask(self._distributions)
-            return self._remember(trial, self._from_optuna(trial.params), "sampler")
-        point = self._first.popleft()
-        inside = all(self.space.parameters[name].contains(x) for name, x in point.items())
-        params = self._to_optuna(point) if inside else {}
-        return self._enqueue(point, self._role(point), params)
+            trial = self._study.ask()
+            return self._remember(trial, self._draw(trial), "sampler")
+        role, point = self._first.popleft()
+        suggested = {x: y for x, y in self.space.suggested.items() if x in point}
+        inside = all(parameter.contains(point[name]) for name, parameter in suggested.items())
+        params = {_optuna_name(x, y): _mirrored(y, point[x]) for x, y in suggested.items()}
+        return self._enqueue(point, role, params if inside else {})
 
     def suggest_again(
         self, values: Mapping[str, Value], role: Role, params: Mapping[str, Value]
@@ -114,7 +113,12 @@ class CategoryStudy:
         self._num_suggested += 1
         if self._first:
             self._first.popleft()
-        return self._enqueue(dict(values), role, dict(params))
+        self._study.sampler = self._build_sampler(number=self._num_suggested)
+        suggestion = self._enqueue(dict(values), role, dict(params))
+        if self._keeps_count and role == "sampler" and suggestion.number is not None:
+            # Optuna asks the sampler only for what is not given: make it draw, and so count.
+            _ = self._trials[suggestion.number].relative_params
+        return suggestion
 
     @property
     def num_left(self) -> int:
@@ -125,8 +129,10 @@ class CategoryStudy:
         if not params:
             return Suggestion(point, role, None)
         self._study.enqueue_trial(params)
+        trial = self._study.ask()
+        self._draw(trial)
         # The point itself, not Optuna's echo of it: 1 − (1 − x) may differ from x.
-        return self._remember(self._study.ask(self._distributions), point, role)
+        return self._remember(trial, point, role)
 
     def report(self, number: int, step: int, value: float) -> None:
         """Tells the value of a trial at a step."""
@@ -138,69 +144,58 @@ class CategoryStudy:
         trial = self._trials.pop(number)
         self._study.tell(trial, value if state == "complete" else None, _STATES[state])
 
-    def _role(self, point: dict[str, Value]) -> Role:
-        if point == self._paper:
-            return "paper"
-        return "margin_0" if point == {**self._paper, "margin": 0.0} else "starting_point"
-
     def _remember(self, trial: optuna.Trial, values: dict[str, Value], role: Role) -> Suggestion:
         self._trials[trial.number] = trial
         trial.set_user_attr("role", role)
         return Suggestion(values, role, trial.number, trial.params)
 
-    def _to_optuna(self, point: dict[str, Value]) -> dict[str, Value]:
-        parameters = self.space.parameters
-        return {
-            _optuna_name(key, parameters[key]): _complement(parameters[key], value)
-            for key, value in point.items()
-        }
-
-    def _from_optuna(self, params: dict[str, Value]) -> dict[str, Value]:
+    def _draw(self, trial: optuna.Trial) -> dict[str, Value]:
+        """Asks Optuna for each parameter that exists beside those before it."""
         values: dict[str, Value] = {}
-        for key, parameter in self.space.parameters.items():
-            values[key] = _complement(parameter, params[_optuna_name(key, parameter)])
+        for name, parameter in self.space.suggested.items():
+            if parameter.exists(values):
+                values[name] = _suggested(trial, name, parameter)
         return values
 
 
-def _is_complement(parameter: FloatParameter | IntParameter | CategoricalParameter) -> bool:
+def _create_study(name: str, journal: Path | None) -> optuna.Study:
+    storage = JournalStorage(JournalFileBackend(str(journal))) if journal else None
+    try:
+        return optuna.create_study(storage=storage, study_name=name, direction="maximize")
+    except DuplicatedStudyError as error:
+        # Optuna would go on with it, whatever its ranges and direction.
+        raise UserError(
+            f"{journal} holds a study '{name}' already, perhaps of another space; use a new journal"
+        ) from error
+
+
+def _suggested(trial: optuna.Trial, name: str, parameter: SuggestedParameter) -> Value:
+    told = _optuna_name(name, parameter)
+    match parameter:
+        case CategoricalParameter():
+            choice = trial.suggest_categorical(told, parameter.choices)
+            assert choice is not None, "no setting's choice is None"
+            return choice
+        case IntParameter():
+            log = parameter.scale == "log"
+            return trial.suggest_int(told, parameter.low, parameter.high, log=log)
+        case _:
+            bounds = (float(_mirrored(parameter, x)) for x in (parameter.low, parameter.high))
+            low, high = sorted(bounds)
+            value = trial.suggest_float(told, low, high, log=parameter.scale != "linear")
+            # 1 − (1 − low) may lie a rounding error below low.
+            return min(max(float(_mirrored(parameter, value)), parameter.low), parameter.high)
+
+
+def _is_mirrored(parameter: SuggestedParameter) -> bool:
+    """Whether Optuna is told 1 − x, whose logarithm is what the scale spreads evenly."""
     return isinstance(parameter, FloatParameter) and parameter.scale == "log_complement"
 
 
-def _complement(
-    parameter: FloatParameter | IntParameter | CategoricalParameter, value: Value
-) -> Value:
-    """From a setting to what Optuna is told of it, and back: 1 − x where the scale says so."""
-    return 1 - float(value) if _is_complement(parameter) else value
+def _mirrored(parameter: SuggestedParameter, value: Value) -> Value:
+    """From a setting to what Optuna is told of it, and back."""
+    return 1 - float(value) if _is_mirrored(parameter) else value
 
 
-def _optuna_name(name: str, parameter: FloatParameter | IntParameter | CategoricalParameter) -> str:
-    return f"one_minus_{name}" if _is_complement(parameter) else name
-
-
-def _distribution(
-    parameter: FloatParameter | IntParameter | CategoricalParameter,
-) -> BaseDistribution:
-    match parameter:
-        case CategoricalParameter():
-            return CategoricalDistribution(parameter.choices)
-        case IntParameter():
-            return IntDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
-        case FloatParameter(scale="log_complement"):
-            return FloatDistribution(1 - parameter.high, 1 - parameter.low, log=True)
-        case _:
-            return FloatDistribution(parameter.low, parameter.high, log=parameter.scale == "log")
-
-
-def _build_sampler(
-    name: str, num_trials: int, seed: int, number: int
-) -> optuna.samplers.BaseSampler:
-    """The sampler for one suggestion, the `number`th of its study."""
-    own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    # A grid's points all come as first points: its sampler is never asked.
-    if name in ("random", "grid"):
-        return optuna.samplers.RandomSampler(seed=own_seed)
-    # Optuna's ten random trials to start with would be most of a small budget.
-    num_startup_trials = min(10, max(4, num_trials // 4))
-    return optuna.samplers.TPESampler(
-        seed=own_seed, multivariate=True, constant_liar=True, n_startup_trials=num_startup_trials
-    )
+def _optuna_name(name: str, parameter: SuggestedParameter) -> str:
+    return f"one_minus_{name}" if _is_mirrored(parameter) else name

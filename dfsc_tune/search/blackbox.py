@@ -1,0 +1,176 @@
+"""Learning curves of real trials as a function of their settings: trials that take no time."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.gaussian_process import GaussianProcessRegressor
+from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
+
+from dfsc_tune.config import validate
+from dfsc_tune.errors import UserError
+from dfsc_tune.results import Run
+from dfsc_tune.search.parameters import FloatParameter, Value
+from dfsc_tune.search.space import SearchSpace
+
+Array = npt.NDArray[np.float64]
+
+_FEWEST_TRIALS = 12
+_OPTIMUM_POINTS = 4096
+
+
+@dataclass(frozen=True)
+class RecordedCurves:
+    """What the complete trials of one category reported."""
+
+    parameters: Mapping[str, FloatParameter]
+    """The settings that varied, the EMA momentum not among them: each trial scored several."""
+    points: Array
+    """(trials, parameters): where each trial lay, from 0 to 1 along each parameter's scale."""
+    momenta: Array
+    """(momenta,), ascending."""
+    steps: npt.NDArray[np.int64]
+    """(steps,), ascending; the last is the full budget."""
+    values: Array
+    """(trials, momenta, steps): the objective's value."""
+
+
+def recorded_curves(run: Run, category: str) -> RecordedCurves:
+    """The curves of a run recorded without early stopping (`--space record`).
+
+    Raises:
+        UserError: the run does not fit: other kinds of settings, too few complete trials, or
+            trials that scored different momenta.
+    """
+    space = validate(SearchSpace, run.settings["space"], source=f"{run.folder}/run.yaml")
+    searched = space.for_category(category).suggested
+    parameters = {x: y for x, y in searched.items() if isinstance(y, FloatParameter)}
+    if not parameters or len(parameters) < len(searched):
+        raise UserError(
+            f"the run {run.folder} cannot serve as a blackbox: only settings of type float "
+            "can be interpolated; record one with --space record"
+        )
+    of_category = run.trials[run.trials["category"] == category]
+    trials = of_category[of_category["state"] == "complete"].sort_values("trial")
+    if len(trials) < _FEWEST_TRIALS:
+        raise UserError(
+            f"{len(trials)} trials of {category} in {run.folder} reached the full budget; "
+            f"a blackbox needs {_FEWEST_TRIALS}"
+        )
+    table = run.reports[run.reports["trial"].isin(trials["trial"])].pivot_table(
+        index="trial",
+        columns=["ema_momentum", "step"],
+        values=f"auroc_{run.settings['objective']['metric']}",
+    )
+    if table.isna().any(axis=None) or "ema_momentum" in parameters:
+        raise UserError(
+            f"the trials of {run.folder} scored different EMA momenta, so their curves cannot be "
+            "laid side by side; record one with --space record"
+        )
+    momenta, steps = (np.array(sorted(set(level))) for level in zip(*table.columns, strict=True))
+    return RecordedCurves(
+        parameters=parameters,
+        points=np.column_stack([x.to_unit(trials[name]) for name, x in parameters.items()]),
+        momenta=momenta,
+        steps=steps,
+        values=table.to_numpy().reshape(len(trials), len(momenta), len(steps)),
+    )
+
+
+class Blackbox:
+    """Curves at any settings: a Gaussian process' mean plus a recorded trial's deviation from it.
+
+    The process maps the settings to the whole table of values (momenta × steps); between two
+    recorded momenta, values are interpolated linearly in log(1 − momentum). The deviations are
+    those of the leave-one-out predictions, kept whole, so that a trial lucky at one step or
+    momentum is lucky at all of them as it was in truth; they hold the process' own error too, so
+    the noise is rather too large than too small.
+    """
+
+    def __init__(self, curves: RecordedCurves) -> None:
+        self.curves = curves
+        self._process = _fitted(curves.points, curves.values)
+        self._deviations = curves.values - leave_one_out(curves)
+        grid = np.random.default_rng(0).random((_OPTIMUM_POINTS, len(curves.parameters)))
+        self.optimum = float(_predicted(self._process, grid, curves).max(axis=1)[:, -1].max())
+        """The best true value at the full budget."""
+
+    def true_value(self, values: Mapping[str, Value]) -> float:
+        """The value at the full budget without a trial's luck."""
+        mean = _predicted(self._process, self._unit(values), self.curves)[0]
+        return float(self._at_momentum(mean, float(values["ema_momentum"]))[-1])
+
+    def curve(
+        self, values: Mapping[str, Value], momenta: Sequence[float], seed: int
+    ) -> dict[float, Array]:
+        """What a trial would report at each step, for each momentum; its luck is the seed's."""
+        point = self._unit(values)
+        key = np.frombuffer(point.tobytes(), dtype=np.uint32)
+        draw = np.random.default_rng([seed, *key]).integers(len(self._deviations))
+        table = _predicted(self._process, point, self.curves)[0] + self._deviations[draw]
+        return {x: self._at_momentum(table, x).clip(0, 1) for x in momenta}
+
+    def _unit(self, values: Mapping[str, Value]) -> Array:
+        unit = [float(x.to_unit(values[name])) for name, x in self.curves.parameters.items()]
+        return np.array([unit])
+
+    def _at_momentum(self, table: Array, momentum: float) -> Array:
+        """(steps,) of a (momenta, steps) table."""
+        recorded = -np.log1p(-self.curves.momenta)
+        wanted = -math.log1p(-momentum)
+        return np.array([np.interp(wanted, recorded, column) for column in table.T])
+
+
+def leave_one_out(curves: RecordedCurves) -> Array:
+    """Each trial's values as predicted from all others, (trials, momenta, steps)."""
+    predictions = np.empty_like(curves.values)
+    for index in range(len(curves.points)):
+        others = np.arange(len(curves.points)) != index
+        process = _fitted(curves.points[others], curves.values[others])
+        predictions[index] = _predicted(process, curves.points[index : index + 1], curves)[0]
+    return predictions
+
+
+def held_out_errors(curves: RecordedCurves) -> pd.DataFrame:
+    """Root mean squared leave-one-out errors at the full budget, beside simpler predictions."""
+    values = curves.values[:, :, -1]
+    count = len(values)
+    distances = np.linalg.norm(curves.points[:, None] - curves.points[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    predictions = {
+        "mean of the other trials": (values.sum(axis=0) - values) / (count - 1),
+        "nearest other trial": values[distances.argmin(axis=1)],
+        "Gaussian process": leave_one_out(curves)[:, :, -1],
+    }
+    return pd.DataFrame(
+        {
+            "prediction": list(predictions),
+            "rmse": [float(np.sqrt(((values - x) ** 2).mean())) for x in predictions.values()],
+        }
+    )
+
+
+def _fitted(points: Array, values: Array) -> GaussianProcessRegressor:
+    # Shorter than a third of a setting's range, some dozen trials cannot tell from noise.
+    kernel = ConstantKernel(1.0) * Matern(np.ones(points.shape[1]), (0.3, 30.0), nu=2.5)
+    process = GaussianProcessRegressor(
+        kernel + WhiteKernel(0.5, (1e-3, 10.0)), normalize_y=True, random_state=0,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        # A length scale at its bound says only that a setting hardly matters.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        process.fit(points, values.reshape(len(values), -1))
+    return process
+
+
+def _predicted(process: GaussianProcessRegressor, points: Array, curves: RecordedCurves) -> Array:
+    shape = (len(points), len(curves.momenta), len(curves.steps))
+    predictions: Array = process.predict(points).reshape(shape)
+    return predictions

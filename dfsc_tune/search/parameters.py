@@ -1,0 +1,178 @@
+"""A setting that varies: which values it may take, on which scale, and when it exists."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, field_validator, model_validator
+
+from dfsc_tune.config import Settings
+
+Value = float | int | str | bool
+
+
+def same_value(one: Value, other: Value) -> bool:
+    """Equality as settings know it: 1 and 1.0 are the same, but True is no number."""
+    return isinstance(one, bool) == isinstance(other, bool) and one == other
+
+
+class _Parameter(Settings):
+    """What all kinds of parameters share."""
+
+    when: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
+    """The parameter exists only where each setting named here has the value, or one of the values,
+    given for it; elsewhere the setting stays at what is fixed, or at the paper's value."""
+
+    @field_validator("when", mode="before")
+    @classmethod
+    def _as_tuples(cls, when: Any) -> Any:
+        if not isinstance(when, dict):
+            return when
+        return {key: tuple(x) if isinstance(x, list | tuple) else (x,) for key, x in when.items()}
+
+    def exists(self, values: Mapping[str, Value]) -> bool:
+        """Whether the parameter exists where the others have these values."""
+        return all(
+            name in values and any(same_value(values[name], x) for x in wanted)
+            for name, wanted in self.when.items()
+        )
+
+
+class _Range(_Parameter):
+    """What real and whole numbers between two bounds share."""
+
+    low: float
+    high: float
+    scale: str = "linear"
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not (math.isfinite(self.low) and math.isfinite(self.high)):
+            raise ValueError("low and high must be finite")
+        if self.low >= self.high:
+            raise ValueError(
+                f"the range is empty: low ({self.low}) must lie below high ({self.high})"
+            )
+        if self.scale == "log" and self.low <= 0:
+            raise ValueError("scale 'log' needs low above 0")
+        if self.scale == "log_complement" and self.high >= 1:
+            raise ValueError("scale 'log_complement' needs high below 1")
+        return self
+
+    def contains(self, value: Value) -> bool:
+        """Whether the value can be suggested."""
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        return is_number and self.low <= float(value) <= self.high
+
+    def bounds(self) -> tuple[Value, ...]:
+        """Values that must be allowed for all between them to be."""
+        return (self.low, self.high)
+
+    def to_unit(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+        """Where values lie between the bounds, from 0 to 1, evenly along the scale."""
+        low, high, x = (_along(self.scale, value) for value in (self.low, self.high, values))
+        return (x - low) / (high - low)
+
+    def from_unit(self, fraction: float) -> float:
+        """The value that lies at a fraction of the way between the bounds."""
+        low, high = (float(_along(self.scale, value)) for value in (self.low, self.high))
+        x = low + fraction * (high - low)
+        match self.scale:
+            case "log":
+                return math.exp(x)
+            case "log_complement":
+                return -math.expm1(-x)
+            case _:
+                return x
+
+
+class FloatParameter(_Range):
+    """A real number between two bounds, both included.
+
+    `log` spreads suggestions evenly over the logarithm; `log_complement` over that of 1 − x, for
+    quantiles and momenta that matter near 1.
+    """
+
+    type: Literal["float"] = "float"
+    scale: Literal["linear", "log", "log_complement"] = "linear"
+
+
+class IntParameter(_Range):
+    """A whole number between two bounds, both included."""
+
+    type: Literal["int"] = "int"
+    low: int
+    high: int
+    scale: Literal["linear", "log"] = "linear"
+
+    def contains(self, value: Value) -> bool:
+        """Whether the value can be suggested."""
+        return isinstance(value, int) and super().contains(value)
+
+
+class CategoricalParameter(_Parameter):
+    """One of some values."""
+
+    type: Literal["categorical"] = "categorical"
+    choices: Annotated[tuple[Value, ...], Field(min_length=1, strict=False)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for index, choice in enumerate(self.choices):
+            if any(same_value(choice, x) for x in self.choices[:index]):
+                raise ValueError("a choice is given twice")
+        return self
+
+    def contains(self, value: Value) -> bool:
+        """Whether the value can be suggested."""
+        return any(same_value(value, x) for x in self.choices)
+
+    def bounds(self) -> tuple[Value, ...]:
+        """Values that must be allowed."""
+        return self.choices
+
+
+class FreeParameter(_Parameter):
+    """Values that one training can be scored at, each; the best of them counts.
+
+    No trial is spent on it. Only the EMA momentum is such: gradients never see the average.
+    """
+
+    type: Literal["free"] = "free"
+    choices: Annotated[tuple[float, ...], Field(min_length=2, strict=False)]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.choices)) < len(self.choices):
+            raise ValueError("a choice is given twice")
+        if self.when:
+            raise ValueError("a free parameter exists always")
+        return self
+
+    def contains(self, value: Value) -> bool:
+        """Whether trainings are scored at the value."""
+        return value in self.choices
+
+    def bounds(self) -> tuple[Value, ...]:
+        """Values that must be allowed."""
+        return self.choices
+
+
+SuggestedParameter = FloatParameter | IntParameter | CategoricalParameter
+AnyParameter = SuggestedParameter | FreeParameter
+Parameter = Annotated[AnyParameter, Field(discriminator="type")]
+
+
+def _along(scale: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    array = np.asarray(values, dtype=np.float64)
+    match scale:
+        case "log":
+            return np.log(array)
+        case "log_complement":
+            return -np.log1p(-array)
+        case _:
+            return array

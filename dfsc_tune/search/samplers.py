@@ -1,0 +1,69 @@
+"""Optuna's samplers by the names that a search space gives them, set up for short searches."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from optuna.exceptions import ExperimentalWarning
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+
+from dfsc_tune.search.space import SamplerName
+
+KEEPS_COUNT: tuple[SamplerName, ...] = ("cmaes", "qmc")
+"""Samplers whose next point depends on what they drew before, not only on what the study knows."""
+
+
+def build_sampler(
+    name: SamplerName, *, num_trials: int, seed: int, number: int, conditional: bool = False
+) -> BaseSampler:
+    """The sampler of that name for one suggestion.
+
+    A new one each time, seeded by the suggestion's number: what it draws depends on what the study
+    knows, not on how it came to know it.
+
+    Args:
+        name: as in `SearchSpace.sampler`.
+        num_trials: how many trials the search may spend.
+        seed: of the search.
+        number: which suggestion of its study this is.
+        conditional: whether some parameters exist only beside certain values of others.
+    """
+    # Optuna's ten random trials to start with would be most of a small budget.
+    own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
+    num_startup_trials = min(10, max(4, num_trials // 4))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        match name:
+            case "tpe":
+                return TPESampler(
+                    seed=own_seed,
+                    n_startup_trials=num_startup_trials,
+                    multivariate=True,
+                    constant_liar=True,
+                    group=conditional,
+                )
+            case "gp":
+                return GPSampler(
+                    seed=own_seed,
+                    n_startup_trials=num_startup_trials,
+                    deterministic_objective=False,
+                )
+            case "cmaes":
+                # Of the few that ASHA lets finish, no generation would ever be full.
+                return CmaEsSampler(
+                    seed=own_seed, consider_pruned_trials=True, warn_independent_sampling=False
+                )
+            case "qmc":
+                # Its sequence is one, of which the study counts what was drawn.
+                return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
+            case "random" | "grid":
+                # A grid's points all come as first points: its sampler is never asked.
+                return RandomSampler(seed=own_seed)
