@@ -126,8 +126,8 @@ def test_the_headline_is_of_the_report_part(tables: RunTables, tmp_path: Path) -
 def test_a_clear_gain_is_called_real(tables: RunTables, tmp_path: Path) -> None:
     write_table(tmp_path, SCORES, scores(3.0, "best") + scores(0.0, "paper", seed=1))
     (headline,) = results.headlines(results.load(tmp_path))
-    assert headline.gain is not None
-    assert headline.gain > 0.3
+    assert headline.gains["paper"].value > 0.3
+    assert "margin_0" not in headline.gains
     assert "a real difference" in "\n".join(results.describe(headline))
 
 
@@ -143,7 +143,7 @@ def test_numbers_at_chance_are_called_so(
 def test_it_says_so_when_nothing_can_be_said_of_a_gain(tables: RunTables, tmp_path: Path) -> None:
     write_table(tmp_path, SCORES, scores(1.0, "best"))
     (headline,) = results.headlines(results.load(tmp_path))
-    assert "did not reach the full budget" in "\n".join(results.describe(headline))
+    assert "was not trained to the full budget" in "\n".join(results.describe(headline))
     tuning_lost = "\n".join(results.describe(replace(headline, role="paper")))
     assert "tuning gained nothing" in tuning_lost
 

@@ -11,11 +11,14 @@ from dfsc_tune.results.files import (
     write_table,
 )
 from dfsc_tune.results.headline import (
+    REFERENCES,
     Headline,
     best_trials,
     describe,
+    gain_in_words,
     headline_of,
     headlines,
+    is_real,
     shown_value,
 )
 from dfsc_tune.results.machine import describe_machine
@@ -23,6 +26,7 @@ from dfsc_tune.results.schema import REPORTS, SCHEMA_VERSION, SCHEMAS, SCORES, T
 from dfsc_tune.results.tables import RunTables
 
 __all__ = [
+    "REFERENCES",
     "REPORTS",
     "SCHEMAS",
     "SCHEMA_VERSION",
@@ -36,8 +40,10 @@ __all__ = [
     "describe",
     "describe_machine",
     "find_run",
+    "gain_in_words",
     "headline_of",
     "headlines",
+    "is_real",
     "list_runs",
     "load",
     "removed_on_error",
