@@ -13,7 +13,15 @@ from dfsc_tune.config import TrialConfig, dump
 from dfsc_tune.detector import Detector, save_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
-from dfsc_tune.results import REFERENCES, SCORES, best_trials, describe, headline_of, load, write_table
+from dfsc_tune.results import (
+    REFERENCES,
+    SCORES,
+    best_trials,
+    describe,
+    headline_of,
+    load,
+    write_table,
+)
 from dfsc_tune.trial import finished_detector
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsc_tune.cli import bench, data, evaluate, model, runs, search, teacher
+from dfsc_tune.cli import bench, data, evaluate, model, report, runs, search, teacher
 from dfsc_tune.cli.shared import make_app
 
 app = make_app(
@@ -12,6 +12,7 @@ app = make_app(
 app.command("search")(search.search)
 app.command("best")(runs.best)
 app.command("runs")(runs.runs)
+app.command("report")(report.report)
 app.command("train")(model.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(model.predict)

@@ -19,6 +19,7 @@ from dfsc_tune.results.headline import (
     headline_of,
     headlines,
     is_real,
+    selection_interval,
     shown_value,
 )
 from dfsc_tune.results.machine import describe_machine
@@ -47,6 +48,7 @@ __all__ = [
     "list_runs",
     "load",
     "removed_on_error",
+    "selection_interval",
     "shown_value",
     "write_settings",
     "write_table",

@@ -140,10 +140,10 @@ def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
     )
 
 
-def _selection_interval(
-    best: Mapping[str, Any], num_images: Mapping[str, int], metric: str
+def selection_interval(
+    trial: Mapping[str, Any], num_images: Mapping[str, int], metric: str
 ) -> Interval:
-    """The 95 % interval of what the search saw, from its AUROCs and numbers of images alone.
+    """The 95 % interval of what a trial reached on the selection part, known by its AUROCs alone.
 
     Newcombe's for each kind; for the mean, their half-widths combined as of independent kinds.
     """
@@ -151,11 +151,11 @@ def _selection_interval(
     parts = [
         (auroc, newcombe_interval(auroc, num_images["good"], num_images[kind], _LEVEL))
         for kind in kinds
-        if num_images[kind] and (auroc := best[f"auroc_{kind}"]) is not None
+        if num_images[kind] and (auroc := trial[f"auroc_{kind}"]) is not None
     ]
     below = math.hypot(*(auroc - interval.low for auroc, interval in parts)) / len(parts)
     above = math.hypot(*(interval.high - auroc for auroc, interval in parts)) / len(parts)
-    return Interval(best["value"] - below, best["value"] + above, _LEVEL)
+    return Interval(trial["value"] - below, trial["value"] + above, _LEVEL)
 
 
 def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headline:
@@ -175,7 +175,7 @@ def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headli
         role=best["role"],
         settings={name: best[name] for name in run.settings["searched"][category]},
         selection_value=best["value"],
-        selection_interval=_selection_interval(
+        selection_interval=selection_interval(
             best,
             run.settings["datasets"][category]["selection"],
             objective["metric"],

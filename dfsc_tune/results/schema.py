@@ -77,6 +77,6 @@ config (trained on its own); `state` is running, complete, pruned (stopped early
 interrupted (by Ctrl-C);
 `value` is what the search maximises, at the last report; all AUROCs are of the selection part.
 reports: a row a report and EMA momentum; `own_momentum` marks the trial's own.
-scores: a row an image of the report part. `role` is best, or of what it is compared with: paper (the
-paper's setting) and margin_0, where these reached the full budget and are not the best themselves.
+scores: a row an image of the report part. `role` is best, or of what it is compared with: paper
+(the paper's setting) and margin_0, where they reached the full budget and are not best themselves.
 """
