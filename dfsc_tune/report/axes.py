@@ -78,7 +78,7 @@ def searched_axes(run: Run, category: str, trials: pd.DataFrame) -> list[Axis]:
 
 def _axis(name: str, parameter: Mapping[str, Any], values: pd.Series) -> Axis:
     if parameter["type"] != "categorical":
-        return Axis(name, parameter["scale"])
+        return Axis(name, parameter.get("scale", "linear"))
     # The paper's value is tried even where it is none of the choices.
     choices: Sequence[Any] = [*parameter["choices"], *values]
     if all(isinstance(x, int | float) and not isinstance(x, bool) for x in choices):

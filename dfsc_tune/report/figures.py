@@ -20,9 +20,10 @@ from dfsc_tune.report.importance import Importance
 
 Figure = dict[str, Any]
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
-    "#0072b2",
+# Near Okabe and Ito's colours, told apart by colour-blind readers too.
+BLUE, NAVY, ORANGE, GREEN, PINK, SKY, RED, GREY = (
+    "#2b8cc4",
+    "#3f6fd8",
     "#e69f00",
     "#009e73",
     "#cc79a7",
@@ -49,6 +50,8 @@ STATE_NAMES = {
 KIND_COLORS = {"good": BLUE, "logical": ORANGE, "structural": PINK}
 _NUM_DIGITS = 5
 _NUM_BINS = 40
+# From low to high, to be seen on light and on dark ground.
+_SCALE = [[0.0, "#5b8fd6"], [0.5, "#9a9a9a"], [1.0, ORANGE]]
 _FEW_TRIALS = 20
 # Scores that span more than this factor are drawn on a log scale.
 _LOG_SPREAD = 30
@@ -77,7 +80,7 @@ def history(trials: pd.DataFrame, best_so_far: pd.DataFrame, metric: str) -> Fig
             "hoverinfo": "skip",
         }
     )
-    x: dict[str, Any] = {"title": "trial, in the order of their start"}
+    x: dict[str, Any] = {"title": "trial, in the order of their start", "tickformat": ",d"}
     if trials["number"].max() <= _FEW_TRIALS:
         x["dtick"] = 1
     return _figure(data, x, _value_axis(metric))
@@ -104,7 +107,11 @@ def against_parameter(
         published: the paper's AUROC by value of the setting; may be empty.
     """
     positions = axis.positions(trials[axis.name])
-    data: list[dict[str, Any]] = []
+    places = pd.Series(positions, index=trials.index)
+    data = [
+        _points(places[part.index], part["value"], part["hover"], state)
+        for state, part in _by_state(trials)
+    ]
     complete = (trials["state"] == "complete").to_numpy() & np.isfinite(positions)
     values = trials["value"].to_numpy(dtype=np.float64)
     if len(means):
@@ -114,11 +121,6 @@ def against_parameter(
         data += _band(curve) if curve else []
     if published:
         data.append(_published(axis, published))
-    places = pd.Series(positions, index=trials.index)
-    data += [
-        _points(places[part.index], part["value"], part["hover"], state)
-        for state, part in _by_state(trials)
-    ]
     data += _marked(axis, marked)
     ticks = axis.ticks(np.concatenate([positions, axis.positions(marked[axis.name])]))
     x = {"title": axis.title, **_tick_layout(ticks)}
@@ -167,7 +169,7 @@ def parallel(trials: pd.DataFrame, axes: Sequence[Axis], metric: str) -> Figure:
     lines = {
         "type": "parcoords",
         "dimensions": dimensions,
-        "line": {"color": _rounded(kept["value"]), "colorscale": "Viridis"},
+        "line": {"color": _rounded(kept["value"]), "colorscale": _SCALE},
     }
     layout = {"height": 380, "margin": {"l": 60, "r": 60, "t": 50, "b": 24}}
     return {"data": [lines], "layout": layout}
@@ -370,7 +372,7 @@ def _published(axis: Axis, published: Mapping[float, float]) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": "lines+markers",
-        "name": "published (Table 3, whole test set)",
+        "name": "published, Table 3",
         "x": _rounded(axis.positions(pd.Series(list(published)))),
         "y": _rounded(published.values()),
         "line": {"color": SKY, "dash": "dash"},
@@ -385,12 +387,17 @@ def _band(curve: Curve) -> list[dict[str, Any]]:
     edge = {**common, "line": {"width": 0}, "showlegend": False}
     return [
         {**edge, "y": _rounded(curve.low)},
-        {**edge, "y": _rounded(curve.high), "fill": "tonexty", "fillcolor": "rgba(0,114,178,0.16)"},
+        {
+            **edge,
+            "y": _rounded(curve.high),
+            "fill": "tonexty",
+            "fillcolor": "rgba(128,160,200,0.35)",
+        },
         {
             **common,
             "y": _rounded(curve.values),
             "name": "smoothed, with 95 % band",
-            "line": {"color": BLUE, "width": 2},
+            "line": {"color": NAVY, "width": 3},
         },
     ]
 

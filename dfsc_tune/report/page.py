@@ -226,7 +226,7 @@ def _overview(run: Run, categories: Sequence[str]) -> Figure | None:
             intervals.append(image_auroc_interval(rows["score"], kinds)["mean"] if kinds else None)
         if any(value is not None for value in values):
             series.append((ROLE_NAMES[role], ROLE_COLORS[role], values, intervals))
-    title = "mean image AUROC and 95 % interval, report part"
+    title = "mean image AUROC"
     return with_intervals(list(categories), series, title) if series else None
 
 

@@ -92,7 +92,7 @@ def defect_types_section(scores: pd.DataFrame) -> Section:
         "Each type against all good images, the hardest first; dashed: chance. A type of a "
         "few images says little: mind the intervals.",
     )
-    figure = with_intervals(labels, series, "image AUROC and 95 % interval")
+    figure = with_intervals(labels, series, "image AUROC")
     return Section("types", title, REPORT, notes, (figure,), table)
 
 

@@ -156,7 +156,7 @@ def parallel_section(view: SearchView) -> Section:
         missing = "This takes two trials at the full budget and a setting that varies."
         return Section(key, title, SELECTION, missing=missing)
     notes = [
-        "A line is a trial at the full budget, bright where its AUROC is high. Drag along an axis "
+        "A line is a trial at the full budget, orange where its AUROC is high. Drag along an axis "
         "to keep only the lines that cross there; click the axis to let go.",
         *view.sample_note,
     ]
