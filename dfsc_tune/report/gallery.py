@@ -141,7 +141,8 @@ def _judged(detector: Detector, drawings: Sequence[_Drawing]) -> list[Picture]:
             score=drawing.stored,
             threshold=detector.threshold,
             image=_jpeg(Image.fromarray(drawing.thumbnail.transpose(1, 2, 0))),
-            heat=_jpeg(overlay(drawing.thumbnail, anomaly_map, detector.threshold)),
+            # On the threshold's scale, a miss would show nothing.
+            heat=_jpeg(overlay(drawing.thumbnail, anomaly_map, min(detector.threshold, score))),
             mask=drawing.mask,
             note=_changed(score, drawing.stored),
         )

@@ -117,8 +117,8 @@ def gallery_section(model: Path, scores: pd.DataFrame, data: Path | None, count:
         missing = f"The images or the model cannot be read: {error}"
         return Section(key, title, REPORT, missing=missing)
     notes = [
-        "Left to right: the image, the model's heat map on it (orange: the threshold), the true "
-        "defect where a mask tells it."
+        "Left to right: the image, the model's heat map on it, the true defect where a mask tells "
+        "it. Orange is the threshold, or the image's own highest value where that is lower."
     ]
     notes += [f"not shown: {problem}" for problem in gallery.problems]
     return Section(key, title, REPORT, notes, gallery=gallery)
