@@ -208,9 +208,22 @@ def _card(run: Run, category: str, headline: Headline | None) -> Card:
         sentences=[
             f"{metric} {judged_on.rstrip(':')}",
             *(x for x in sentences if not x.startswith("  ")),
+            *_unlike_parts(value, headline),
         ],
         optimistic=headline.optimistic,
     )
+
+
+def _unlike_parts(value: float | None, headline: Headline) -> list[str]:
+    """What a reader must know where unseen images scored outside the search's own interval."""
+    seen = headline.selection_interval
+    if value is None or seen.low <= value <= seen.high:
+        return []
+    word = "easier" if value > seen.high else "harder"
+    return [
+        f"the unseen images turned out {word} than those that the search saw: compare settings only "
+        "on the same images"
+    ]
 
 
 def _overview(run: Run, categories: Sequence[str]) -> Figure | None:
