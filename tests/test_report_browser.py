@@ -120,17 +120,22 @@ def test_dark_mode_recolours_the_figures(page) -> None:  # noqa: ANN001
     light = page.evaluate(color)
     page.emulate_media(color_scheme="dark")
     page.wait_for_function(f"{color} !== '{light}'")
-    # Print is light, whatever the screen.
-    page.emulate_media(media="print", color_scheme="dark")
-    page.wait_for_function(f"{color} === '{light}'")
 
 
-def test_print_shows_every_category(page) -> None:  # noqa: ANN001
+def test_print_is_light_and_narrow_and_shows_every_category(page) -> None:  # noqa: ANN001
+    scroll_through(page)
+    color = "document.querySelector('.figure[data-drawn]').layout.font.color"
+    light = page.evaluate(color)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function(f"{color} !== '{light}'")
     page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
-    page.emulate_media(media="print")
+    assert page.evaluate(color) == light
     assert all(panel.is_visible() for panel in page.query_selector_all(".panel"))
-    undrawn = "document.querySelectorAll('.figure:not([data-drawn])').length"
-    assert page.evaluate(undrawn) == 0
+    assert page.evaluate("document.querySelectorAll('.figure:not([data-drawn])').length") == 0
+    widths = "[...document.querySelectorAll('.figure .main-svg')].map(x => x.clientWidth)"
+    assert max(page.evaluate(widths)) <= 720
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert [x.is_visible() for x in page.query_selector_all(".panel")] == [True, False]
 
 
 def test_errors_of_trials_stay_text(page) -> None:  # noqa: ANN001

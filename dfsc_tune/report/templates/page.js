@@ -18,7 +18,7 @@
     };
     const found = { hovermode: "closest", ...layout, ...theme };
     for (const key of Object.keys(layout)) {
-      if (/^[xy]axis\d*$/.test(key)) found[key] = { ...axis, ...layout[key] };
+      if (/^[xy]axis\d*$/.test(key)) found[key] = { ...layout[key], ...axis };
     }
     return found;
   }
@@ -106,7 +106,16 @@
   }
 
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolor);
-  const print = matchMedia("print");
-  print.addEventListener("change", recolor);
-  addEventListener("beforeprint", () => document.querySelectorAll(".figure").forEach(draw));
+  function setPrinting(on) {
+    document.documentElement.classList.toggle("printing", on);
+    // A print does not wait for a resize: what is drawn already is drawn anew at its new width.
+    for (const element of drawn()) {
+      const { data, layout } = element;
+      Plotly.purge(element);
+      Plotly.newPlot(element, data, themed({ ...layout, width: undefined }), config);
+    }
+    if (on) document.querySelectorAll(".figure").forEach(draw);
+  }
+  addEventListener("beforeprint", () => setPrinting(true));
+  addEventListener("afterprint", () => setPrinting(false));
 })();
