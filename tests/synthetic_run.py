@@ -41,7 +41,13 @@ def run_settings(categories: tuple[str, ...] = (CATEGORY,), **changes: Any) -> d
         "gpus_per_trial": 0.25,
         "space": {"parameters": PARAMETERS, "budget": BUDGET, "sampler": "tpe", "categories": {}},
         "datasets": {
-            category: {"selection": counts, "report": counts, "notes": []}
+            category: {
+                "fingerprint": "0" * 32,
+                "teacher_sha256": "0" * 64,
+                "selection": counts,
+                "report": counts,
+                "notes": [],
+            }
             for category in categories
         },
         "versions": {"python": "3.11"},

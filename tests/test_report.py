@@ -60,7 +60,8 @@ def page_of(folder: Path, data: Path | None = None, **options: bool) -> str:
 
 
 def figures_of(page: str) -> dict[str, dict]:
-    found = re.findall(r'<script type="application/json" data-figure="([^"]+)">(.*?)</script>', page)
+    pattern = r'<script type="application/json" data-figure="([^"]+)">(.*?)</script>'
+    found = re.findall(pattern, page)
     return {name: json.loads(text) for name, text in found}
 
 
@@ -135,9 +136,8 @@ def test_a_run_without_anything_says_so_everywhere(tmp_path: Path) -> None:
 
 
 def test_hostile_names_and_errors_are_text(tmp_path: Path) -> None:
-    folder = make_run(
-        tmp_path, error=HOSTILE, image="test/{kind}/{index:03d}" + HOSTILE.replace("{{ 7 * 7 }}", "")
-    )
+    image = "test/{kind}/{index:03d}" + HOSTILE.replace("{{ 7 * 7 }}", "")
+    folder = make_run(tmp_path, error=HOSTILE, image=image)
     scores = pd.read_parquet(folder / "scores.parquet")
     assert HOSTILE[:9] in scores["image"][0]
     page = page_of(folder)
@@ -176,9 +176,7 @@ def trained(
         trial_config, category_data.trial, lambda x: tables.report("config", x), folder / "trial"
     )
     tables.end("config", "complete")
-    publish(
-        folder, {TRAY: category_data}, {"config": trial_config}, {"config": folder / "trial"}
-    )
+    publish(folder, {TRAY: category_data}, {"config": trial_config}, {"config": folder / "trial"})
     return folder
 
 

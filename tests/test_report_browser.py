@@ -43,7 +43,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def page(browser, page_file: Path) -> Iterator[object]:  # noqa: ANN001
+def page(browser, page_file: Path) -> Iterator[object]:
     """The page, open; the test fails if it logs an error, throws, or asks for the network."""
     opened = browser.new_page(viewport={"width": 1400, "height": 900})
     problems: list[str] = []
@@ -59,7 +59,7 @@ def page(browser, page_file: Path) -> Iterator[object]:  # noqa: ANN001
     assert problems == []
 
 
-def scroll_through(page) -> None:  # noqa: ANN001
+def scroll_through(page) -> None:
     """Brings every figure of the open tab near, so that it is drawn."""
     for figure in page.query_selector_all(".figure"):
         if figure.is_visible():
@@ -67,7 +67,7 @@ def scroll_through(page) -> None:  # noqa: ANN001
             page.wait_for_function("x => x.dataset.drawn && x.querySelector('svg')", arg=figure)
 
 
-def test_every_figure_is_drawn(page) -> None:  # noqa: ANN001
+def test_every_figure_is_drawn(page) -> None:
     scroll_through(page)
     shown = [x for x in page.query_selector_all(".figure") if x.is_visible()]
     assert len(shown) == 10
@@ -76,7 +76,7 @@ def test_every_figure_is_drawn(page) -> None:  # noqa: ANN001
         assert figure.query_selector(".point, .js-line, .bars path, .parcoords") is not None
 
 
-def test_tabs_show_one_category_at_a_time(page) -> None:  # noqa: ANN001
+def test_tabs_show_one_category_at_a_time(page) -> None:
     panels = page.query_selector_all(".panel")
     assert [panel.is_visible() for panel in panels] == [True, False]
     page.click("#tab-1")
@@ -86,7 +86,7 @@ def test_tabs_show_one_category_at_a_time(page) -> None:  # noqa: ANN001
     assert [panel.is_visible() for panel in panels] == [True, False]
 
 
-def test_the_filter_keeps_matching_trials(page) -> None:  # noqa: ANN001
+def test_the_filter_keeps_matching_trials(page) -> None:
     section = "#panel-0 section.trials"
     page.fill(f"{section} input.filter", "pruned sampler")
     rows = [x for x in page.query_selector_all(f"{section} tbody tr") if x.is_visible()]
@@ -95,7 +95,7 @@ def test_the_filter_keeps_matching_trials(page) -> None:  # noqa: ANN001
     assert page.inner_text(f"{section} .shown") == f"{len(rows)} of 40 shown"
 
 
-def test_the_chosen_threshold_moves_the_line(page) -> None:  # noqa: ANN001
+def test_the_chosen_threshold_moves_the_line(page) -> None:
     section = "#panel-0 section.thresholds"
     scroll_through(page)
     line = f"document.querySelector('{section} .figure').layout.shapes[0].x0"
@@ -108,13 +108,13 @@ def test_the_chosen_threshold_moves_the_line(page) -> None:  # noqa: ANN001
     assert page.evaluate(line) == pytest.approx(threshold)
 
 
-def test_a_phone_needs_no_sideways_scrolling(page) -> None:  # noqa: ANN001
+def test_a_phone_needs_no_sideways_scrolling(page) -> None:
     page.set_viewport_size({"width": 400, "height": 800})
     scroll_through(page)
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
-def test_dark_mode_recolours_the_figures(page) -> None:  # noqa: ANN001
+def test_dark_mode_recolours_the_figures(page) -> None:
     scroll_through(page)
     color = "document.querySelector('.figure[data-drawn]').layout.font.color"
     light = page.evaluate(color)
@@ -122,7 +122,7 @@ def test_dark_mode_recolours_the_figures(page) -> None:  # noqa: ANN001
     page.wait_for_function(f"{color} !== '{light}'")
 
 
-def test_print_is_light_and_narrow_and_shows_every_category(page) -> None:  # noqa: ANN001
+def test_print_is_light_and_narrow_and_shows_every_category(page) -> None:
     scroll_through(page)
     color = "document.querySelector('.figure[data-drawn]').layout.font.color"
     light = page.evaluate(color)
@@ -138,11 +138,11 @@ def test_print_is_light_and_narrow_and_shows_every_category(page) -> None:  # no
     assert [x.is_visible() for x in page.query_selector_all(".panel")] == [True, False]
 
 
-def test_errors_of_trials_stay_text(page) -> None:  # noqa: ANN001
+def test_errors_of_trials_stay_text(page) -> None:
     assert "<b>broken</b>" in page.inner_text("main")
 
 
-def test_ten_thousand_trials_open_quickly(browser, tmp_path: Path) -> None:  # noqa: ANN001
+def test_ten_thousand_trials_open_quickly(browser, tmp_path: Path) -> None:
     folder = make_run(tmp_path, num_trials=10_000)
     write_report(load(folder), None, folder / "report.html")
     seconds = []

@@ -6,6 +6,7 @@ Text that comes from a run is escaped, for Plotly reads a little HTML in its lab
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -33,6 +34,7 @@ BLUE, NAVY, ORANGE, GREEN, PINK, SKY, RED, GREY = (
 )
 ROLE_COLORS = {"best": RED, "paper": GREEN, "margin_0": PINK}
 ROLE_NAMES = {"best": "the best", "paper": "paper's setting", "margin_0": "margin 0"}
+RUN_COLORS = (BLUE, ORANGE, PINK, GREEN, RED, SKY, GREY)
 STATE_STYLES = {
     "complete": {"color": BLUE, "symbol": "circle", "size": 7, "opacity": 0.75},
     "pruned": {"color": GREY, "symbol": "x", "size": 5, "opacity": 0.8},
@@ -53,6 +55,7 @@ _NUM_BINS = 40
 # From low to high, to be seen on light and on dark ground.
 _SCALE = [[0.0, "#5b8fd6"], [0.5, "#9a9a9a"], [1.0, ORANGE]]
 _FEW_TRIALS = 20
+_MAX_POINTS_OF_RUN = 1000
 # Scores that span more than this factor are drawn on a log scale.
 _LOG_SPREAD = 30
 
@@ -316,6 +319,29 @@ def score_histograms(scores: pd.DataFrame, threshold: float) -> Figure:
         "meta": {"scale": axis.scale},
     }
     return figure
+
+
+def values_of_runs(tables: Mapping[str, pd.DataFrame]) -> Figure:
+    """The trials at the full budget of several runs against their margin.
+
+    Args:
+        tables: the trials of each run, by its name.
+    """
+    data = []
+    for color, (name, trials) in zip(itertools.cycle(RUN_COLORS), tables.items(), strict=False):
+        sampled = trials.sample(min(len(trials), _MAX_POINTS_OF_RUN), random_state=0)
+        data.append(
+            {
+                "type": "scatter",
+                "mode": "markers",
+                "name": html.escape(name),
+                "x": _rounded(sampled["margin"]),
+                "y": _rounded(sampled["value"]),
+                "marker": {"color": color, "size": 8, "opacity": 0.75},
+                "hovertemplate": "margin %{x}: %{y:.3f}<extra></extra>",
+            }
+        )
+    return _figure(data, {"title": "margin"}, {"title": "AUROC, selection part"})
 
 
 def _points(x: pd.Series, y: pd.Series, hover: pd.Series, state: str) -> dict[str, Any]:

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
-from dfsc_tune import __version__
 from dfsc_tune.checkpoint import write_text
 from dfsc_tune.detector import load_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.evaluate import evaluate_model
 from dfsc_tune.measure import Evaluation
 from dfsc_tune.metrics import Interval, image_auroc, image_auroc_interval
+from dfsc_tune.report.comparison import (
+    CategoryComparison,
+    comparison_figures,
+    comparison_table,
+)
 from dfsc_tune.report.figures import ROLE_COLORS, ROLE_NAMES, Figure, with_intervals
+from dfsc_tune.report.html import render_template
 from dfsc_tune.report.score_sections import (
     defect_types_section,
     gallery_section,
@@ -98,16 +98,9 @@ def render(run: Run, data: Path | None, *, pixel: bool = False) -> str:
     """The page as text; arguments as `write_report`."""
     categories = list(run.settings["categories"])
     pages = [_category_page(run, name, data, pixel, len(categories)) for name in categories]
-    environment = Environment(
-        loader=PackageLoader("dfsc_tune.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["json"] = _script_json
-    return environment.get_template("page.html").render(
-        run=run.folder.name,
+    return render_template(
+        "page.html",
+        title=run.folder.name,
         settings=run.settings,
         facts=_facts(run),
         warnings=_warnings(run),
@@ -115,11 +108,33 @@ def render(run: Run, data: Path | None, *, pixel: bool = False) -> str:
         pages=pages,
         failures=_failures(run.trials),
         settings_text=yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
-        version=__version__,
-        css=Markup(_asset("page.css")),
-        js=Markup(_asset("page.js")),
-        plotly=Markup((files("plotly") / "package_data/plotly.min.js").read_text("utf-8")),
     )
+
+
+def write_comparison(
+    comparisons: Sequence[CategoryComparison], runs: Sequence[Run], target: Path
+) -> None:
+    """Writes runs side by side as one HTML page.
+
+    Args:
+        comparisons: from `compare_runs`.
+        runs: the same runs.
+        target: the HTML file.
+    """
+    shown = [
+        {
+            "category": comparison.category,
+            "notes": comparison.notes,
+            "table": comparison_table(comparison),
+            "figures": comparison_figures(comparison, runs),
+        }
+        for comparison in comparisons
+    ]
+    facts = [(run.folder.name, f"started {run.settings['created']}") for run in runs]
+    page = render_template(
+        "compare.html", title=f"{len(runs)} runs compared", facts=facts, comparisons=shown
+    )
+    write_text(target, page)
 
 
 def _category_page(
@@ -221,8 +236,8 @@ def _unlike_parts(value: float | None, headline: Headline) -> list[str]:
         return []
     word = "easier" if value > seen.high else "harder"
     return [
-        f"the unseen images turned out {word} than those that the search saw: compare settings only "
-        "on the same images"
+        f"the unseen images turned out {word} than those that the search saw: compare settings "
+        "only on the same images"
     ]
 
 
@@ -331,24 +346,3 @@ def _settings_text(settings: Mapping[str, Any]) -> str:
 
 def _share(total: int, parts: int, least: int, most: int) -> int:
     return min(max(total // parts, least), most)
-
-
-def _script_json(value: object) -> Markup:
-    """JSON that can stand inside a script element whatever its texts hold."""
-    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for unsafe in "<>&\u2028\u2029":
-        text = text.replace(unsafe, f"\\u{ord(unsafe):04x}")
-    return Markup(text)
-
-
-def _finite(value: object) -> object:
-    """The same tree, for JSON: what is not a finite number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(x) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(x) for x in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _asset(name: str) -> str:
-    return (files(__package__) / "templates" / name).read_text(encoding="utf-8")
