@@ -12,6 +12,7 @@ from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.losses import Losses
 
 SCHEMA_VERSION = "1"
+"""A whole number; each version adds columns to those of the one before, and all are read."""
 SCHEMA_KEY = b"dfsc_tune_schema"
 TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"
 
@@ -80,3 +81,6 @@ reports: a row a report and EMA momentum; `own_momentum` marks the trial's own.
 scores: a row an image of the report part. `role` is best, or of what it is compared with: paper
 (the paper's setting) and margin_0, where they reached the full budget and are not best themselves.
 """
+
+NULLABLE_INTEGERS = ("best_step",)
+"""Whole numbers that a row may lack: in pandas Int64, not int64."""
