@@ -33,9 +33,6 @@ AU_PRO_LIMIT = 0.3
 AU_SPRO_LIMIT = 0.05
 """The FPR limit of MVTec LOCO AD's AU-sPRO."""
 
-# Rendered categories bear the names of MVTec LOCO's, but show other images.
-_RENDERED = "builtin.json"
-
 
 @dataclass(frozen=True)
 class JudgedImages:
@@ -124,7 +121,6 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
             defects += [_defect(index, mask) for mask in masks]
     category = images.category
     kinds: list[str] = [record.kind for record in images.records]
-    rendered = (category.root / _RENDERED).exists()
     return Evaluation(
         category=category.name,
         num_images={kind: kinds.count(kind) for kind in (GOOD, *KINDS)},
@@ -132,7 +128,7 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
         intervals=image_auroc_interval(scores, kinds),
         pixel=_pixel_metrics(kept, kinds, defects) if not bare else None,
         defect_types=_by_defect_type(images.records, np.array(scores), kept, defects),
-        published=() if rendered else published_results(category.name),
+        published=() if category.rendered else published_results(category.name),
         notes=(*images.notes, *_mask_notes(bare)),
         optimistic=images.optimistic,
     )

@@ -7,18 +7,14 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
-from PIL import Image, ImageOps
-
 from dfsc_tune.checkpoint import atomic_path
 from dfsc_tune.data.files import list_images
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
+from dfsc_tune.heatmap import overlay
 
 _BATCH = 16
-_HEAT_OPACITY = 0.6
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,8 @@ def _predict_batch(
     if targets:
         anomaly_maps = detector.anomaly_maps(maps, decoded.original_sizes)
         for image, pixels, anomaly_map in zip(images, decoded.pixels, anomaly_maps, strict=True):
-            _write_heatmap(targets[image], pixels, anomaly_map, detector.threshold)
+            with atomic_path(targets[image]) as temporary:
+                overlay(pixels, anomaly_map, detector.threshold).save(temporary, format="PNG")
     return [
         Prediction(str(image), score, score > detector.threshold)
         for image, score in zip(images, scores, strict=True)
@@ -108,24 +105,3 @@ def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
         taken.add(name)
         paths[image] = folder / name
     return paths
-
-
-def _write_heatmap(
-    path: Path,
-    pixels: npt.NDArray[np.uint8],
-    anomaly_map: npt.NDArray[np.float32],
-    threshold: float,
-) -> None:
-    """Writes the image with its anomaly map on top, (H, W) as the original.
-
-    The scale is the model's, not the image's, so pictures can be compared: orange is the threshold.
-    """
-    height, width = anomaly_map.shape
-    image = Image.fromarray(pixels.transpose(1, 2, 0)).resize((width, height))
-    full = 2 * threshold if threshold > 0 else max(float(anomaly_map.max()), 1e-6)
-    strength = np.clip(anomaly_map / full, 0, 1)
-    gray = Image.fromarray((strength * 255).astype(np.uint8))
-    heat = ImageOps.colorize(gray, black="#000080", mid="#ff8c00", white="#ffff60")
-    opacity = Image.fromarray((strength * 255 * _HEAT_OPACITY).astype(np.uint8))
-    with atomic_path(path) as temporary:
-        Image.composite(heat, image, opacity).save(temporary, format="PNG")

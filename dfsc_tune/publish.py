@@ -13,7 +13,15 @@ from dfsc_tune.config import TrialConfig, dump
 from dfsc_tune.detector import Detector, save_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
-from dfsc_tune.results import SCORES, best_trials, describe, headline_of, load, write_table
+from dfsc_tune.results import (
+    REFERENCES,
+    SCORES,
+    best_trials,
+    describe,
+    headline_of,
+    load,
+    write_table,
+)
 from dfsc_tune.trial import finished_detector
 
 
@@ -26,7 +34,7 @@ def publish(
 ) -> None:
     """Writes `models/`, `scores.parquet` and `best/` of a run whose trials have ended.
 
-    The paper's setting is scored on the same images, so that the gain can be judged.
+    The paper's setting and margin 0 are scored on the same images, so that the gain can be judged.
 
     Args:
         folder: the run.
@@ -47,7 +55,7 @@ def publish(
     problems = []
     for best in best_trials(trials).to_dict("records"):
         category, trial = str(best["category"]), str(best["trial"])
-        scored = {"best": trial, **_paper_trial(trials, category, trial)}
+        scored = {"best": trial, **_reference_trials(trials, category, trial)}
         try:
             detectors = {
                 role: finished_detector(
@@ -78,10 +86,11 @@ def _write_best(folder: Path, category: str, config: TrialConfig) -> None:
     write_text(folder / "best" / f"{category}.yaml", text)
 
 
-def _paper_trial(trials: pd.DataFrame, category: str, best: str) -> dict[str, str]:
-    wanted = (trials["category"] == category) & (trials["role"] == "paper")
-    complete = trials[wanted & (trials["state"] == "complete") & (trials["trial"] != best)]
-    return {"paper": str(complete["trial"].iloc[0])} if len(complete) else {}
+def _reference_trials(trials: pd.DataFrame, category: str, best: str) -> dict[str, str]:
+    """The trials that the best one is compared with, by role, as far as they ended in full."""
+    others = trials[(trials["category"] == category) & (trials["trial"] != best)]
+    complete = others[others["state"] == "complete"].drop_duplicates("role").set_index("role")
+    return {role: str(complete["trial"][role]) for role in REFERENCES if role in complete.index}
 
 
 def _score_rows(

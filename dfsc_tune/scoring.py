@@ -133,7 +133,23 @@ def _resized(
     sizes: npt.NDArray[np.int32],
     config: ScoreConfig,
 ) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-    """Final maps at original size, a few images of one size at a time, with their indices.
+    """Final maps at original size, a few images of one size at a time, with their indices."""
+    padded = combined_maps(maps, normalization, config)
+    for size in np.unique(sizes, axis=0):
+        same = np.flatnonzero((sizes == size).all(axis=1))
+        for indices in np.split(same, range(_RESIZE_BATCH, len(same), _RESIZE_BATCH)):
+            resized = F.interpolate(
+                padded[torch.from_numpy(indices)][:, None],
+                size=tuple(size.tolist()),
+                mode="bilinear",
+            )[:, 0]
+            yield indices, logit_of_complement(resized) if config.sigmoid else resized
+
+
+def combined_maps(
+    maps: DifferenceMaps, normalization: MapNormalization, config: ScoreConfig
+) -> Tensor:
+    """Local and global map as one on the image's grid, (N, S/4, S/4) float64, not yet resized.
 
     With the sigmoid, a map m is handled as 1 − m and given back as its logit: m itself is exactly
     1 in floating point wherever the normalised maps are large, and ties there would spoil every
@@ -145,22 +161,16 @@ def _resized(
         combined, outside = (torch.sigmoid(-local) + torch.sigmoid(-global_)) / 2, 1.0
     else:
         combined, outside = (local + global_) / 2, 0.0
-    padded = F.pad(combined, (_PADDING,) * 4, value=outside)
-    for size in np.unique(sizes, axis=0):
-        same = np.flatnonzero((sizes == size).all(axis=1))
-        for indices in np.split(same, range(_RESIZE_BATCH, len(same), _RESIZE_BATCH)):
-            resized = F.interpolate(
-                padded[torch.from_numpy(indices)][:, None],
-                size=tuple(size.tolist()),
-                mode="bilinear",
-            )[:, 0]
-            yield indices, _logit_of_complement(resized) if config.sigmoid else resized
+    return F.pad(combined, (_PADDING,) * 4, value=outside)
 
 
-def _logit_of_complement(complement: Tensor) -> Tensor:
+def logit_of_complement(complement: Tensor) -> Tensor:
+    """The logit of m where 1 − m is given."""
     # The padding is 0 on the map, and a monstrous difference exactly 1: both stay finite.
     limits = torch.finfo(complement.dtype)
-    complement = complement.clamp(limits.tiny, 1 - limits.eps)
+    # As tensors, for an exporter writes a plain number as float32, where 1 - eps is 1.
+    smallest, largest = complement.new_tensor(limits.tiny), complement.new_tensor(1 - limits.eps)
+    complement = complement.clamp(smallest, largest)
     return torch.log1p(-complement) - complement.log()
 
 

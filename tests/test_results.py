@@ -13,7 +13,7 @@ import pytest
 from dfsc_tune import results
 from dfsc_tune.config import TrainConfig, TrialConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.results import SCHEMAS, SCORES, RunTables, write_settings, write_table
+from dfsc_tune.results import SCHEMAS, SCORES, RunTables, files, write_settings, write_table
 from dfsc_tune.trial import Progress
 
 SETTINGS = {
@@ -127,8 +127,8 @@ def test_the_headline_is_of_the_report_part(tables: RunTables, tmp_path: Path) -
 def test_a_clear_gain_is_called_real(tables: RunTables, tmp_path: Path) -> None:
     write_table(tmp_path, SCORES, scores(3.0, "best") + scores(0.0, "paper", seed=1))
     (headline,) = results.headlines(results.load(tmp_path))
-    assert headline.gain is not None
-    assert headline.gain > 0.3
+    assert headline.gains["paper"].value > 0.3
+    assert "margin_0" not in headline.gains
     assert "a real difference" in "\n".join(results.describe(headline))
 
 
@@ -144,7 +144,7 @@ def test_numbers_at_chance_are_called_so(
 def test_it_says_so_when_nothing_can_be_said_of_a_gain(tables: RunTables, tmp_path: Path) -> None:
     write_table(tmp_path, SCORES, scores(1.0, "best"))
     (headline,) = results.headlines(results.load(tmp_path))
-    assert "did not reach the full budget" in "\n".join(results.describe(headline))
+    assert "was not trained to the full budget" in "\n".join(results.describe(headline))
     tuning_lost = "\n".join(results.describe(replace(headline, role="paper")))
     assert "tuning gained nothing" in tuning_lost
 
@@ -155,6 +155,26 @@ def test_tables_of_another_schema_are_refused(tables: RunTables, tmp_path: Path)
     pq.write_table(later, tmp_path / "trials.parquet")
     with pytest.raises(UserError, match="schema version 99"):
         results.load(tmp_path)
+
+
+def test_tables_of_an_older_schema_are_read(
+    tables: RunTables, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "trials.parquet"
+    pq.write_table(pq.read_table(path).drop_columns(["node", "best_step"]), path)
+    monkeypatch.setattr(files, "SCHEMA_VERSION", "2")
+    trials = results.load(tmp_path).trials
+    assert trials.columns.tolist() == SCHEMAS["trials.parquet"].names
+    assert trials[["node", "best_step"]].isna().all(axis=None)
+    assert trials["value"].notna().sum() == 2
+
+
+def test_dtypes_do_not_depend_on_the_rows(tables: RunTables, tmp_path: Path) -> None:
+    full = results.load(tmp_path)
+    write_table(tmp_path, "trials.parquet", [])
+    empty = results.load(tmp_path)
+    assert full.trials["best_step"].isna().sum() == 1
+    assert empty.trials.dtypes.equals(full.trials.dtypes)
 
 
 def test_oracle_numbers_are_marked_wherever_they_appear(tables: RunTables, tmp_path: Path) -> None:

@@ -2,7 +2,18 @@
 
 from __future__ import annotations
 
-from dfsc_tune.cli import bench, data, evaluate, model, runs, search, study, teacher
+from dfsc_tune.cli import (
+    bench,
+    data,
+    evaluate,
+    model,
+    report,
+    runs,
+    search,
+    study,
+    teacher,
+    watch,
+)
 from dfsc_tune.cli.shared import make_app
 
 app = make_app(
@@ -11,11 +22,15 @@ app = make_app(
 )
 app.command("search")(search.search)
 app.command("resume")(search.resume)
+app.command("watch")(watch.watch)
 app.command("best")(runs.best)
 app.command("runs")(runs.runs)
+app.command("report")(report.report)
+app.command("compare")(report.compare)
 app.command("train")(model.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(model.predict)
+app.command("export")(model.export)
 app.command("bench")(bench.bench)
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")

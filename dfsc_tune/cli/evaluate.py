@@ -16,6 +16,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     data_folder,
     print_json,
+    print_table,
     progress_bar,
     talk,
     torch_device,
@@ -138,9 +139,9 @@ def _print_evaluation(found: Evaluation) -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in found.num_images.items() if count)
     marked = " (OPTIMISTIC: the model was chosen on some of them)" if found.optimistic else ""
     typer.echo(f"{found.category}: {counts} images{marked}\n")
-    _print_table(list(_summary(found)))
+    print_table(list(_summary(found)))
     typer.echo("")
-    _print_table(list(_types(found)))
+    print_table(list(_types(found)))
     typer.echo("\nin brackets: 95 % intervals")
     if found.published:
         typer.echo("published: in the paper, on all test images of MVTec LOCO AD")
@@ -190,11 +191,3 @@ def _cell(value: float | None, interval: Interval | None = None) -> str:
     if value is None:
         return "–"
     return f"{value:.3f}" + (f" ({interval.low:.3f}–{interval.high:.3f})" if interval else "")
-
-
-def _print_table(rows: Sequence[Sequence[str]]) -> None:
-    """Prints columns, each as wide as its widest cell."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())

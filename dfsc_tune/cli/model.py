@@ -1,4 +1,4 @@
-"""`dfsc-tune train` and `predict`: one model, made and used."""
+"""`dfsc-tune train`, `predict` and `export`: one model, made, used and handed over."""
 
 from __future__ import annotations
 
@@ -112,6 +112,27 @@ def predict(
         _write_table(output, rows)
     if any(row["error"] for row in rows):
         raise typer.Exit(1)
+
+
+def export(
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP)],
+    file_format: Annotated[str, typer.Option("--format", help="onnx, or torchscript.")] = "onnx",
+    output: Annotated[
+        Path | None, typer.Option(help="The file; in the model folder if left out.")
+    ] = None,
+) -> None:
+    """Write the complete scorer as one file for other runtimes, and check it against predict."""
+    from dfsc_tune.detector import load_detector
+    from dfsc_tune.export import SUFFIXES, export_detector
+
+    if file_format not in SUFFIXES:
+        raise UserError(f"--format is one of {', '.join(SUFFIXES)}, not '{file_format}'")
+    detector = load_detector(model)
+    target = output or (model / f"model{SUFFIXES[file_format]}")
+    with talk().status("exporting and checking …"):
+        difference = export_detector(detector, target, file_format)
+    typer.echo(f"wrote {target}: scores as predict to {difference:.1g}")
+    typer.echo(f"threshold {detector.threshold:.4f}: above it, an image is anomalous", err=True)
 
 
 def _check_targets(output: Path | None, heatmaps: Path | None) -> None:

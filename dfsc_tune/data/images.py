@@ -55,10 +55,21 @@ def decode_images(
     def decode(index: int) -> None:
         with open_upright(paths[index]) as image:
             sizes[index] = image.height, image.width
-            pixels[index] = _squashed(flatten(image, paths[index]), image_size)
+            pixels[index] = _resized(flatten(image, paths[index]), (image_size, image_size))
 
     map_in_threads(decode, range(len(paths)), safe_workers(paths, workers))
     return DecodedImages(pixels, sizes)
+
+
+def decode_thumbnail(path: Path, longest: int) -> NDArray[np.uint8]:
+    """The image in its own proportions, uint8 (3, H, W) RGB, no side above `longest` pixels.
+
+    Raises UserError where the file is missing, broken or too large.
+    """
+    with open_upright(path) as image:
+        scale = min(longest / max(image.size), 1.0)
+        size = (max(round(image.width * scale), 1), max(round(image.height * scale), 1))
+        return _resized(flatten(image, path), size)
 
 
 def safe_workers(paths: Sequence[Path], workers: int | None = None) -> int:
@@ -128,13 +139,13 @@ def _check_16_bit(image: Image.Image, path: Path) -> None:
         )
 
 
-def _squashed(image: Image.Image, size: int) -> NDArray[np.uint8]:
-    """uint8 (3, size, size) from an image that went through `flatten`."""
-    small = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR))
+def _resized(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """uint8 (3, H, W) of `size` (W, H) from an image that went through `flatten`."""
+    small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     if image.mode == "I":
         small = np.rint(small / 257).astype(np.uint8)
     if small.ndim == 2:
-        return np.broadcast_to(small, (3, size, size))
+        return np.broadcast_to(small, (3, *small.shape))
     return small[..., :3].transpose(2, 0, 1)
 
 

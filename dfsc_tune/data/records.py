@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+RENDERED_FILE = "builtin.json"
+"""Lies in a category's folder where its images were rendered, and says how."""
+
 DefectKind = Literal["logical", "structural"]
 Kind = Literal["good", "logical", "structural"]
 Layout = Literal["loco", "mvtec_ad"]
@@ -52,6 +55,11 @@ class Category:
     defect_entries: Mapping[int, DefectEntry] = field(default_factory=dict)
     # What was assumed, one sentence each, for the user to read.
     notes: tuple[str, ...] = ()
+
+    @property
+    def rendered(self) -> bool:
+        """Whether the images were rendered here: under MVTec LOCO's names, but not its images."""
+        return (self.root / RENDERED_FILE).exists()
 
     @property
     def splits(self) -> dict[str, tuple[ImageRecord, ...]]:

@@ -12,11 +12,15 @@ from dfsc_tune.results.files import (
     write_table,
 )
 from dfsc_tune.results.headline import (
+    REFERENCES,
     Headline,
     best_trials,
     describe,
+    gain_in_words,
     headline_of,
     headlines,
+    is_real,
+    selection_interval,
     shown_value,
 )
 from dfsc_tune.results.machine import describe_machine
@@ -24,6 +28,7 @@ from dfsc_tune.results.schema import REPORTS, SCHEMA_VERSION, SCHEMAS, SCORES, T
 from dfsc_tune.results.tables import RunTables
 
 __all__ = [
+    "REFERENCES",
     "REPORTS",
     "SCHEMAS",
     "SCHEMA_VERSION",
@@ -37,12 +42,15 @@ __all__ = [
     "describe",
     "describe_machine",
     "find_run",
+    "gain_in_words",
     "headline_of",
     "headlines",
+    "is_real",
     "list_runs",
     "load",
     "removed_on_error",
     "resume_command",
+    "selection_interval",
     "shown_value",
     "write_settings",
     "write_table",

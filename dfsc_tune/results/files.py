@@ -17,6 +17,7 @@ import yaml
 from dfsc_tune.checkpoint import atomic_path, check_writable, write_text
 from dfsc_tune.errors import UserError
 from dfsc_tune.results.schema import (
+    NULLABLE_INTEGERS,
     REPORTS,
     SCHEMA_KEY,
     SCHEMA_VERSION,
@@ -116,6 +117,9 @@ def list_runs(results: Path) -> list[str]:
 def load(folder: Path | str) -> Run:
     """Reads a run, finished or not; tables not written yet are empty.
 
+    Columns and dtypes are those of `SCHEMAS` (string, float64, int64, bool), whatever the rows
+    hold; whole numbers that may be missing are Int64. The README says what each column means.
+
     Raises:
         UserError: it is no run, or a file is damaged.
     """
@@ -134,10 +138,18 @@ def _read_table(path: Path) -> pd.DataFrame:
     schema = SCHEMAS[path.name]
     table = pq.read_table(path) if path.exists() else schema.empty_table()
     found = (table.schema.metadata or {}).get(SCHEMA_KEY, SCHEMA_VERSION.encode()).decode()
-    if found != SCHEMA_VERSION:
+    if int(found) > int(SCHEMA_VERSION):
         raise UserError(
-            f"{path} has schema version {found}, and this dfsc-tune reads version "
+            f"{path} has schema version {found}, and this dfsc-tune reads versions up to "
             f"{SCHEMA_VERSION}; use the dfsc-tune that wrote it"
         )
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+    # Versions only add columns: what an older file lacks is null.
+    columns = [
+        table[field.name].cast(field.type)
+        if field.name in table.schema.names
+        else pa.nulls(len(table), field.type)
+        for field in schema
+    ]
+    frame: pd.DataFrame = pa.table(columns, schema=schema).to_pandas()
+    # Whole numbers that may be missing stay whole whatever the rows hold.
+    return frame.astype({name: "Int64" for name in NULLABLE_INTEGERS if name in frame})

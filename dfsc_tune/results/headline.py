@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 
 from dfsc_tune.metrics import (
+    Difference,
     Interval,
     image_auroc_difference,
     image_auroc_interval,
@@ -21,6 +22,8 @@ from dfsc_tune.results.files import Run
 # A difference of a smaller p-value is called real.
 _SIGNIFICANT = 0.05
 _LEVEL = 0.95
+REFERENCES = {"paper": "the paper's setting", "margin_0": "margin 0"}
+"""The roles that the best trial is compared with, and what people call them."""
 _CHANCE = 0.5
 
 
@@ -46,12 +49,9 @@ class Headline:
     """95 % intervals of these, by kind (logical, structural, mean)."""
     num_images: dict[str, int]
     """Images of the report part by kind."""
-    gain: float | None
-    """Mean AUROC above that of the paper's setting on the same images; None if not known."""
-    gain_interval: Interval | None
-    gain_p_value: float | None
-    """Of the permutation test that the two settings are interchangeable: it is the sharper judge,
-    for near an AUROC of 1 the interval is cautious."""
+    gains: dict[str, Difference]
+    """Mean AUROC above that of each other role in `scores` (paper, margin_0), on the same images.
+    The p-value is the sharper judge, for near an AUROC of 1 the interval is cautious."""
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
@@ -93,7 +93,7 @@ def describe(headline: Headline) -> list[str]:
             "not told apart from chance: train longer, at a larger image size, or use another "
             "teacher"
         )
-    lines += _gain_lines(headline)
+    lines += filter(None, (gain_in_words(headline, role) for role in REFERENCES))
     lines.append(
         f"the search saw {_with_interval(headline.selection_value, headline.selection_interval)}:"
         " trials inside it cannot be told apart"
@@ -108,20 +108,29 @@ def shown_value(value: object) -> str:
     return f"{value:.6g}" if 0.99 < value < 1 else f"{value:.4g}"
 
 
-def _gain_lines(headline: Headline) -> list[str]:
-    if headline.role == "paper":
-        return ["the paper's setting itself is the best of those tried: tuning gained nothing"]
-    if headline.role == "config":
-        return []
-    if headline.gain is None or headline.gain_interval is None or headline.gain_p_value is None:
-        return ["the paper's setting did not reach the full budget: the gain is not known"]
-    real = headline.gain_p_value < _SIGNIFICANT
-    verdict = "a real difference" if real else "no difference beyond noise"
-    gain = _with_interval(headline.gain, headline.gain_interval, sign="+")
-    return [
-        f"gain in mean AUROC over the paper's setting: {gain}: {verdict} (permutation test: "
-        f"p = {headline.gain_p_value:.2g})"
-    ]
+def gain_in_words(headline: Headline, role: str) -> str | None:
+    """What the best trial gained over that of a reference, and whether it is beyond noise.
+
+    None where there is nothing to compare: a single config, or a search that does not vary margin.
+    """
+    name = REFERENCES[role]
+    if headline.role == "config" or (role == "margin_0" and "margin" not in headline.settings):
+        return None
+    if headline.role == role:
+        return f"{name} itself is the best of those tried: tuning gained nothing over it"
+    if role not in headline.gains:
+        return f"{name} was not trained to the full budget: the gain over it is not known"
+    gain = headline.gains[role]
+    verdict = "a real difference" if is_real(gain) else "no difference beyond noise"
+    return (
+        f"gain in mean AUROC over {name}: {_with_interval(gain.value, gain.interval, sign='+')}: "
+        f"{verdict} (permutation test: p = {gain.p_value:.2g})"
+    )
+
+
+def is_real(difference: Difference) -> bool:
+    """Whether a difference is more than noise: its p-value lies below 0.05."""
+    return difference.p_value < _SIGNIFICANT
 
 
 def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
@@ -131,10 +140,10 @@ def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
     )
 
 
-def _selection_interval(
-    best: Mapping[str, Any], num_images: Mapping[str, int], metric: str
+def selection_interval(
+    trial: Mapping[str, Any], num_images: Mapping[str, int], metric: str
 ) -> Interval:
-    """The 95 % interval of what the search saw, from its AUROCs and numbers of images alone.
+    """The 95 % interval of what a trial reached on the selection part, known by its AUROCs alone.
 
     Newcombe's for each kind; for the mean, their half-widths combined as of independent kinds.
     """
@@ -142,22 +151,23 @@ def _selection_interval(
     parts = [
         (auroc, newcombe_interval(auroc, num_images["good"], num_images[kind], _LEVEL))
         for kind in kinds
-        if num_images[kind] and (auroc := best[f"auroc_{kind}"]) is not None
+        if num_images[kind] and (auroc := trial[f"auroc_{kind}"]) is not None
     ]
     below = math.hypot(*(auroc - interval.low for auroc, interval in parts)) / len(parts)
     above = math.hypot(*(interval.high - auroc for auroc, interval in parts)) / len(parts)
-    return Interval(best["value"] - below, best["value"] + above, _LEVEL)
+    return Interval(trial["value"] - below, trial["value"] + above, _LEVEL)
 
 
 def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headline:
     category = best["category"]
     ours = scores[scores["role"] == "best"].sort_values("image")
-    paper = scores[scores["role"] == "paper"].sort_values("image")
     kinds = ours["kind"].tolist()
     values = ours["score"].to_numpy()
-    gain = None
-    if len(paper):
-        gain = image_auroc_difference(values, paper["score"].to_numpy(), kinds)
+    gains = {}
+    for role in REFERENCES:
+        theirs = scores[scores["role"] == role].sort_values("image")
+        if len(theirs):
+            gains[role] = image_auroc_difference(values, theirs["score"].to_numpy(), kinds)
     objective = run.settings["objective"]
     return Headline(
         category=category,
@@ -165,7 +175,7 @@ def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headli
         role=best["role"],
         settings={name: best[name] for name in run.settings["searched"][category]},
         selection_value=best["value"],
-        selection_interval=_selection_interval(
+        selection_interval=selection_interval(
             best,
             run.settings["datasets"][category]["selection"],
             objective["metric"],
@@ -174,7 +184,5 @@ def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headli
         aurocs=judge(values, kinds),
         intervals=image_auroc_interval(values, kinds),
         num_images={kind: kinds.count(kind) for kind in ("good", "logical", "structural")},
-        gain=gain.value if gain else None,
-        gain_interval=gain.interval if gain else None,
-        gain_p_value=gain.p_value if gain else None,
+        gains=gains,
     )

@@ -12,6 +12,7 @@ from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.losses import Losses
 
 SCHEMA_VERSION = "1"
+"""A whole number; each version adds columns to those of the one before, and all are read."""
 SCHEMA_KEY = b"dfsc_tune_schema"
 TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"
 
@@ -76,7 +77,11 @@ trials: a row a trial. `role` is paper (the paper's setting), margin_0, starting
 config (trained on its own); `state` is running, complete, pruned (stopped early by ASHA), failed or
 interrupted (by Ctrl-C);
 `value` is what the search maximises, at the last report; all AUROCs are of the selection part.
-reports: a row a report and EMA momentum; `own_momentum` marks the one that
-counts: the trial's own, or the best where momenta are free.
-scores: a row an image of the report part. `role` is best, or paper for the paper's setting.
+reports: a row a report and EMA momentum; `own_momentum` marks the one that counts: the trial's own,
+or the best where momenta are free.
+scores: a row an image of the report part. `role` is best, or of what it is compared with: paper
+(the paper's setting) and margin_0, where they reached the full budget and are not best themselves.
 """
+
+NULLABLE_INTEGERS = ("best_step",)
+"""Whole numbers that a row may lack: in pandas Int64, not int64."""

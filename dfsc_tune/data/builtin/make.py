@@ -21,6 +21,8 @@ from dfsc_tune.data.builtin.render import (
     find_category,
     render_image,
 )
+from dfsc_tune.data.declarations import DEFECTS_CONFIG
+from dfsc_tune.data.records import RENDERED_FILE
 from dfsc_tune.errors import UserError
 
 GENERATOR_VERSION = 1
@@ -221,5 +223,5 @@ def _write_descriptions(
         "height": height,
         "counts": asdict(counts),
     }
-    for name, content in (("defects_config", config), ("builtin", origin)):
-        (folder / f"{name}.json").write_text(json.dumps(content, indent=4) + "\n")
+    for name, content in ((DEFECTS_CONFIG, config), (RENDERED_FILE, origin)):
+        (folder / name).write_text(json.dumps(content, indent=4) + "\n")

@@ -1,0 +1,78 @@
+"""`dfsc-tune report` and `compare`: runs as pages to look at."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfsc_tune.cli.shared import (
+    DataOption,
+    JsonOption,
+    ResultsOption,
+    data_folder,
+    print_json,
+    print_table,
+    talk,
+)
+
+
+def report(
+    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    results: ResultsOption = Path("results"),
+    output: Annotated[
+        Path | None, typer.Option(help="The HTML file; RUN/report.html if left out.")
+    ] = None,
+    data: DataOption = None,
+    pictures: Annotated[
+        bool, typer.Option(help="Embed the worst misses and false alarms as pictures.")
+    ] = True,
+    pixel: Annotated[
+        bool, typer.Option("--pixel", help="Measure pixel metrics too (minutes on large images).")
+    ] = False,
+) -> None:
+    """Write a run as one HTML page that needs no network."""
+    from dfsc_tune.report import PAGE, write_report
+    from dfsc_tune.results import find_run, load
+
+    console = talk()
+    loaded = load(find_run(results, run))
+    target = output or loaded.folder / PAGE
+    folder = None
+    if pictures or pixel:
+        named = loaded.settings["data"]
+        given = data or (Path(named) if named else None)
+        folder = data_folder(given, loaded.settings["categories"], console)
+    with console.status("drawing the page …"):
+        write_report(loaded, folder, target, pixel=pixel)
+    typer.echo(f"wrote {target}")
+
+
+def compare(
+    runs: Annotated[list[str], typer.Argument(help="Names or folders of at least two runs.")],
+    results: ResultsOption = Path("results"),
+    html: Annotated[Path | None, typer.Option(help="Also write a page with figures.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Set runs side by side, category by category; each is compared with the first."""
+    from dfsc_tune.report import compare_runs, comparison_table, write_comparison
+    from dfsc_tune.results import find_run, load
+
+    loaded = [load(find_run(results, run)) for run in runs]
+    comparisons = compare_runs(loaded)
+    if json:
+        print_json([asdict(comparison) for comparison in comparisons])
+    else:
+        for comparison in comparisons:
+            typer.echo(f"\n{comparison.category}")
+            table = comparison_table(comparison)
+            print_table([table.columns, *table.rows])
+        typer.echo("\nimage AUROC on unseen images, in brackets: 95 % intervals")
+    for comparison in comparisons:
+        for note in comparison.notes:
+            typer.echo(f"note: {comparison.category}: {note}", err=True)
+    if html is not None:
+        write_comparison(comparisons, loaded, html)
+        typer.echo(f"wrote {html}", err=True)

@@ -1,0 +1,81 @@
+"""`dfsc-tune watch`: follows a running search from another terminal or machine."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from dfsc_tune.cli.shared import ResultsOption
+
+if TYPE_CHECKING:
+    from dfsc_tune.report import RunProgress, TrialLine
+
+_COLUMNS = ("category", "trial", "step", "AUROC", "settings")
+
+
+def watch(
+    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    results: ResultsOption = Path("results"),
+    interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 5.0,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Follow a run by its files until it ends; Ctrl-C ends the watching, not the run."""
+    from dfsc_tune.report import progress_of
+    from dfsc_tune.results import find_run, load
+
+    folder = find_run(results, run)
+    console = Console(soft_wrap=True)
+    progress = progress_of(load(folder))
+    if once or not console.is_terminal:
+        shown = _shown(progress)
+        typer.echo("\n".join(filter(None, (shown, progress.news))))
+        while not (once or progress.ended):
+            time.sleep(interval)
+            progress = progress_of(load(folder))
+            if (text := _shown(progress)) != shown:
+                shown = text
+                typer.echo(shown)
+    else:
+        with Live(_table(progress), console=console, auto_refresh=False) as live:
+            while not progress.ended:
+                time.sleep(interval)
+                progress = progress_of(load(folder))
+                live.update(_table(progress), refresh=True)
+    if progress.ended:
+        typer.echo(f"next: dfsc-tune report {run} --results {results}", err=True)
+
+
+def _shown(progress: RunProgress) -> str:
+    """The state as text: a line for the counts, and one for each category's best."""
+    best = [line for line in progress.lines if line.label == "best"]
+    lines = [f"{line.category}: {' '.join(_cells(line)[1:])}" for line in best]
+    return "\n".join([progress.headline, *(f"  {line}" for line in lines)])
+
+
+def _table(progress: RunProgress) -> Group:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in _COLUMNS:
+        table.add_column(column, no_wrap=True)
+    for line in progress.lines:
+        style = "green" if line.label == "best" else ""
+        table.add_row(*(Text(cell) for cell in _cells(line)), style=style)
+    return Group(Text(progress.headline), Text(progress.news, style="dim"), table)
+
+
+def _cells(line: TrialLine) -> tuple[str, ...]:
+    from dfsc_tune.results import shown_value
+
+    return (
+        line.category,
+        line.label,
+        f"{line.step}/{line.num_steps}",
+        "–" if line.value is None else f"{line.value:.3f}",
+        " ".join(f"{name}={shown_value(value)}" for name, value in line.settings.items()),
+    )

@@ -1,0 +1,72 @@
+"""Operating points: the threshold for a chosen false-alarm rate, and what it catches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import beta
+
+from dfsc_tune.metrics import KINDS, Interval
+from dfsc_tune.metrics.image import GOOD
+
+RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
+_LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Share:
+    """So many images of so many, and the 95 % interval of the share they stand for."""
+
+    count: int
+    total: int
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """What a threshold does: an image that scores above it raises an alarm."""
+
+    label: str
+    threshold: float
+    shares: dict[str, Share]
+    """Images above the threshold, by kind: of good ones these are false alarms."""
+
+
+def operating_points(scores: pd.DataFrame) -> list[OperatingPoint]:
+    """The model's own threshold, then one for each rate that so many good images can tell apart.
+
+    Args:
+        scores: a detector's rows of `scores.parquet`.
+    """
+    own = float(scores["threshold"].iloc[0])
+    points = [_point("the model's own (highest good validation image)", own, scores)]
+    good = np.sort(scores.loc[scores["kind"] == GOOD, "score"].to_numpy())[::-1]
+    allowed: dict[int, float] = {}
+    for rate in RATES:
+        allowed.setdefault(int(rate * len(good) + 1e-9), rate)
+    for count, rate in allowed.items():
+        label = f"at most {rate:.0%} false alarms" if rate else "no false alarm"
+        # Above the (count + 1)-th highest good score lie at most `count` good images.
+        points.append(_point(label, float(good[count]), scores))
+    return points
+
+
+def exact_interval(count: int, total: int) -> Interval:
+    """Clopper and Pearson's 95 % interval of a share (Biometrika 26 (1934) 404)."""
+    tail = (1 - _LEVEL) / 2
+    low = 0.0 if count == 0 else float(beta.ppf(tail, count, total - count + 1))
+    high = 1.0 if count == total else float(beta.ppf(1 - tail, count + 1, total - count))
+    return Interval(low, high, _LEVEL)
+
+
+def _point(label: str, threshold: float, scores: pd.DataFrame) -> OperatingPoint:
+    shares = {}
+    for kind in (GOOD, *KINDS):
+        values: NDArray[np.float64] = scores.loc[scores["kind"] == kind, "score"].to_numpy()
+        if len(values):
+            count = int((values > threshold).sum())
+            shares[kind] = Share(count, len(values), exact_interval(count, len(values)))
+    return OperatingPoint(label, threshold, shares)

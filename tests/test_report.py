@@ -1,0 +1,330 @@
+"""The report page: its numbers, what it says where there is nothing, escaping, size."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+import pytest
+from conftest import CATEGORY as TRAY
+from synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
+from typer.testing import CliRunner
+
+from dfsc_tune.cli import app
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.prepare import CategoryData
+from dfsc_tune.publish import publish
+from dfsc_tune.report import write_report
+from dfsc_tune.report.axes import Axis, searched_axes
+from dfsc_tune.report.curves import smooth
+from dfsc_tune.report.importance import importances
+from dfsc_tune.report.rungs import rung_steps, rung_table
+from dfsc_tune.report.thresholds import exact_interval, operating_points
+from dfsc_tune.results import RunTables, load, write_settings
+from dfsc_tune.trial import run_trial
+
+HOSTILE = "</script><img src=x onerror=\"alert('x')\">&amp;'{{ 7 * 7 }}"
+
+
+class Tags(HTMLParser):
+    """Collects tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self._raw = False
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag: str) -> None:
+        self._raw = False
+
+    def handle_data(self, data: str) -> None:
+        if not self._raw:
+            self.text += data
+
+
+def page_of(folder: Path, data: Path | None = None, **options: bool) -> str:
+    write_report(load(folder), data, folder / "report.html", **options)
+    return (folder / "report.html").read_text(encoding="utf-8")
+
+
+def figures_of(page: str) -> dict[str, dict]:
+    pattern = r'<script type="application/json" data-figure="([^"]+)">(.*?)</script>'
+    found = re.findall(pattern, page)
+    return {name: json.loads(text) for name, text in found}
+
+
+@pytest.fixture(scope="module")
+def made_up(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The page of a made-up run of two categories."""
+    return page_of(make_run(tmp_path_factory.mktemp("made_up"), categories=(CATEGORY, "box")))
+
+
+def test_the_page_holds_every_section_and_needs_no_network(made_up: str) -> None:
+    tags = Tags(made_up)
+    for title in (
+        "Scores and thresholds", "AUROC by defect type", "AUROC against the margin",
+        "AUROC against the other settings", "Which settings mattered", "All settings at once",
+        "How the search went", "Learning curves", "ASHA's rungs", "Trials", "Failures",
+        "Settings and versions",
+    ):  # fmt: skip
+        assert title in tags.text
+    links = [
+        value
+        for _, attributes in tags.tags
+        for name, value in attributes.items()
+        if name in ("src", "href") and not (value or "").startswith("data:")
+    ]
+    assert links == []
+
+
+def test_every_figure_is_valid_plotly(made_up: str) -> None:
+    figures = figures_of(made_up)
+    kinds = {name.split("-")[2] for name in figures if name != "overview"}
+    assert kinds >= {"thresholds", "types", "margin", "parameters", "importance", "parallel"}
+    for figure in figures.values():
+        assert go.Figure(figure).data
+
+
+def test_the_headline_numbers_are_the_headlines(tmp_path: Path) -> None:
+    from dfsc_tune.results import headline_of
+
+    folder = make_run(tmp_path)
+    headline = headline_of(load(folder), CATEGORY)
+    assert headline is not None
+    text = Tags(page_of(folder)).text
+    interval = headline.intervals["mean"]
+    assert f"{headline.aurocs['auroc_mean']:.3f}" in text
+    assert f"95 % interval {interval.low:.3f} to {interval.high:.3f}" in text
+    for name in ("the paper's setting", "margin 0"):
+        assert f"gain in mean AUROC over {name}: +" in text
+    # 39 trials of 36 s on a quarter of a GPU each; the failed one spent none.
+    assert "0.39 h, 0.10 GPU-hours" in text
+
+
+def test_an_oracle_run_is_marked_optimistic(tmp_path: Path) -> None:
+    honest = Tags(page_of(make_run(tmp_path / "honest"))).text
+    oracle = make_run(tmp_path / "oracle", objective={"name": "oracle", "metric": "mean"})
+    text = Tags(page_of(oracle)).text
+    assert "OPTIMISTIC" in text
+    assert "numbers to believe" not in text
+    assert "OPTIMISTIC" not in honest
+
+
+def test_a_run_without_anything_says_so_everywhere(tmp_path: Path) -> None:
+    write_settings(tmp_path, run_settings())
+    page = page_of(tmp_path)
+    text = " ".join(Tags(page).text.split())
+    assert figures_of(page) == {}
+    assert text.count("No image of the report part has been scored yet") == 3
+    for sentence in (
+        "no trial has reached the full budget yet", "No trial has reported a value yet",
+        "No trial has started yet", "ASHA compared no trials", "No trial has failed",
+    ):  # fmt: skip
+        assert sentence in text
+
+
+def test_hostile_names_and_errors_are_text(tmp_path: Path) -> None:
+    image = "test/{kind}/{index:03d}" + HOSTILE.replace("{{ 7 * 7 }}", "")
+    folder = make_run(tmp_path, error=HOSTILE, image=image)
+    scores = pd.read_parquet(folder / "scores.parquet")
+    assert HOSTILE[:9] in scores["image"][0]
+    page = page_of(folder)
+    tags = Tags(page)
+    assert HOSTILE in tags.text
+    assert not [name for name, _ in tags.tags if name == "img"]
+    assert page.count("</script>") == page.count("<script")
+    figures_of(page)
+
+
+def test_ten_thousand_trials_fit(tmp_path: Path) -> None:
+    folder = make_run(tmp_path, num_trials=10_000)
+    page = page_of(folder)
+    assert len(page.encode()) < 15e6
+    text = Tags(page).text
+    assert "Drawn: 2,000 of 10,000 trials, a random sample." in text
+    assert "The first 200 of 10,000 trials" in text
+    points = figures_of(page)["figure-0-history-0"]["data"]
+    assert sum(len(trace["x"]) for trace in points if trace["mode"] == "markers") <= 2000
+    # Whatever the sample, these are in it.
+    names = {trace.get("name") for trace in figures_of(page)["figure-0-margin-0"]["data"]}
+    assert {"the best", "paper's setting", "margin 0"} <= names
+
+
+@pytest.fixture(scope="module")
+def trained(
+    category_data: CategoryData, trial_config: TrialConfig, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A run of one trained config, with its model."""
+    folder = tmp_path_factory.mktemp("trained")
+    settings = run_settings((TRAY,), searched={TRAY: ["margin"]}, space={})
+    write_settings(folder, settings)
+    tables = RunTables(folder)
+    tables.start("config", trial_config, "config")
+    run_trial(
+        trial_config, category_data.trial, lambda x: tables.report("config", x), folder / "trial"
+    )
+    tables.end("config", "complete")
+    tables.write()
+    publish(folder, {TRAY: category_data}, {"config": trial_config}, {"config": folder / "trial"})
+    return folder
+
+
+def test_the_gallery_shows_images_and_heat_maps(trained: Path, data_folder: Path) -> None:
+    page = page_of(trained, data_folder)
+    images = [attributes["src"] for name, attributes in Tags(page).tags if name == "img"]
+    scores = load(trained).scores
+    # Two pictures each: the made-up images have no masks.
+    assert len(images) == 2 * len(scores)
+    assert all(image.startswith("data:image/jpeg;base64,") for image in images)
+    assert "has changed since" not in page
+
+
+def test_a_changed_image_is_noticed(trained: Path, data_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(data_folder, tmp_path / "data")
+    worst = load(trained).scores.query("kind == 'good'").sort_values("score")["image"].iloc[-1]
+    other = next((tmp_path / "data" / TRAY / "test" / "structural_anomalies").iterdir())
+    shutil.copy(other, tmp_path / "data" / TRAY / worst)
+    page = page_of(trained, tmp_path / "data")
+    assert Tags(page).text.count("the image or the model has changed since the run") == 1
+
+
+def test_the_gallery_says_when_data_or_images_are_gone(
+    trained: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    assert "The images or the model cannot be read" in page_of(trained, tmp_path / "gone")
+    shutil.copytree(data_folder, tmp_path / "data")
+    missing = load(trained).scores["image"].iloc[0]
+    (tmp_path / "data" / TRAY / missing).unlink()
+    page = page_of(trained, tmp_path / "data")
+    assert "is no longer in the data folder" in page
+    assert "<img" in page
+
+
+def test_the_command_writes_beside_the_run(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "results" / "first")
+    command = ["report", "first", "--results", str(tmp_path / "results"), "--no-pictures"]
+    result = CliRunner().invoke(app, command)
+    assert result.exit_code == 0, result.output
+    assert (folder / "report.html").is_file()
+    assert "No pictures were asked for" in (folder / "report.html").read_text(encoding="utf-8")
+    wrong = CliRunner().invoke(app, ["report", "other", "--results", str(tmp_path / "results")])
+    assert wrong.exit_code == 2
+    assert "no run 'other'" in wrong.stderr
+
+
+def test_thresholds_keep_to_their_false_alarms() -> None:
+    scores = pd.DataFrame(
+        {
+            "kind": ["good"] * 20 + ["logical"] * 10,
+            "score": [*range(20), *range(10, 20)],
+            "threshold": 15.5,
+        }
+    )
+    own, *points = operating_points(scores)
+    assert (own.shares["good"].count, own.shares["logical"].count) == (4, 4)
+    # Of 20 good images 1 % and 2 % are none, as no false alarm is: named once.
+    counts = [point.shares["good"].count for point in points]
+    assert counts == [0, 1, 2, 4]
+    assert [point.threshold for point in points] == [19, 18, 17, 15]
+    assert points[0].shares["logical"].count == 0
+    assert points[3].shares["logical"].count == 4
+
+
+def test_exact_intervals_are_clopper_and_pearsons() -> None:
+    # Clopper and Pearson for 0 of 30: 1 - 0.025 ** (1 / 30).
+    assert exact_interval(0, 30).high == pytest.approx(1 - 0.025 ** (1 / 30))
+    assert exact_interval(30, 30).low == pytest.approx(0.025 ** (1 / 30))
+    assert (exact_interval(0, 30).low, exact_interval(30, 30).high) == (0.0, 1.0)
+    # R: binom.test(3, 30)
+    assert exact_interval(3, 30).low == pytest.approx(0.0211, abs=5e-5)
+    assert exact_interval(3, 30).high == pytest.approx(0.2653, abs=5e-5)
+
+
+def test_rungs_count_whom_asha_judged() -> None:
+    assert rung_steps(BUDGET) == [10, 30]
+    trials = pd.DataFrame(
+        {
+            "trial": ["a", "b", "c", "d"],
+            "state": ["complete", "pruned", "pruned", "failed"],
+            "step": [90, 10, 30, 10],
+        }
+    )
+    reports = pd.DataFrame(
+        [
+            {"trial": trial, "step": step, "value": value}
+            for trial, steps, value in (
+                ("a", (10, 20, 30, 90), 0.9), ("b", (10,), 0.6),
+                ("c", (10, 20, 30), 0.7), ("d", (10,), 0.5),
+            )
+            for step in steps
+        ]
+    )  # fmt: skip
+    first, second = rung_table(trials, reports, BUDGET)
+    assert (first.step, first.reached, first.stopped, first.best) == (10, 4, 1, 0.9)
+    assert first.median == pytest.approx(0.65)
+    assert first.highest_stopped == 0.6
+    assert (second.reached, second.stopped, second.highest_stopped) == (2, 1, 0.7)
+
+
+def test_a_curve_follows_the_trials_and_widens_where_there_are_few() -> None:
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.uniform(0, 1, 60), [1.9, 2.0]])
+    y = 0.8 + 0.1 * x + rng.normal(0, 0.02, len(x))
+    curve = smooth(x, y)
+    assert curve is not None
+    dense = np.argmin(np.abs(curve.positions - 0.5))
+    assert curve.values[dense] == pytest.approx(0.85, abs=0.01)
+    width = curve.high - curve.low
+    assert width[-1] > 2 * width[dense]
+    assert smooth(x[:7], y[:7]) is None
+    assert smooth(np.ones(20), y[:20]) is None
+
+
+def test_axes_place_and_name_values_as_the_space_scales_them() -> None:
+    complement = Axis("quantile", "log_complement")
+    positions = complement.positions(pd.Series([0.9, 0.999, 1.0]))
+    assert positions[:2] == pytest.approx([1, 3])
+    assert not np.isfinite(positions[2])
+    places, texts = complement.ticks(positions) or ([], [])
+    assert texts == ["0.9", "0.95", "0.98", "0.99", "0.995", "0.998", "0.999"][::-1]
+    assert places == pytest.approx(complement.positions(pd.Series([float(x) for x in texts])))
+    choices = Axis("margin", "categorical", ("0", "0.4", "1"))
+    assert choices.positions(pd.Series([0.4, 1.0, 3.0])).tolist()[:2] == [1, 2]
+
+
+def test_the_paper_margin_has_a_place_even_outside_the_choices(tmp_path: Path) -> None:
+    space = {
+        "parameters": {"margin": {"type": "categorical", "choices": [0.2, 0.4]}},
+        "budget": BUDGET, "sampler": "grid",
+    }  # fmt: skip
+    folder = make_run(tmp_path, num_trials=2, space=space, searched={CATEGORY: ["margin"]})
+    run = load(folder)
+    (axis,) = searched_axes(run, CATEGORY, run.trials)
+    assert axis.choices == ("0", "0.2", "0.4", "1")
+    figures = figures_of(page_of(folder))
+    means = next(x for x in figures["figure-0-margin-0"]["data"] if "mean" in x["name"])
+    assert means["x"] == [0, 3]
+    assert means["error_y"]["arrayminus"][0] > 0.01
+
+
+def test_importances_find_what_matters_and_say_how_sure(tmp_path: Path) -> None:
+    run = load(make_run(tmp_path, num_trials=120))
+    axes = searched_axes(run, CATEGORY, run.trials)
+    assert [axis.name for axis in axes] == list(PARAMETERS)
+    found = importances(run.trials, axes)
+    assert found[0].name == "margin"
+    assert found[0].low > max(row.high for row in found[1:])
+    assert sum(row.share for row in found) == pytest.approx(1)
+    assert importances(run.trials.head(9), axes) == []

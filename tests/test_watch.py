@@ -1,0 +1,86 @@
+"""Watching a run by its files: what it says of one that goes on, has ended, or has gone quiet."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from synthetic_run import CATEGORY, make_run, run_settings
+from typer.testing import CliRunner
+
+from dfsc_tune.cli import app
+from dfsc_tune.report import progress_of
+from dfsc_tune.results import SCORES, TRIALS, load, write_settings, write_table
+
+
+def with_running(folder: Path) -> Path:
+    """A run two trials of which are under way, as it looks before any scores are written."""
+    make_run(folder)
+    (folder / SCORES).unlink()
+    rows = pq.read_table(folder / TRIALS).to_pylist()
+    for row in rows[-2:]:
+        row |= {"state": "running", "step": 20}
+    write_table(folder, TRIALS, rows)
+    return folder
+
+
+def test_a_run_that_goes_on_is_told_by_counts_best_and_running(tmp_path: Path) -> None:
+    progress = progress_of(load(with_running(tmp_path)))
+    assert (progress.counts["running"], progress.counts["failed"]) == (2, 1)
+    assert progress.num_expected == 40
+    assert [line.label for line in progress.lines] == ["best", "running", "running"]
+    best, running, _ = progress.lines
+    assert (best.category, best.step, running.step) == (CATEGORY, 90, 20)
+    assert set(best.settings) == {"margin", "quantile", "alpha"}
+    assert not progress.ended
+    assert progress.news.startswith("last news")
+
+
+def test_a_long_silence_is_a_reason_to_worry(tmp_path: Path) -> None:
+    folder = with_running(tmp_path)
+    an_hour_ago = time.time() - 3600
+    os.utime(folder / TRIALS, (an_hour_ago, an_hour_ago))
+    assert (
+        "1 h 00 min ago: long between reports, or the run has died"
+        in progress_of(load(folder)).news
+    )
+
+
+def test_a_run_has_ended_once_its_best_are_scored(tmp_path: Path) -> None:
+    progress = progress_of(load(make_run(tmp_path)))
+    assert progress.ended
+    assert progress.headline.endswith("of up to 40; ended")
+    assert progress.news == ""
+
+
+def test_a_run_before_its_first_trial(tmp_path: Path) -> None:
+    write_settings(tmp_path, run_settings())
+    progress = progress_of(load(tmp_path))
+    assert progress.headline == "no trial yet of up to 40"
+    assert not progress.ended
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_the_command_ends_with_the_run(tmp_path: Path, once: bool) -> None:
+    folder = with_running(tmp_path / "first")
+    make_run(tmp_path / "ended")
+
+    def end() -> None:
+        time.sleep(1)
+        for name in (TRIALS, SCORES):
+            shutil.copy(tmp_path / "ended" / name, folder / name)
+
+    ending = threading.Thread(target=end)
+    ending.start()
+    command = ["watch", "first", "--results", str(tmp_path), "--interval", "0.2"]
+    result = CliRunner().invoke(app, [*command, *(["--once"] if once else [])])
+    ending.join()
+    assert result.exit_code == 0, result.output
+    assert "2 running" in result.stdout
+    assert ("; ended" in result.stdout) != once
+    assert ("dfsc-tune report first" in result.stderr) != once
