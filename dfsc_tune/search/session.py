@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -37,7 +38,9 @@ def ray_session(request: SearchRequest) -> Iterator[None]:
     # Ray puts a handler of its own in its place, which ends the process on the spot.
     signal.signal(signal.SIGTERM, before)
     try:
-        yield
+        # Ray prints what its nodes complain of, and stdout is for results.
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield
     finally:
         ray.shutdown()
 
