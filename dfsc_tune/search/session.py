@@ -34,7 +34,14 @@ def ray_session(request: SearchRequest) -> Iterator[None]:
         _check_actors_start(request)
     else:
         # "local", or Ray would join whatever cluster somebody started on this machine.
-        ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
+        try:
+            ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
+        except Exception as error:
+            # Ray has no class of its own for this.
+            raise UserError(
+                f"Ray did not start on this machine ({error}); if the machine is very busy, wait "
+                "and try again"
+            ) from error
     # Ray puts a handler of its own in its place, which ends the process on the spot.
     signal.signal(signal.SIGTERM, before)
     try:
