@@ -12,8 +12,6 @@ for _name, _value in {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # A reused trial process has this long to leave its last trial before Tune calls it broken.
     "TUNE_FUNCTION_THREAD_TIMEOUT_S": "60",
-    # Half a minute, Ray's own patience at its start, is too short for a machine that is busy.
-    "RAY_raylet_start_wait_time_s": "180",
     # Signals and failures are ours, and Tune's own snapshots are not used.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
