@@ -205,7 +205,7 @@ def test_a_worker_lost_again_and_again_without_a_report_fails_its_trial(
         following = start(course)
     assert following["trial"] == "0002"
     assert course.tables.trials["0001"]["state"] == "failed"
-    assert "lost (3 times" in course.tables.trials["0001"]["error"]
+    assert "lost (4 times" in course.tables.trials["0001"]["error"]
 
 
 def test_a_bug_fails_its_trial_at_once(course: Course) -> None:

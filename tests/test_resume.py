@@ -14,6 +14,7 @@ from conftest import CATEGORY, draw_tray, make_tray
 from numpy.random import default_rng
 from test_cli import assert_one_sentence, invoke
 
+from dfsc_tune import results
 from dfsc_tune.config import loads
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import write_settings
@@ -107,7 +108,8 @@ def test_a_name_is_free_again_if_its_run_died_before_it_began() -> None:
     assert not RUN.exists()
 
 
-def test_a_finished_run_says_so_and_changes_nothing() -> None:
+def finish(*, published: bool) -> None:
+    """Writes on in the ledger until all trials have ended, none of them well."""
     with (RUN / LEDGER).open("a") as ledger:
         for number in (1, 2, 3):
             if number > 1:
@@ -117,7 +119,21 @@ def test_a_finished_run_says_so_and_changes_nothing() -> None:
                     f'"params": {{"margin": 0.{number}}}}}\n'
                 )
             ledger.write(f'{{"event": "failed", "trial": "000{number}", "reason": "no"}}\n')
-        ledger.write('{"event": "published", "num_ended": 3}\n')
+        if published:
+            ledger.write('{"event": "published", "num_ended": 3}\n')
+
+
+def test_a_run_that_died_before_it_was_published_is_published() -> None:
+    finish(published=False)
+    (RUN / "trials.parquet").unlink()
+    result = invoke("resume", "x")
+    assert "3 of 3 trials have ended" in result.stderr
+    assert results.load(RUN).trials["state"].tolist() == ["failed"] * 3
+    assert "published" in (RUN / LEDGER).read_text()
+
+
+def test_a_finished_run_says_so_and_changes_nothing() -> None:
+    finish(published=True)
     before = (RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()
     result = invoke("resume", "x")
     assert "is finished: 3 trials" in result.stderr

@@ -88,9 +88,9 @@ class Course:
         """How many trials may be open at once."""
         self.stopped: Why | None = None
         """Why no more trials are started, if so."""
-        self._checkpoints = folder / CHECKPOINTS
         self.num_expected = searcher.num_expected
         """How many trials each category is to have."""
+        self._checkpoints = folder / CHECKPOINTS
         self._ledger = ledger
         self._searcher = searcher
         self._asha = asha
@@ -207,9 +207,9 @@ class Course:
             trial.ready_at = time.monotonic() + retry.pause_seconds
             self.tables.trials[name]["error"] = failure.reason
         elif failure.kind == "storage":
-            self.stopped = StorageError(failure.reason)
+            self.stop(StorageError(failure.reason))
         else:
-            often = f" ({trial.num_retries} times in a row)" if trial.num_retries else ""
+            often = f" ({trial.num_retries + 1} times in a row)" if trial.num_retries else ""
             self.fail(name, f"{failure.reason}{often}")
 
     def hung(self) -> list[str]:

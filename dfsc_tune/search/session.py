@@ -7,7 +7,8 @@ import os
 import signal
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -33,11 +34,20 @@ def ray_session(request: SearchRequest) -> Iterator[None]:
         _check_actors_start(request)
     else:
         # "local", or Ray would join whatever cluster somebody started on this machine.
-        ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
+        try:
+            ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
+        except Exception as error:
+            # Ray has no class of its own for this.
+            raise UserError(
+                f"Ray did not start on this machine ({error}); if the machine is very busy, wait "
+                "and try again"
+            ) from error
     # Ray puts a handler of its own in its place, which ends the process on the spot.
     signal.signal(signal.SIGTERM, before)
     try:
-        yield
+        # Ray prints what its nodes complain of, and stdout is for results.
+        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
+            yield
     finally:
         ray.shutdown()
 

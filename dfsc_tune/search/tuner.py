@@ -146,14 +146,14 @@ def _carry_out(
     console: Console,
 ) -> None:
     view = LiveView(course, course.num_expected, list(request.space.parameters), console)
-    if not course.is_finished:
-        try:
+    try:
+        if not course.is_finished:
             _fit(request, folder, data, course, view)
-        finally:
-            view.close()
-            # A disk that is full is no reason to say less of why the search ended.
-            with suppress(StorageError, OSError):
-                course.close()
+    finally:
+        view.close()
+        # A disk that is full is no reason to say less of why the search ended.
+        with suppress(StorageError, OSError):
+            course.close()
     _warn_of_devices(request, course, console)
     why = course.stopped
     if why is None or why == signal.SIGINT or isinstance(why, _BrokenOffError):

@@ -23,49 +23,57 @@ _REFERENCE = "reference"
 
 def main() -> int:
     """Runs the test; the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--times", type=int, default=50, help="faults in all")
-    parser.add_argument("--faults-per-run", type=int, default=3)
-    parser.add_argument("--only", choices=FAULTS, action="append", help="these faults alone")
-    parser.add_argument("--seed", type=int, default=0, help="decides faults and moments")
-    arguments = parser.parse_args()
-    work = Path(tempfile.mkdtemp(prefix="dfsc_tune_faults_"))
+    arguments = _arguments()
+    work = arguments.work or Path(tempfile.mkdtemp(prefix="dfsc_tune_faults_"))
     print(f"in {work}", flush=True)
-    prepare(work)
-    start = time.monotonic()
-    reference = Session(work, _REFERENCE)
-    assert reference.wait_until_it_works()
-    working = time.monotonic()
-    assert reference.wait() == 0, (work / f"{_REFERENCE}.log").read_text()
-    longest = time.monotonic() - working
-    print(f"undisturbed: {time.monotonic() - start:.0f} s, {longest:.0f} s of it at work")
+    if not (work / "results" / _REFERENCE / "best").is_dir():
+        _run_undisturbed(work)
     chance = random.Random(arguments.seed)
     happened: Counter[str] = Counter()
     num_different = num_runs = 0
     while happened.total() < arguments.times:
         num_runs += 1
-        run = f"run{num_runs}"
+        run = f"run{arguments.seed}_{num_runs}"
         came = True
-        left = longest
         for _ in range(min(arguments.faults_per_run, arguments.times - happened.total())):
-            if not came:
-                break
-            fault = chance.choice(arguments.only or FAULTS)
-            moment = chance.uniform(0.0, left)
-            left -= moment
-            came = disturb(work, run, fault, moment)
-            happened[fault] += came
-            print(
-                f"{run}: {fault} after {moment:.1f} s{'' if came else ' came too late'}", flush=True
-            )
-        num_different += not _finish(work, run)
+            if came:
+                fault = chance.choice(arguments.only or FAULTS)
+                moment = chance.uniform(0.0, arguments.within)
+                came = disturb(work, run, fault, moment)
+                happened[fault] += came
+                late = "" if came else " came too late"
+                print(f"{run}: {fault} after {moment:.1f} s{late}", flush=True)
+        num_different += not _ends_as_if_undisturbed(work, run)
     counts = ", ".join(f"{count} {fault}" for fault, count in sorted(happened.items()))
     print(f"{happened.total()} faults ({counts}) in {num_runs} runs: {num_different} differ")
     return int(num_different > 0)
 
 
-def _finish(work: Path, run: str) -> bool:
-    """Lets a run come to its end and compares it; whether it is as the undisturbed one."""
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    parser.add_argument("--times", type=int, default=50, help="faults in all")
+    parser.add_argument("--faults-per-run", type=int, default=4)
+    parser.add_argument("--only", choices=FAULTS, action="append", help="these faults alone")
+    parser.add_argument("--seed", type=int, default=0, help="decides faults and moments")
+    parser.add_argument(
+        "--within", type=float, default=8.0, help="seconds of a session's work for the moments"
+    )
+    parser.add_argument("--work", type=Path, help="of an earlier call: spares the undisturbed run")
+    return parser.parse_args()
+
+
+def _run_undisturbed(work: Path) -> None:
+    prepare(work)
+    start = time.monotonic()
+    reference = Session(work, _REFERENCE)
+    reference.wait_until_it_works()
+    working = time.monotonic()
+    assert reference.wait() == 0, (work / f"{_REFERENCE}.log").read_text()
+    end = time.monotonic()
+    print(f"undisturbed: {end - start:.0f} s, {end - working:.0f} s of it at work", flush=True)
+
+
+def _ends_as_if_undisturbed(work: Path, run: str) -> bool:
     status = Session(work, run).wait()
     results = work / "results"
     found = differences(results / _REFERENCE, results / run) if status == 0 else [f"exit {status}"]

@@ -29,7 +29,7 @@ _COMMAND = [sys.executable, "-c", "from dfsc_tune.cli import app; app()"]
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
 _ENVIRONMENT = os.environ | ON_LOOPBACK | {"COLUMNS": "200"}
 _POLL_SECONDS = 0.05
-_SESSION_SECONDS = 300
+_SESSION_SECONDS = 1200
 
 
 class Session:
