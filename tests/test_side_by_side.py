@@ -56,8 +56,8 @@ def test_the_blackbox_knows_what_it_was_made_of(blackbox: Blackbox) -> None:
     assert halfway == pytest.approx(0.8, abs=0.015)
     assert blackbox.optimum >= blackbox.true_value(best) - 0.002
     errors = held_out_errors(made_up()).set_index("prediction")["rmse"]
-    assert errors["Gaussian process"] < 0.4 * errors["mean of the other trials"]
-    assert errors["Gaussian process"] < errors["nearest other trial"]
+    assert errors["model"] < 0.4 * errors["mean of the other trials"]
+    assert errors["model"] < errors["nearest other trial"]
 
 
 def test_a_trials_luck_is_of_the_recorded_size_and_its_own(blackbox: Blackbox) -> None:

@@ -85,26 +85,25 @@ def recorded_curves(run: Run, category: str) -> RecordedCurves:
 
 
 class Blackbox:
-    """Curves at any settings: a Gaussian process' mean plus a recorded trial's deviation from it.
+    """Curves at any settings: a model's mean plus a recorded trial's deviation from it.
 
-    The process maps the settings to the whole table of values (momenta × steps); between two
-    recorded momenta, values are interpolated linearly in log(1 − momentum). The deviations are
-    those of the leave-one-out predictions, kept whole, so that a trial lucky at one step or
-    momentum is lucky at all of them as it was in truth; they hold the process' own error too, so
-    the noise is rather too large than too small.
+    The mean is that of `_Model`; between two recorded momenta, values are interpolated linearly in
+    log(1 − momentum). The deviations are those of the leave-one-out predictions, kept whole, so
+    that a trial lucky at one step or momentum is lucky at the others as it was in truth; they hold
+    the model's own error too, so the luck is rather too large than too small.
     """
 
     def __init__(self, curves: RecordedCurves) -> None:
         self.curves = curves
-        self._process = _fitted(curves.points, curves.values)
+        self._model = _Model(curves.points, curves.values)
         self._deviations = curves.values - leave_one_out(curves)
         grid = np.random.default_rng(0).random((_OPTIMUM_POINTS, len(curves.parameters)))
-        self.optimum = float(_predicted(self._process, grid, curves).max(axis=1)[:, -1].max())
+        self.optimum = float(self._model.predict(grid)[:, :, -1].max())
         """The best true value at the full budget."""
 
     def true_value(self, values: Mapping[str, Value]) -> float:
         """The value at the full budget without a trial's luck."""
-        mean = _predicted(self._process, self._unit(values), self.curves)[0]
+        mean = self._model.predict(self._unit(values))[0]
         return float(self._at_momentum(mean, float(values["ema_momentum"]))[-1])
 
     def curve(
@@ -114,7 +113,7 @@ class Blackbox:
         point = self._unit(values)
         key = np.frombuffer(point.tobytes(), dtype=np.uint32)
         draw = np.random.default_rng([seed, *key]).integers(len(self._deviations))
-        table = _predicted(self._process, point, self.curves)[0] + self._deviations[draw]
+        table = self._model.predict(point)[0] + self._deviations[draw]
         return {x: self._at_momentum(table, x).clip(0, 1) for x in momenta}
 
     def _unit(self, values: Mapping[str, Value]) -> Array:
@@ -133,8 +132,8 @@ def leave_one_out(curves: RecordedCurves) -> Array:
     predictions = np.empty_like(curves.values)
     for index in range(len(curves.points)):
         others = np.arange(len(curves.points)) != index
-        process = _fitted(curves.points[others], curves.values[others])
-        predictions[index] = _predicted(process, curves.points[index : index + 1], curves)[0]
+        model = _Model(curves.points[others], curves.values[others])
+        predictions[index] = model.predict(curves.points[index : index + 1])[0]
     return predictions
 
 
@@ -147,7 +146,7 @@ def held_out_errors(curves: RecordedCurves) -> pd.DataFrame:
     predictions = {
         "mean of the other trials": (values.sum(axis=0) - values) / (count - 1),
         "nearest other trial": values[distances.argmin(axis=1)],
-        "Gaussian process": leave_one_out(curves)[:, :, -1],
+        "model": leave_one_out(curves)[:, :, -1],
     }
     return pd.DataFrame(
         {
@@ -157,20 +156,29 @@ def held_out_errors(curves: RecordedCurves) -> pd.DataFrame:
     )
 
 
-def _fitted(points: Array, values: Array) -> GaussianProcessRegressor:
-    # Shorter than a third of a setting's range, some dozen trials cannot tell from noise.
-    kernel = ConstantKernel(1.0) * Matern(np.ones(points.shape[1]), (0.3, 30.0), nu=2.5)
-    process = GaussianProcessRegressor(
-        kernel + WhiteKernel(0.5, (1e-3, 10.0)), normalize_y=True, random_state=0,
-    )  # fmt: skip
-    with warnings.catch_warnings():
-        # A length scale at its bound says only that a setting hardly matters.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        process.fit(points, values.reshape(len(values), -1))
-    return process
+class _Model:
+    """From settings to the values at each momentum and step.
 
+    The level of a trial, its median over the momenta, is a Gaussian process of the settings; what
+    each momentum adds at each step is an average over the trials, for from so few no dependence
+    of it on the settings can be learned that predicts trials held out.
+    """
 
-def _predicted(process: GaussianProcessRegressor, points: Array, curves: RecordedCurves) -> Array:
-    shape = (len(points), len(curves.momenta), len(curves.steps))
-    predictions: Array = process.predict(points).reshape(shape)
-    return predictions
+    def __init__(self, points: Array, values: Array) -> None:
+        """Fits to points (trials, settings) and values (trials, momenta, steps)."""
+        levels = np.median(values, axis=1)
+        self._momenta = (values - levels[:, None]).mean(axis=0)
+        # Shorter than a third of a setting's range, some dozen trials cannot tell from noise.
+        kernel = ConstantKernel(1.0) * Matern(np.ones(points.shape[1]), (0.3, 30.0), nu=2.5)
+        self._levels = GaussianProcessRegressor(
+            kernel + WhiteKernel(0.5, (1e-3, 10.0)), normalize_y=True, random_state=0
+        )
+        with warnings.catch_warnings():
+            # A length scale at its bound says only that a setting hardly matters.
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            self._levels.fit(points, levels)
+
+    def predict(self, points: Array) -> Array:
+        """(points, momenta, steps)."""
+        levels: Array = self._levels.predict(points)
+        return levels[:, None] + self._momenta

@@ -19,10 +19,12 @@ from dfsc_tune.search.space import SamplerName
 
 KEEPS_COUNT: tuple[SamplerName, ...] = ("cmaes", "qmc")
 """Samplers whose next point depends on what they drew before, not only on what the study knows."""
+# Optuna's ten random trials to start with would be most of a small budget.
+_NUM_STARTUP_TRIALS = 5
 
 
 def build_sampler(
-    name: SamplerName, *, num_trials: int, seed: int, number: int, conditional: bool = False
+    name: SamplerName, *, seed: int, number: int, conditional: bool = False
 ) -> BaseSampler:
     """The sampler of that name for one suggestion.
 
@@ -31,21 +33,18 @@ def build_sampler(
 
     Args:
         name: as in `SearchSpace.sampler`.
-        num_trials: how many trials the search may spend.
         seed: of the search.
         number: which suggestion of its study this is.
         conditional: whether some parameters exist only beside certain values of others.
     """
-    # Optuna's ten random trials to start with would be most of a small budget.
     own_seed = int(np.random.SeedSequence((seed, number)).generate_state(1)[0])
-    num_startup_trials = min(10, max(4, num_trials // 4))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)
         match name:
             case "tpe":
                 return TPESampler(
                     seed=own_seed,
-                    n_startup_trials=num_startup_trials,
+                    n_startup_trials=_NUM_STARTUP_TRIALS,
                     multivariate=True,
                     constant_liar=True,
                     group=conditional,
@@ -53,7 +52,7 @@ def build_sampler(
             case "gp":
                 return GPSampler(
                     seed=own_seed,
-                    n_startup_trials=num_startup_trials,
+                    n_startup_trials=_NUM_STARTUP_TRIALS,
                     deterministic_objective=False,
                 )
             case "cmaes":

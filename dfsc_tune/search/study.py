@@ -85,7 +85,6 @@ class CategoryStudy:
         self._build_sampler = partial(
             build_sampler,
             sampler,
-            num_trials=num_trials,
             seed=seed,
             conditional=any(parameter.when for parameter in space.suggested.values()),
         )
