@@ -45,6 +45,8 @@ def watch(
             if (text := _shown(progress)) != shown:
                 shown = text
                 typer.echo(text)
+        if once and progress.news:
+            typer.echo(progress.news)
     else:
         with Live(console=console, auto_refresh=False) as live:
             for progress in looks:
