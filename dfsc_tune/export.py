@@ -95,6 +95,8 @@ def export_detector(detector: Detector, target: Path, file_format: Format) -> fl
     scorer = Scorer(detector)
     with atomic_path(target) as temporary:
         with _quiet(), torch.no_grad():
+            # Once for real: what is kept for later calls must not be made while an exporter traces.
+            scorer(*example)
             write(scorer, example, temporary, metadata(detector))
         difference = _largest_difference(detector, run(temporary), images)
         if difference > TOLERANCE:

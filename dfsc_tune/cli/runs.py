@@ -80,6 +80,7 @@ def print_headlines(folder: Path, as_json: bool) -> bool:
     if found:
         typer.echo(f"\ntables and settings: {folder}")
         first = folder / "models" / found[0].category
+        typer.echo(f"look at it: dfsc-tune report {folder}", err=True)
         typer.echo(f"next: dfsc-tune predict {first} IMAGE.png --heatmaps heatmaps", err=True)
     return bool(found)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -25,31 +26,58 @@ def watch(
     results: ResultsOption = Path("results"),
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option(help="Write TensorBoard event files into this folder.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option(help="Log to this MLflow server or store, a URI.")
+    ] = None,
 ) -> None:
     """Follow a run by its files until it ends; Ctrl-C ends the watching, not the run."""
-    from dfsc_tune.report import progress_of
-    from dfsc_tune.results import find_run, load
+    from dfsc_tune.results import find_run
 
     folder = find_run(results, run)
+    looks = _looks(folder, interval, once, tensorboard, mlflow)
     console = Console(soft_wrap=True)
-    progress = progress_of(load(folder))
     if once or not console.is_terminal:
-        shown = _shown(progress)
-        typer.echo("\n".join(filter(None, (shown, progress.news))))
-        while not (once or progress.ended):
-            time.sleep(interval)
-            progress = progress_of(load(folder))
+        shown = ""
+        for progress in looks:
             if (text := _shown(progress)) != shown:
                 shown = text
-                typer.echo(shown)
+                typer.echo(text)
+        if once and progress.news:
+            typer.echo(progress.news)
     else:
-        with Live(_table(progress), console=console, auto_refresh=False) as live:
-            while not progress.ended:
-                time.sleep(interval)
-                progress = progress_of(load(folder))
+        with Live(console=console, auto_refresh=False) as live:
+            for progress in looks:
                 live.update(_table(progress), refresh=True)
     if progress.ended:
         typer.echo(f"next: dfsc-tune report {run} --results {results}", err=True)
+
+
+def _looks(
+    folder: Path, interval: float, once: bool, tensorboard: Path | None, mlflow: str | None
+) -> Iterator[RunProgress]:
+    """The run's progress at each look, the loggers told of it before."""
+    from dfsc_tune.report import progress_of
+    from dfsc_tune.report.loggers import mlflow_follower, tensorboard_follower
+    from dfsc_tune.results import load
+
+    loaded = load(folder)
+    followers = []
+    if tensorboard is not None:
+        followers.append(tensorboard_follower(tensorboard, loaded))
+    if mlflow is not None:
+        followers.append(mlflow_follower(mlflow, loaded))
+    while True:
+        for follow in followers:
+            follow(loaded)
+        progress = progress_of(loaded)
+        yield progress
+        if once or progress.ended:
+            return
+        time.sleep(interval)
+        loaded = load(folder)
 
 
 def _shown(progress: RunProgress) -> str:

@@ -1,0 +1,103 @@
+"""TensorBoard and MLflow, read back with the real libraries."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from synthetic_run import CATEGORY, make_run
+from typer.testing import CliRunner
+
+from dfsc_tune.cli import app
+from dfsc_tune.errors import UserError
+from dfsc_tune.report.loggers import mlflow_follower, tensorboard_follower
+from dfsc_tune.results import REPORTS, TRIALS, Run, load, write_table
+
+pytestmark = [
+    pytest.mark.slow,
+    # Of the libraries themselves.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+]
+
+
+@pytest.fixture
+def halfway(tmp_path: Path) -> tuple[Run, Run]:
+    """A run of four trials when its first one was at step 40, and after its end."""
+    folder = make_run(tmp_path / "first", num_trials=4)
+    ended = load(folder)
+    trials = pq.read_table(folder / TRIALS).to_pylist()
+    reports = pq.read_table(folder / REPORTS).to_pylist()
+    name = trials[0]["trial"]
+    write_table(folder, TRIALS, [{**trials[0], "state": "running", "step": 40}])
+    early = [row for row in reports if row["trial"] == name and row["step"] <= 40]
+    write_table(folder, REPORTS, early)
+    before = load(folder)
+    write_table(folder, TRIALS, trials)
+    write_table(folder, REPORTS, reports)
+    return before, ended
+
+
+def curve(run: Run, trial: str) -> list[tuple[int, float]]:
+    rows = run.reports[run.reports["own_momentum"] & (run.reports["trial"] == trial)]
+    return list(zip(rows["step"], rows["auroc_mean"], strict=True))
+
+
+def test_event_files_hold_every_report_once(halfway: tuple[Run, Run], tmp_path: Path) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    before, ended = halfway
+    follow = tensorboard_follower(tmp_path / "events", before)
+    follow(before)
+    follow(before)
+    follow(ended)
+    for trial in ended.trials.query("state != 'failed'")["trial"]:
+        folder = tmp_path / "events" / "first" / f"{CATEGORY}_{trial}"
+        events = accumulators.EventAccumulator(str(folder)).Reload()
+        found = [(x.step, x.value) for x in events.Scalars("auroc_mean")]
+        assert [step for step, _ in found] == [step for step, _ in curve(ended, trial)]
+        assert [value for _, value in found] == pytest.approx(
+            [value for _, value in curve(ended, trial)]
+        )
+    with pytest.raises(UserError, match="exists already"):
+        tensorboard_follower(tmp_path / "events", before)
+
+
+def test_mlflow_holds_every_trial_and_report(halfway: tuple[Run, Run], tmp_path: Path) -> None:
+    mlflow = pytest.importorskip("mlflow")
+    before, ended = halfway
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    follow = mlflow_follower(uri, before)
+    follow(before)
+    follow(ended)
+    client = mlflow.MlflowClient(uri)
+    experiment = client.get_experiment_by_name("first")
+    found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
+    assert set(found) == set(ended.trials["trial"])
+    for row in ended.trials.to_dict("records"):
+        logged = found[row["trial"]]
+        history = client.get_metric_history(logged.info.run_id, "auroc_mean")
+        assert [(x.step, x.value) for x in history] == curve(ended, row["trial"])
+        assert float(logged.data.params["margin"]) == row["margin"]
+        assert logged.data.tags["state"] == row["state"]
+        assert logged.info.status == ("FAILED" if row["state"] == "failed" else "FINISHED")
+    with pytest.raises(UserError, match="takes no experiment 'first'"):
+        mlflow_follower(uri, before)
+
+
+def test_one_flag_each(tmp_path: Path) -> None:
+    pytest.importorskip("mlflow")
+    make_run(tmp_path / "first", num_trials=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        result = CliRunner().invoke(
+            app,
+            [
+                "watch", "first", "--results", str(tmp_path),
+                "--tensorboard", str(tmp_path / "events"),
+                "--mlflow", f"sqlite:///{tmp_path / 'mlflow.db'}",
+            ],
+        )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "events" / "first").glob("*/events*"))) == 3
+    assert (tmp_path / "mlflow.db").stat().st_size
