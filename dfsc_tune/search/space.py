@@ -213,6 +213,10 @@ class CategorySpace:
         tree = _merged(self.fixed, {"category": category, **settings})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
+    def num_expected(self, num_trials: int) -> int:
+        """How many points are tried where `num_trials` may be: a grid may have fewer."""
+        return min(num_trials, len(self.first_points())) if self.grid else num_trials
+
     def first_points(self) -> list[dict[str, Value]]:
         """What is tried before the sampler is asked: complete points, none twice.
 

@@ -70,7 +70,7 @@ class CategoryStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self._first = deque(space.first_points())
-        self.num_expected = min(num_trials, len(self._first)) if space.grid else num_trials
+        self.num_expected = space.num_expected(num_trials)
         """How many points will be suggested in all."""
         self._num_suggested = 0
         self._paper = self._first[0]
