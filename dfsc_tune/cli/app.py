@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dfsc_tune.cli import bench, data, evaluate, model, runs, search, teacher
+from dfsc_tune.cli import bench, data, evaluate, model, plan, runs, search, teacher
 from dfsc_tune.cli.shared import make_app
 
 app = make_app(
@@ -10,6 +10,7 @@ app = make_app(
     "defects best."
 )
 app.command("search")(search.search)
+app.command("plan")(plan.plan)
 app.command("best")(runs.best)
 app.command("runs")(runs.runs)
 app.command("train")(model.train)
