@@ -143,7 +143,8 @@ def _print_run(
 
 def _print_estimate(found: Estimate, planned: Plan) -> None:
     trials = ", ".join(f"{count} {name}" for name, count in found.num_trials.items())
-    where = f"{planned.gpus} GPUs" if planned.on_gpu else f"{planned.num_cpus} CPU cores"
+    count, kind = (planned.gpus, "GPU") if planned.on_gpu else (planned.num_cpus, "CPU core")
+    where = f"{count} {kind}{'s' if count != 1 else ''}"
     reports = sorted({_number(x) for x in found.seconds_per_report.values()})
     lines = {
         "trials": f"{sum(found.num_trials.values())} ({trials})",
@@ -152,7 +153,9 @@ def _print_estimate(found: Estimate, planned: Plan) -> None:
         "a step": f"{1e3 * found.seconds_per_step:.4g} ms; a report {', '.join(reports)} s",
         f"{found.device}-hours": f"{_spread(found.device_hours)} until the last trial ends; "
         f"{_number(found.used_device_hours.mean)} in use",
-        "wall time": f"{_spread(found.wall_hours)} hours",
+        "wall time": f"{_spread(found.wall_hours)} hours"
+        if found.wall_hours.mean >= 1
+        else f"{_spread(found.wall_hours.times(60))} minutes",
     }
     if found.cost:
         lines["cost"] = f"{_spread(found.cost)} in the price's currency, for the wall time"
