@@ -43,7 +43,9 @@ def test_shipped_spaces_load_and_say_purpose_cost_and_command(path: Path) -> Non
 def test_the_margin_space_is_table_3() -> None:
     space = load_space("margin")
     of_category = space.for_category("any")
-    assert sorted(x["margin"] for x in of_category.combinations()) == [0.0, 0.2, 0.4, 1.0, 2.0]
+    points = [*(x for _, x in of_category.first_points()), *of_category.untried_combinations()]
+    assert sorted(x["margin"] for x in points) == [0.0, 0.2, 0.4, 1.0, 2.0]
+    assert of_category.num_expected(space.budget.num_trials) == 5
     assert space.budget.grace_period == space.budget.num_steps == 70_000
 
 
@@ -152,11 +154,14 @@ def test_a_grid_holds_each_combination_of_what_exists_once() -> None:
         "sampler: grid\n"
         "budget: {num_trials: 8, num_steps: 100, report_interval: 10, grace_period: 20}\n"
     )
-    assert parse(text).for_category("x").combinations() == [
-        {"optimizer": "adamw", "weight_decay": 1e-5},
+    of_category = parse(text).for_category("x")
+    paper = {"optimizer": "adamw", "weight_decay": 1e-5}
+    assert of_category.first_points() == [("paper", paper)]
+    assert of_category.untried_combinations() == [
         {"optimizer": "adamw", "weight_decay": 1e-4},
         {"optimizer": "adam"},
     ]
+    assert (of_category.num_expected(8), of_category.num_expected(2)) == (3, 2)
 
 
 @pytest.mark.parametrize(

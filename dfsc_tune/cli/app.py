@@ -7,6 +7,7 @@ from dfsc_tune.cli import (
     data,
     evaluate,
     model,
+    plan,
     report,
     runs,
     search,
@@ -23,6 +24,7 @@ app = make_app(
 app.command("search")(search.search)
 app.command("resume")(search.resume)
 app.command("watch")(watch.watch)
+app.command("plan")(plan.plan)
 app.command("best")(runs.best)
 app.command("runs")(runs.runs)
 app.command("report")(report.report)

@@ -80,14 +80,9 @@ def ensure_builtin_data(categories: list[str], console: Console) -> Path:
     """
     import platformdirs
 
-    from dfsc_tune.data.builtin import CATEGORIES, GENERATOR_VERSION, make_dataset
+    from dfsc_tune.data.builtin import GENERATOR_VERSION, make_dataset
 
-    for category in categories:
-        if category not in CATEGORIES:
-            raise UserError(
-                f"no built-in category '{category}'; choose from {', '.join(CATEGORIES)}, or give "
-                "your own with --data FOLDER"
-            )
+    check_builtin(categories)
     folder = Path(platformdirs.user_cache_dir("dfsc_tune")) / f"builtin-{GENERATOR_VERSION}"
     missing = [category for category in categories if not (folder / category).exists()]
     if missing:
@@ -96,3 +91,15 @@ def ensure_builtin_data(categories: list[str], console: Console) -> Path:
         ) as progress:
             make_dataset(folder, missing, progress=progress)
     return folder
+
+
+def check_builtin(categories: list[str]) -> None:
+    """Refuses what is not one of the built-in categories."""
+    from dfsc_tune.data.builtin import CATEGORIES
+
+    for category in categories:
+        if category not in CATEGORIES:
+            raise UserError(
+                f"no built-in category '{category}'; choose from {', '.join(CATEGORIES)}, or give "
+                "your own with --data FOLDER"
+            )

@@ -28,30 +28,37 @@ if TYPE_CHECKING:
 
 ALL = "all"
 
+SpaceOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A search space: a YAML file or a name such as smoke, cpu, margin, default. "
+        "If left out: default with a GPU, cpu without."
+    ),
+]
+GpusOption = Annotated[int | None, typer.Option(help="GPUs to use; all if left out.", min=0)]
+GpusPerTrialOption = Annotated[
+    float | None, typer.Option(help="A fraction lets trials share a GPU.", min=0.0)
+]
+TrialsPerGpuOption = Annotated[
+    str | None, typer.Option(help="How many share a GPU; auto: as many as pay when measured.")
+]
+TrialsOption = Annotated[int | None, typer.Option(help="Trials of each category.", min=1)]
+ObjectiveOption = Annotated[
+    str | None, typer.Option(help="holdout, or oracle: select on the test set, as the paper.")
+]
+
 
 def search(
     category: Annotated[
         list[str], typer.Option(help="What to search; may be repeated; 'all' for every category.")
     ],
     data: DataOption = None,
-    space: Annotated[
-        str | None,
-        typer.Option(
-            help="A search space: a YAML file or a name such as smoke, cpu, margin, default. "
-            "If left out: default with a GPU, cpu without."
-        ),
-    ] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs to use; all if left out.", min=0)] = None,
-    gpus_per_trial: Annotated[
-        float | None, typer.Option(help="A fraction lets trials share a GPU.", min=0.0)
-    ] = None,
-    trials_per_gpu: Annotated[
-        str | None, typer.Option(help="How many share a GPU; auto: as many as pay when measured.")
-    ] = None,
-    trials: Annotated[int | None, typer.Option(help="Trials of each category.", min=1)] = None,
-    objective: Annotated[
-        str | None, typer.Option(help="holdout, or oracle: select on the test set, as the paper.")
-    ] = None,
+    space: SpaceOption = None,
+    gpus: GpusOption = None,
+    gpus_per_trial: GpusPerTrialOption = None,
+    trials_per_gpu: TrialsPerGpuOption = None,
+    trials: TrialsOption = None,
+    objective: ObjectiveOption = None,
     metric: Annotated[
         str | None, typer.Option(help="Image AUROC to maximise: mean, logical or structural.")
     ] = None,
@@ -70,7 +77,7 @@ def search(
     """Find the best DFSC settings of one or more categories."""
     console = talk()
     check_device(device)
-    categories = _categories(category, data)
+    categories = asked_categories(category, data)
     folder = data_folder(data, categories, console)
     from dfsc_tune.search.request import SearchRequest
     from dfsc_tune.search.tuner import run_search
@@ -79,8 +86,8 @@ def search(
         categories=tuple(categories),
         data=folder,
         data_name=str(data.resolve()) if data else None,
-        space=_space(
-            space or _default_space(gpus, address, device, console),
+        space=asked_space(
+            space or default_space(gpus, address, device, console),
             budget={"num_trials": trials},
             objective={"name": objective, "metric": metric},
             resources={"gpus_per_trial": gpus_per_trial},
@@ -90,7 +97,7 @@ def search(
         name=name or _run_name(categories),
         seed=seed,
         gpus=gpus,
-        trials_per_gpu=_trials_per_gpu(trials_per_gpu, gpus_per_trial),
+        trials_per_gpu=asked_trials_per_gpu(trials_per_gpu, gpus_per_trial),
         address=address,
         device=check_device(device),
     )
@@ -151,7 +158,8 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
         raise UserError(f"no trial reached the full budget; see {outcome.folder}/trials.parquet")
 
 
-def _categories(asked: list[str], data: Path | None) -> list[str]:
+def asked_categories(asked: list[str], data: Path | None) -> list[str]:
+    """The categories named, none twice, or all there are."""
     if ALL not in asked:
         return list(dict.fromkeys(asked))
     if data is None:
@@ -163,7 +171,8 @@ def _categories(asked: list[str], data: Path | None) -> list[str]:
     return list(find_categories(data))
 
 
-def _default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:
+def default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:
+    """The search space for where trials will run; says which."""
     import torch
 
     cluster = address or os.environ.get("RAY_ADDRESS")
@@ -173,7 +182,7 @@ def _default_space(gpus: int | None, address: str | None, device: str, console: 
     return name
 
 
-def _space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
+def asked_space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
     """The search space with the command line's wishes on top, checked as a whole."""
     from dfsc_tune.config import validate
     from dfsc_tune.search.space import SearchSpace, load_space
@@ -186,7 +195,8 @@ def _space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> An
     return validate(SearchSpace, tree, source="command line")
 
 
-def _trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> Any:
+def asked_trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> Any:
+    """How many trials share a GPU: a number, 'auto', or None if the space says it."""
     if text is not None and gpus_per_trial is not None:
         raise UserError("give --trials-per-gpu or --gpus-per-trial, not both")
     if text is None or text == "auto":

@@ -181,4 +181,5 @@ class _Model:
     def predict(self, points: Array) -> Array:
         """(points, momenta, steps)."""
         levels: Array = self._levels.predict(points)
-        return levels[:, None] + self._momenta
+        curves: Array = levels[:, None] + self._momenta
+        return curves

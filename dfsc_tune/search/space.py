@@ -153,6 +153,12 @@ class CategorySpace:
             tree = _merged(tree, {"train": {**momenta, "choose_ema_momentum": True}})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
+    def num_expected(self, num_trials: int) -> int:
+        """How many points are tried where `num_trials` may be: a grid may have fewer."""
+        if not self.grid:
+            return num_trials
+        return min(num_trials, len(self.first_points()) + len(self.untried_combinations()))
+
     def first_points(self) -> list[tuple[Role, dict[str, Value]]]:
         """What is tried before the sampler is asked, and why: complete points, none twice.
 
@@ -174,8 +180,9 @@ class CategorySpace:
                 points.append((role, point))
         return points
 
-    def combinations(self) -> list[dict[str, Value]]:
-        """Every point of a space whose suggested parameters are all categorical, none twice."""
+    def untried_combinations(self) -> list[dict[str, Value]]:
+        """A grid's points, none twice, without those that are among the first points."""
+        tried = [point for _, point in self.first_points()]
         choices = [
             x.choices for x in self.suggested.values() if isinstance(x, CategoricalParameter)
         ]
@@ -183,7 +190,7 @@ class CategorySpace:
         for combination in itertools.product(*choices):
             values = dict(zip(self.suggested, combination, strict=True))
             point = existing_values(self.parameters, values)
-            if point not in points:
+            if point not in tried and point not in points:
                 points.append(point)
         return points
 

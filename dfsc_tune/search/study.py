@@ -73,11 +73,10 @@ class CategoryStudy:
         self.space = space
         self._first = deque(space.first_points())
         if space.grid:
-            tried = [point for _, point in self._first]
-            combinations = [point for point in space.combinations() if point not in tried]
+            combinations = space.untried_combinations()
             random.Random(seed).shuffle(combinations)
             self._first += [("sampler", point) for point in combinations]
-        self.num_expected = min(num_trials, len(self._first)) if space.grid else num_trials
+        self.num_expected = space.num_expected(num_trials)
         """How many points will be suggested in all."""
         self._num_suggested = 0
         self._keeps_count = sampler in KEEPS_COUNT

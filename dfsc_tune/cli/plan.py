@@ -1,0 +1,240 @@
+"""`dfsc-tune plan`: what a search will cost, and afterwards how far that was off."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from dfsc_tune.cli.search import (
+    GpusOption,
+    GpusPerTrialOption,
+    ObjectiveOption,
+    SpaceOption,
+    TrialsOption,
+    TrialsPerGpuOption,
+    asked_categories,
+    asked_space,
+    asked_trials_per_gpu,
+    default_space,
+)
+from dfsc_tune.cli.shared import (
+    DataOption,
+    JsonOption,
+    ResultsOption,
+    SeedOption,
+    print_json,
+    talk,
+)
+from dfsc_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from dfsc_tune.config import ObjectiveConfig
+    from dfsc_tune.search.expected import Spread
+    from dfsc_tune.search.plan import Difference, Estimate, Plan, Price
+
+
+def plan(
+    run: Annotated[
+        str | None, typer.Argument(help="A finished run, to see how far its plan was off.")
+    ] = None,
+    category: Annotated[
+        list[str] | None,
+        typer.Option(help="What to search; may be repeated; 'all' for every category."),
+    ] = None,
+    data: DataOption = None,
+    space: SpaceOption = None,
+    gpus: GpusOption = None,
+    gpus_per_trial: GpusPerTrialOption = None,
+    trials_per_gpu: TrialsPerGpuOption = None,
+    trials: TrialsOption = None,
+    objective: ObjectiveOption = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(help="A record of `dfsc-tune bench`; the newest that fits if left out."),
+    ] = None,
+    price_per_gpu_hour: Annotated[float | None, typer.Option(min=0.0)] = None,
+    price_per_instance_hour: Annotated[float | None, typer.Option(min=0.0)] = None,
+    gpus_per_instance: Annotated[
+        int | None, typer.Option(help="Of the instance that is paid.", min=1)
+    ] = None,
+    results: ResultsOption = Path("results"),
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+) -> None:
+    """Say what a search will take: trials, steps, hours and money; or how far that was off."""
+    price = _price(price_per_gpu_hour, price_per_instance_hour, gpus_per_instance)
+    if run is not None:
+        asked = (category, data, space, gpus_per_trial, trials_per_gpu, trials, objective)
+        if any(option is not None for option in asked):
+            raise UserError("give a run, whose settings are known, or what to search; not both")
+        _print_run(run, results, gpus, benchmark, price, seed, json)
+        return
+    if not category:
+        raise UserError("give --category to plan a search, or a run to see how it went")
+    from dfsc_tune.pace import read_pace
+    from dfsc_tune.search.plan import Plan, best_at_once, choose_pace, estimate
+
+    categories = asked_categories(category, data)
+    sharing = asked_trials_per_gpu(trials_per_gpu, gpus_per_trial)
+    if gpus is None:
+        gpus = _gpus(read_pace(benchmark).num_gpus if benchmark else None)
+    wanted = asked_space(
+        space or default_space(gpus, None, "auto", talk()),
+        budget={"num_trials": trials},
+        objective={"name": objective},
+        resources={"gpus_per_trial": gpus_per_trial},
+        teacher=None,
+    )
+    num_scored = _num_scored(data, categories, wanted.objective)
+    pace = choose_pace(wanted, categories, gpus > 0, results, benchmark)
+    if sharing is not None:
+        share = 1 / (best_at_once(pace) if sharing == "auto" else sharing)
+    else:
+        share = wanted.resources.gpus_per_trial or 1.0
+    planned = Plan(wanted, num_scored, gpus, share, pace.num_cpus)
+    found = estimate(planned, pace, seed, price)
+    if json:
+        print_json(asdict(found))
+    else:
+        _print_estimate(found, planned)
+
+
+def _print_run(
+    name: str,
+    results: Path,
+    gpus: int | None,
+    benchmark: Path | None,
+    price: Price | None,
+    seed: int,
+    json: bool,
+) -> None:
+    from dfsc_tune.results import find_run, load
+    from dfsc_tune.search.plan import choose_pace, differences, estimate, plan_of_run
+
+    run = load(find_run(results, name))
+    planned = plan_of_run(run, gpus)
+    pace = choose_pace(planned.space, list(planned.num_scored), planned.on_gpu, results, benchmark)
+    expected = estimate(planned, pace, seed, price)
+    found = differences(expected, run)
+    if json:
+        rows: list[dict[str, Any]] = [{**asdict(row), "off": row.off} for row in found]
+        print_json({"run": str(run.folder), "differences": rows, "estimate": asdict(expected)})
+        return
+    typer.echo(f"{run.folder}: what was expected (90% range), what it took, how far off")
+    for row in found:
+        typer.echo(
+            f"  {row.quantity:<35}{_spread(row.estimated):<34}{_number(row.actual):<12}"
+            f"{row.off:+.0%}{_verdict(row)}"
+        )
+    num_trials = sum(expected.num_trials.values())
+    if found[0].actual < num_trials:
+        typer.echo(
+            f"only {found[0].actual:.0f} of its {num_trials} trials have ended, so it is "
+            "compared with more than it did"
+        )
+    typer.echo(
+        "wall time: from run.yaml's date to the last change of trials.parquet; a copied or "
+        "resumed run shows more"
+    )
+    _print_basis(expected)
+
+
+def _print_estimate(found: Estimate, planned: Plan) -> None:
+    trials = ", ".join(f"{count} {name}" for name, count in found.num_trials.items())
+    count, kind = (planned.gpus, "GPU") if planned.on_gpu else (planned.num_cpus, "CPU core")
+    where = f"{count} {kind}{'s' if count != 1 else ''}"
+    reports = sorted({_number(x) for x in found.seconds_per_report.values()})
+    lines = {
+        "trials": f"{sum(found.num_trials.values())} ({trials})",
+        "at once": f"{found.at_once} on {where}, {found.at_once_a_device} a device",
+        "steps": f"{_spread(found.steps)}; {found.most_steps:,} if none were stopped early",
+        "a step": f"{1e3 * found.seconds_per_step:.4g} ms; a report {', '.join(reports)} s",
+        f"{found.device}-hours": f"{_spread(found.device_hours)} until the last trial ends; "
+        f"{_number(found.used_device_hours.mean)} in use",
+        "wall time": f"{_spread(found.wall_hours)} hours"
+        if found.wall_hours.mean >= 1
+        else f"{_spread(found.wall_hours.times(60))} minutes",
+    }
+    if found.cost:
+        lines["cost"] = f"{_spread(found.cost)} in the price's currency, for the wall time"
+    for name, text in lines.items():
+        typer.echo(f"{name:<16}{text}")
+    _print_basis(found)
+
+
+def _print_basis(found: Estimate) -> None:
+    """Where the numbers come from, and what they leave out."""
+    pace = found.pace
+    of = f"{pace.device}, PDN {pace.network} at {pace.image_size} pixels"
+    measured = f", measured {pace.created}" if pace.created else ""
+    typer.echo(f"pace: {pace.source}: {of}{measured}")
+    typer.echo(
+        f"steps: {found.num_simulations} simulated searches, no trial better by its place; ranges "
+        "are theirs alone: neither the pace's own spread nor a sampler that learns is in them"
+    )
+    typer.echo("left out: reading the data, starting Ray, checkpoints, scoring the best models")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+def _price(
+    per_gpu: float | None, per_instance: float | None, gpus_per_instance: int | None
+) -> Price | None:
+    from dfsc_tune.search.plan import Price
+
+    if per_gpu is not None and per_instance is not None:
+        raise UserError("give --price-per-gpu-hour or --price-per-instance-hour, not both")
+    if per_gpu is not None:
+        return Price(per_gpu)
+    if gpus_per_instance is not None and per_instance is None:
+        raise UserError("--gpus-per-instance needs --price-per-instance-hour")
+    return Price(per_instance, gpus_per_instance or 1) if per_instance is not None else None
+
+
+def _gpus(of_record: int | None) -> int:
+    """GPUs to plan for where the user does not say: those of the record's machine, or of this."""
+    import torch
+
+    return torch.cuda.device_count() if of_record is None else of_record
+
+
+def _num_scored(
+    data: Path | None, categories: list[str], objective: ObjectiveConfig
+) -> dict[str, int]:
+    """Images that each report of a category scores."""
+    if data is None:
+        from dfsc_tune.cli.data import check_builtin
+        from dfsc_tune.data.builtin import Counts
+
+        check_builtin(categories)
+        counts = Counts()
+        share = objective.selection_share if objective.name == "holdout" else 1
+        of_test = counts.test_good + counts.logical + counts.structural
+        return dict.fromkeys(categories, counts.validation + round(share * of_test))
+    from dfsc_tune.data.layout import read_category
+    from dfsc_tune.objective import split_test
+
+    found = {}
+    for name in categories:
+        read = read_category(data, name)
+        found[name] = len(read.validation) + len(split_test(read, objective).selection)
+    return found
+
+
+def _verdict(row: Difference) -> str:
+    if row.estimated.low == row.estimated.high:
+        return ""
+    inside = row.estimated.low <= row.actual <= row.estimated.high
+    return " (within the range)" if inside else " (outside the range)"
+
+
+def _spread(spread: Spread) -> str:
+    mean, low, high = (_number(x) for x in (spread.mean, spread.low, spread.high))
+    return mean if low == high else f"{mean} ({low} to {high})"
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.3g}"

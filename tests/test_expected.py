@@ -1,0 +1,166 @@
+"""Expected steps: the rules are Ray's, small cases by hand, more trials never take fewer steps."""
+
+from __future__ import annotations
+
+import heapq
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dfsc_tune.search.expected import Judgement, TrialTimes, Values, expect, judgements, simulate
+from dfsc_tune.search.scheduler import CategoryAsha
+from dfsc_tune.search.space import Budget
+
+# A second a step, nothing else: times are whole numbers, so who reports first is exact.
+ONE = TrialTimes(1.0, 0.0, 0.0)
+
+
+def budget(num_steps: int, interval: int, grace: int, factor: int = 3) -> Budget:
+    return Budget(
+        num_trials=1,
+        num_steps=num_steps,
+        report_interval=interval,
+        grace_period=grace,
+        reduction_factor=factor,
+    )
+
+
+def played_by_ray(spent: Budget, values: list[Values], at_once: int) -> list[list[int]]:
+    """Each trial's steps where Ray's scheduler decides: every report reaches it, as from Tune."""
+    stages = {judgement.step: index for index, judgement in enumerate(judgements(spent))}
+    asha = CategoryAsha(spent)
+    steps = [[0] * len(of_category) for of_category in values]
+    order = [(c, t) for t in range(max(map(len, values))) for c in range(len(values))]
+    waiting = [(c, t) for c, t in order if t < len(values[c])]
+    running: list[tuple[int, int, int]] = []
+    trials: list[SimpleNamespace] = []
+
+    def start(now: int) -> None:
+        if len(trials) < len(waiting):
+            category, number = waiting[len(trials)]
+            config = {"category": str(category), "role": "sampler" if number else "paper"}
+            trials.append(SimpleNamespace(trial_id=str(len(trials)), config=config))
+            asha.on_trial_add(None, trials[-1])
+            heapq.heappush(running, (now + spent.report_interval, len(trials) - 1, 0))
+
+    for _ in range(at_once):
+        start(0)
+    while running:
+        now, index, before = heapq.heappop(running)
+        category, number = waiting[index]
+        step = min(before + spent.report_interval, spent.num_steps)
+        # Between judgements a value decides nothing: Ray must not look at it.
+        value = values[category][number, stages[step]] if step in stages else -1e9
+        result = {"step": step, "value": float(value)}
+        decision = asha.on_trial_result(None, trials[index], result)
+        if decision == "STOP" or step == spent.num_steps:
+            asha.on_trial_complete(None, trials[index], result)
+            steps[category][number] = step
+            start(now)
+        else:
+            left = min(spent.report_interval, spent.num_steps - step)
+            heapq.heappush(running, (now + left, index, step))
+    return steps
+
+
+def drawn(spent: Budget, num_trials: tuple[int, ...], seed: int, levels: int = 0) -> list[Values]:
+    """Random values; of few `levels`, so that many tie."""
+    rng = np.random.default_rng(seed)
+    shapes = [(count, len(judgements(spent))) for count in num_trials]
+    if levels:
+        return [rng.integers(0, levels, shape).astype(np.float64) for shape in shapes]
+    return [rng.standard_normal(shape) for shape in shapes]
+
+
+@pytest.mark.parametrize(
+    ("spent", "expected"),
+    [
+        (budget(70, 5, 5), [(5, 0, None), (15, 1, None), (45, 2, None), (70, None, None)]),
+        # A rung is judged at the first report after it; one at the full budget judges nobody.
+        (budget(90, 20, 10), [(20, 0, None), (40, 1, None), (90, None, 2)]),
+        # The first report is past two rungs: the higher one is judged, the lower one at the next.
+        (budget(100, 20, 5, 2), [(20, 2, 1), (40, 3, 1), (60, 1, 0), (80, 4, 0), (100, None, 0)]),
+        (budget(70, 7, 70), [(70, None, 0)]),
+    ],
+)
+def test_trials_are_judged_where_ray_judges(
+    spent: Budget, expected: list[tuple[int, int | None, int | None]]
+) -> None:
+    assert judgements(spent) == [Judgement(*x) for x in expected]
+
+
+def test_one_rung_by_hand() -> None:
+    # One at a time, the best half goes on: 5 is the paper's; 4 < 5 stops; 4.5 meets the median of
+    # 5 and 4; 4.2 < 4.5 stops; 9 goes on. The paper's trial would go on with any value.
+    spent = budget(12, 10, 10, 2)
+    values = np.array([[5, 0], [4, 0], [4.5, 0], [4.2, 0], [9, 0]])
+    found = simulate(spent, [values], 1, [ONE])
+    assert found.steps == [[12, 10, 12, 10, 12]] == played_by_ray(spent, [values], 1)
+    assert found.trial_seconds == found.wall_seconds == 56
+
+
+def test_without_a_rung_every_trial_takes_all_steps() -> None:
+    times = TrialTimes(seconds_per_step=0.5, seconds_per_report=3.0, seconds_to_start=2.0)
+    found = expect(budget(70, 20, 70), [3, 2], 2, [times, times])
+    assert found.steps.low == found.steps.mean == found.steps.high == 5 * 70
+    # Four reports a trial; two at once take three rounds.
+    of_a_trial = 2 + 70 * 0.5 + 4 * 3
+    assert found.trial_seconds.mean == pytest.approx(5 * of_a_trial)
+    assert found.wall_seconds.mean == pytest.approx(3 * of_a_trial)
+
+
+@pytest.mark.parametrize("levels", [0, 4])
+@pytest.mark.parametrize(
+    "spent", [budget(70, 5, 5), budget(90, 20, 10), budget(100, 20, 5, 2), budget(81, 1, 1, 3)]
+)
+def test_every_stop_is_rays(spent: Budget, levels: int) -> None:
+    for seed, at_once in enumerate((1, 3, 8)):
+        values = drawn(spent, (20, 7), seed, levels)
+        found = simulate(spent, values, at_once, [ONE, ONE])
+        assert found.steps == played_by_ray(spent, values, at_once)
+        assert len({step for steps in found.steps for step in steps}) > 1
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    num_trials=st.integers(1, 30),
+    more=st.integers(1, 10),
+    factor=st.integers(2, 4),
+    at_once=st.integers(1, 4),
+    seed=st.integers(0, 100),
+)
+def test_more_trials_never_take_fewer_steps(
+    num_trials: int, more: int, factor: int, at_once: int, seed: int
+) -> None:
+    spent = budget(60, 5, 5, factor)
+    # One at a time, later trials change nothing of earlier ones.
+    values = drawn(spent, (num_trials + more,), seed)
+    few = simulate(spent, [values[0][:num_trials]], 1, [ONE])
+    many = simulate(spent, values, 1, [ONE])
+    assert many.steps[0][:num_trials] == few.steps[0]
+    # Many at once, each trial adds at least its grace period; none more than everything.
+    found = simulate(spent, values, at_once, [ONE])
+    assert 60 + 5 * (num_trials + more - 1) <= sum(found.steps[0]) <= 60 * (num_trials + more)
+    assert found.wall_seconds * at_once >= found.trial_seconds == sum(found.steps[0])
+
+
+def test_expected_steps_grow_with_trials_and_shrink_with_the_factor() -> None:
+    means = [expect(budget(70, 5, 5), [n], 4, [ONE]).steps.mean for n in (1, 2, 5, 10, 40)]
+    assert means == sorted(means)
+    assert means[0] == 70
+    greedy, patient = (expect(budget(70, 5, 5, f), [40], 4, [ONE]).steps.mean for f in (4, 2))
+    assert greedy < patient < 40 * 70
+
+
+def test_the_same_seed_expects_the_same() -> None:
+    first, second = (expect(budget(70, 5, 5), [10], 2, [ONE], seed=1) for _ in range(2))
+    assert first == second
+    assert first != expect(budget(70, 5, 5), [10], 2, [ONE], seed=2)
+
+
+def test_of_two_trials_the_second_passes_half_of_the_time() -> None:
+    found = expect(budget(2, 1, 1, 2), [2], 1, [ONE])
+    assert found.steps.mean == pytest.approx(2 + 1.5, abs=0.1)

@@ -1,0 +1,326 @@
+"""Plans: paces from records and guesses, hours and money by hand, the comparison with a run."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import CATEGORY, make_tray
+from test_cli import assert_one_sentence, invoke
+
+from dfsc_tune.config import ModelConfig, TrialConfig, loads
+from dfsc_tune.errors import UserError
+from dfsc_tune.pace import Pace, find_pace, guess_pace, read_pace
+from dfsc_tune.results import RunTables, load, write_settings
+from dfsc_tune.search.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
+from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.study import CategoryStudy
+from dfsc_tune.trial import Progress
+
+TINY = ModelConfig(network="tiny", image_size=128)
+# No trial is stopped: 3 trials of 100 steps and 4 reports, exactly.
+SPACE = """\
+fixed:
+  model: {network: tiny, image_size: 128}
+  train: {extra_ema_momenta: [0.9]}
+parameters:
+  margin: {type: float, low: 0.0, high: 2.0}
+  ema_momentum: {type: float, low: 0.5, high: 0.9}
+budget: {num_trials: 3, num_steps: 100, report_interval: 30, grace_period: 100}
+resources: {gpus_per_trial: 0.5}
+"""
+
+
+def record(device: str = "cpu", **changes: Any) -> dict[str, Any]:
+    """What `dfsc-tune bench` keeps, as far as a plan reads it."""
+    figure = {"n": 2, "low": 0.0, "high": 9.0}
+    at_once = [(1, 10.0), (2, 16.0)]
+    return {
+        "hardware": {
+            "processor": "Some CPU",
+            "num_cpus": 4,
+            "gpus": ["Some GPU"] * 2 if device == "cuda" else [],
+        },
+        "created": "2026-11-23T10:00:00+00:00",
+        "device": device,
+        "model": {"network": "tiny", "image_size": 128},
+        "training": {"seconds_per_step": {"fast": {**figure, "median": 0.11}}},
+        "scoring": {
+            "num_images": 10,
+            "num_ema_momenta": 3,
+            "seconds_per_report": {**figure, "median": 6.0},
+        },
+        "start": {"seconds_to_build": {**figure, "median": 1.5}},
+        "at_once": [{"num_trials": n, "steps_per_second": rate} for n, rate in at_once],
+        **changes,
+    }
+
+
+def keep(folder: Path, name: str = "one", **settings: Any) -> Path:
+    path = folder / "benchmarks" / f"{name}.yaml"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(record(**settings)))
+    return path
+
+
+def parse(text: str = SPACE) -> SearchSpace:
+    return loads(text, SearchSpace, "space.yaml")
+
+
+def plan(gpus: int = 0, text: str = SPACE, num_cpus: int = 1) -> Plan:
+    return Plan(parse(text), {CATEGORY: 20}, gpus, 0.5, num_cpus)
+
+
+@pytest.fixture
+def pace(tmp_path: Path) -> Pace:
+    return read_pace(keep(tmp_path))
+
+
+@pytest.fixture
+def gpu_pace(tmp_path: Path) -> Pace:
+    return read_pace(keep(tmp_path, device="cuda"))
+
+
+def test_a_record_tells_the_pace(pace: Pace, gpu_pace: Pace) -> None:
+    assert (pace.device, pace.on_gpu, pace.num_gpus) == ("Some CPU", False, 0)
+    assert (gpu_pace.device, gpu_pace.on_gpu, gpu_pace.num_gpus) == ("Some GPU", True, 2)
+    assert pace.seconds_per_step(1) == 0.1
+    assert pace.seconds_per_step(2) == pytest.approx(0.125)
+    # More than were measured are as fast together as the most that were.
+    assert pace.known(4) == 2
+    assert pace.seconds_per_step(4) == pytest.approx(4 / 16)
+    assert pace.slowdown(2) == pytest.approx(1.25)
+    assert pace.seconds_per_scored_image == pytest.approx(6 / 30)
+
+
+def test_one_at_a_time_is_always_known(tmp_path: Path) -> None:
+    of_four = [{"num_trials": 4, "steps_per_second": 20.0}]
+    pace = read_pace(keep(tmp_path, at_once=of_four))
+    assert pace.seconds_per_step(1) == pytest.approx(0.11)
+    assert pace.seconds_per_step(4) == pytest.approx(0.2)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[1, 2]", "a: {", "device: cpu", yaml.safe_dump(record(start=[1])), "\x00"]
+)
+def test_other_files_are_no_records(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "record.yaml"
+    path.write_text(text)
+    with pytest.raises(UserError, match="is no benchmark record, or a damaged one"):
+        read_pace(path)
+
+
+def test_the_newest_record_that_fits_is_taken(tmp_path: Path) -> None:
+    assert find_pace(tmp_path, TINY, on_gpu=False) is None
+    keep(tmp_path, "a", created="2026-11-24T00:00:00+00:00")
+    keep(tmp_path, "b")
+    keep(tmp_path, "c", created="2026-11-25T00:00:00+00:00", device="cuda")
+    keep(tmp_path, "d", model={"network": "small", "image_size": 256})
+    found = find_pace(tmp_path, TINY, on_gpu=False)
+    assert found is not None
+    assert found.source.endswith("a.yaml")
+    assert find_pace(tmp_path, ModelConfig(network="small"), on_gpu=True) is None
+
+
+def test_a_guess_says_so_and_counts_cores() -> None:
+    guess = guess_pace(TINY, on_gpu=False, num_cpus=4, cpus_per_trial=2)
+    assert (guess.source, guess.created) == ("a guess", "")
+    # Each trial has cores of its own, so two are twice as fast together.
+    assert guess.seconds_per_step(2) == pytest.approx(guess.seconds_per_step(1))
+    # On one core, what was measured on one: 37 to 41 ms a step.
+    of_one = guess_pace(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=1)
+    assert 0.03 < of_one.seconds_per_step(1) < 0.06
+    on_gpu = guess_pace(TINY, on_gpu=True, num_cpus=1, cpus_per_trial=2)
+    assert on_gpu.seconds_per_step(4) == pytest.approx(4 * on_gpu.seconds_per_step(1))
+    assert any("a guess" in note for note in estimate(plan(), of_one).notes)
+
+
+def test_hours_and_money_by_hand(pace: Pace) -> None:
+    found = estimate(plan(), pace, price=Price(3.6, 1))
+    # One core, so one at a time. A report scores 20 images at two momenta, for the trial's own
+    # is not among the extra ones.
+    seconds = 3 * (1.5 + 100 * 0.1 + 4 * 20 * 2 * 0.2)
+    assert found.num_trials == {CATEGORY: 3}
+    assert found.steps.mean == found.steps.low == found.steps.high == found.most_steps == 300
+    assert found.wall_hours.mean == pytest.approx(seconds / 3600)
+    assert found.device_hours.mean == found.used_device_hours.mean == found.wall_hours.mean
+    assert found.cost is not None
+    assert found.cost.mean == pytest.approx(3.6 * seconds / 3600)
+
+
+def test_trials_share_gpus_that_are_paid_until_the_last_ends(gpu_pace: Pace) -> None:
+    found = estimate(plan(gpus=1), gpu_pace, price=Price(2.0))
+    of_a_trial = 1.5 + 1.25 * (100 * 0.1 + 4 * 20 * 2 * 0.2)
+    assert (found.at_once, found.at_once_a_device) == (2, 2)
+    assert found.wall_hours.mean == pytest.approx(2 * of_a_trial / 3600)
+    # The third trial has the GPU to itself and leaves half of it idle.
+    assert found.used_device_hours.mean == pytest.approx(1.5 * of_a_trial / 3600)
+    assert found.device_hours.mean == pytest.approx(2 * of_a_trial / 3600)
+    assert found.cost is not None
+    assert found.cost.mean == pytest.approx(2.0 * found.device_hours.mean)
+
+
+def test_whole_instances_are_paid() -> None:
+    assert [Price(10.0, 4).per_hour_of(gpus) for gpus in (0, 1, 4, 5)] == [10, 10, 10, 20]
+    assert Price(10.0).per_hour_of(5) == 50
+
+
+def test_what_was_not_measured_is_said(gpu_pace: Pace) -> None:
+    # More trials than are planned do not share.
+    assert not estimate(plan(gpus=2), gpu_pace).notes
+    text = SPACE.replace("num_trials: 3", "num_trials: 9").replace("[0.9]", "[0.9, 0.99]")
+    crowded = Plan(parse(text), {CATEGORY: 20}, 1, 0.25, 1)
+    (note,) = estimate(crowded, gpu_pace).notes
+    assert "4 trials at once were not measured" in note
+    assert crowded.num_momenta(CATEGORY) == 3
+
+
+def test_best_sharing_is_the_searchs(gpu_pace: Pace) -> None:
+    assert best_at_once(gpu_pace) == 2
+    with pytest.raises(UserError, match="needs a benchmark record"):
+        best_at_once(guess_pace(TINY, True, 1, 1))
+
+
+def test_a_pace_of_something_else_is_refused(pace: Pace, gpu_pace: Pace) -> None:
+    other = SPACE.replace("image_size: 128", "image_size: 256")
+    with pytest.raises(UserError, match="tiny at 128 pixels, and this search trains tiny at 256"):
+        estimate(plan(text=other), pace)
+    with pytest.raises(UserError, match=r"runs on GPUs, and .* was measured on a CPU"):
+        estimate(plan(gpus=1), pace)
+    with pytest.raises(UserError, match="give --price-per-instance-hour"):
+        estimate(plan(), pace, price=Price(1.0))
+    mixed = SPACE + "categories: {box: {fixed: {model: {network: small}}}}\n"
+    apart = Plan(parse(mixed), {CATEGORY: 20, "box": 20}, 0, 0.0, 1)
+    with pytest.raises(UserError, match="tray and box differ in network or image size"):
+        estimate(apart, pace)
+
+
+@pytest.mark.parametrize("num_trials", [2, 20])
+def test_a_grid_has_as_many_trials_as_its_study_suggests(num_trials: int) -> None:
+    text = """\
+parameters:
+  margin: {type: categorical, choices: [0.0, 0.4, 1.0]}
+  alpha: {type: categorical, choices: [1.0, 2.0]}
+sampler: grid
+budget: {num_trials: NUM, num_steps: 100, report_interval: 30, grace_period: 100}
+categories: {box: {parameters: {margin: {type: categorical, choices: [0.0, 2.0]}}}}
+""".replace("NUM", str(num_trials))
+    planned = Plan(parse(text), {CATEGORY: 1, "box": 1}, 0, 0.0, 1).num_trials
+    for category, expected in planned.items():
+        of_category = parse(text).for_category(category)
+        study = CategoryStudy(of_category, name="run", num_trials=num_trials, sampler="grid")
+        assert expected == study.num_expected
+    assert planned == ({CATEGORY: 2, "box": 2} if num_trials == 2 else {CATEGORY: 6, "box": 5})
+
+
+def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.0) -> Path:
+    """A run of SPACE on one core, whose trials took `seconds` each."""
+    folder.mkdir(parents=True)
+    settings = {
+        "space": parse().model_dump(mode="json"),
+        "gpus": None,
+        "gpus_per_trial": 0.0,
+        "device": "auto",
+        "address": None,
+        "hardware": {"num_cpus": 1, "gpus": []},
+        "created": "2026-11-23T10:00:00+00:00",
+        "datasets": {CATEGORY: {"validation": 6, "selection": {"good": 4, "logical": 10}}},
+    }
+    write_settings(folder, settings)
+    tables = RunTables(folder)
+    config = TrialConfig(category=CATEGORY)
+    aurocs = dict.fromkeys(("auroc_logical", "auroc_structural", "auroc_mean"), 0.5)
+    for name in "abc":
+        tables.start(name, config, "sampler")
+        tables.report(name, Progress(100, 0.5, {0.99: dict(aurocs)}, {}, seconds))
+        tables.end(name, "complete")
+    # 10:00 UTC on 23 November 2026, and the wall time.
+    end = 1_795_428_000 + wall_seconds
+    os.utime(folder / "trials.parquet", (end, end))
+    return folder
+
+
+def test_a_run_is_compared_with_its_plan(tmp_path: Path, pace: Pace) -> None:
+    run = load(finished_run(tmp_path / "run"))
+    planned = plan_of_run(run)
+    assert planned == Plan(parse(), {CATEGORY: 20}, gpus=0, gpus_per_trial=0.0, num_cpus=1)
+    found = {row.quantity: row for row in differences(estimate(planned, pace), run)}
+    of_a_trial = 1.5 + 100 * 0.1 + 4 * 20 * 2 * 0.2
+    assert found["trials"].off == found["steps"].off == 0
+    assert found["hours of all trials"].off == pytest.approx(of_a_trial / 30 - 1)
+    assert found["hours of wall time"].actual == pytest.approx(100 / 3600)
+    assert found["hours of wall time"].off == pytest.approx(3 * of_a_trial / 100 - 1)
+    assert found["seconds a step, scoring included"].actual == pytest.approx(0.3)
+
+
+def test_plan_prints_what_a_search_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_tray(Path("data"))
+    Path("space.yaml").write_text(SPACE)
+    keep(Path("results"), device="cuda")
+    asked = ("plan", "--category", "all", "--data", "data", "--space", "space.yaml")
+    result = invoke(*asked, "--gpus", "1", "--price-per-gpu-hour", "2")
+    assert result.exit_code == 0, result.output
+    for text in ("3 (3 tray)", "2 on 1 GPU, 2 a device", "GPU-hours", "cost", "Some GPU"):
+        assert text in result.stdout
+    for text in ("results/benchmarks/one.yaml", "PDN tiny at 128 pixels"):
+        assert text in result.stdout
+    as_json = invoke(*asked, "--gpus", "1", "--trials-per-gpu", "auto", "--json")
+    found = json.loads(as_json.stdout)
+    assert found["at_once"] == 2
+    assert found["steps"] == {"mean": 300, "low": 300, "high": 300}
+    assert found["cost"] is None
+    # Validation 3, and half of each kind's 4: 2 + 2 + 2.
+    assert found["seconds_per_report"][CATEGORY] == pytest.approx(9 * 2 * 0.2 * 1.25)
+    # Without a record of a CPU: a guess.
+    guessed = invoke(*asked, "--gpus", "0")
+    assert "pace: a guess" in guessed.stdout
+    assert "measure: dfsc-tune bench --network tiny --image-size 128" in guessed.stdout
+
+
+def test_plan_says_how_far_a_run_was_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    finished_run(Path("results") / "first")
+    keep(Path("results"))
+    result = invoke("plan", "first")
+    assert result.exit_code == 0, result.output
+    for text in ("steps", "hours of wall time", "how far off", "results/benchmarks/one.yaml"):
+        assert text in result.stdout
+    found = json.loads(invoke("plan", "first", "--json").stdout)
+    assert {row["quantity"]: row["off"] for row in found["differences"]}["steps"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ([], "give --category"),
+        (["nope"], "no run 'nope'"),
+        (["first", "--category", "tray"], "not both"),
+        (["--category", "nope"], "no built-in category 'nope'"),
+        (["--category", "pushpins", "--space", "nope"], "no search space 'nope'"),
+        (["--category", "pushpins", "--benchmark", "nope.yaml"], "cannot read nope.yaml"),
+        (
+            ["--category", "pushpins", "--space", "default", "--benchmark", "record.yaml"],
+            "tiny at 128 pixels, and this search trains small at 256",
+        ),
+        (["--category", "pushpins", "--gpus-per-instance", "8"], "--price-per-instance-hour"),
+        (
+            [
+                *("--category", "pushpins", "--price-per-gpu-hour", "1"),
+                *("--price-per-instance-hour", "1"),
+            ],
+            "not both",
+        ),
+    ],
+)
+def test_plan_refuses_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], text: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    keep(tmp_path).rename("record.yaml")
+    finished_run(Path("results") / "first")
+    assert_one_sentence(invoke("plan", *arguments), text)
