@@ -151,5 +151,6 @@ def _pace(path: Path, record: Mapping[str, Any]) -> Pace:
         image_size=int(record["model"]["image_size"]),
         steps_per_second={1: alone, **together},
         seconds_per_scored_image=float(scoring["seconds_per_report"]["median"]) / num_scored,
-        seconds_to_start=sum(float(figure["median"]) for figure in start.values()),
+        seconds_to_start=float(start["seconds_to_build"]["median"])
+        + float(start["seconds_of_first_steps"]["median"]),
     )
