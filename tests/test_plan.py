@@ -241,6 +241,7 @@ def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.
         tables.start(name, config, "sampler")
         tables.report(name, Progress(100, 0.5, {0.99: dict(aurocs)}, {}, seconds))
         tables.end(name, "complete")
+    tables.write()
     # 10:00 UTC on 23 November 2026, and the wall time.
     end = 1_795_428_000 + wall_seconds
     os.utime(folder / "trials.parquet", (end, end))
