@@ -15,7 +15,7 @@ from tests.faults.search import ON_LOOPBACK, Session
 _CHECKPOINT = "checkpoints/*/trial.pt"
 _NODE = {"num_cpus": 1, "num_gpus": 1}
 _POLL_SECONDS = 0.002
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 120.0
 
 
 def kill_driver(session: Session, moment: float) -> bool:
