@@ -177,5 +177,10 @@ def test_a_journal_is_not_reopened_with_another_space(tmp_path: Path) -> None:
 
 
 def test_tpe_homes_in_better_than_chance() -> None:
-    late = [abs(float(point["margin"]) - 0.7) for point in play(study(num_trials=40))[20:]]
+    late = [
+        abs(float(point["margin"]) - 0.7)
+        for seed in range(3)
+        for point in play(study(num_trials=40, seed=seed))[20:]
+    ]
+    # Half of what chance would give.
     assert sorted(late)[len(late) // 2] < 0.25
