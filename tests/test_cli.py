@@ -18,7 +18,10 @@ from typer.testing import CliRunner, Result
 
 from dfsc_tune.cli import app
 
-COMMANDS = ("search", "best", "runs", "train", "evaluate", "predict", "data make", "data check")
+COMMANDS = (
+    "search", "watch", "best", "runs", "report", "compare", "train", "evaluate", "predict",
+    "export", "data make", "data check",
+)  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

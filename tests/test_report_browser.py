@@ -143,13 +143,15 @@ def test_errors_of_trials_stay_text(page) -> None:
 
 
 def test_ten_thousand_trials_open_quickly(browser, tmp_path: Path) -> None:
-    folder = make_run(tmp_path, num_trials=10_000)
-    write_report(load(folder), None, folder / "report.html")
-    seconds = []
-    for _ in range(3):
+    seconds: dict[int, list[float]] = {40: [], 10_000: []}
+    for num_trials in seconds:
+        folder = make_run(tmp_path / str(num_trials), num_trials=num_trials)
+        write_report(load(folder), None, folder / "report.html")
+    for num_trials in 3 * list(seconds):
         opened = browser.new_page(viewport={"width": 1400, "height": 900})
         start = time.perf_counter()
-        opened.goto((folder / "report.html").as_uri())
-        seconds.append(time.perf_counter() - start)
+        opened.goto((tmp_path / str(num_trials) / "report.html").as_uri(), timeout=120_000)
+        seconds[num_trials].append(time.perf_counter() - start)
         opened.close()
-    assert min(seconds) < 3
+    # On a machine too busy to open even a small page in time, at least not much longer than it.
+    assert min(seconds[10_000]) < max(3, 1.5 * min(seconds[40]))

@@ -139,7 +139,7 @@ def importance_bars(found: Sequence[Importance]) -> Figure:
         "y": [row.name for row in rows],
         "x": _rounded(row.share for row in rows),
         "error_x": _errors(
-            [row.share for row in rows], [row.low for row in rows], [row.high for row in rows]
+            [row.share for row in rows], [row.low for row in rows], [row.high for row in rows], GREY
         ),
         "marker": {"color": BLUE},
         "hovertemplate": "%{y}: %{x:.2f}<extra></extra>",
@@ -493,14 +493,17 @@ def _tick_layout(ticks: tuple[list[float], list[str]] | None) -> dict[str, Any]:
     return {"tickvals": places, "ticktext": [html.escape(text) for text in texts]}
 
 
-def _errors(values: Sequence[float], low: Sequence[float], high: Sequence[float]) -> dict[str, Any]:
-    """Plotly's error bars from values and their intervals."""
+def _errors(
+    values: Sequence[float], low: Sequence[float], high: Sequence[float], color: str | None = None
+) -> dict[str, Any]:
+    """Plotly's error bars from values and their intervals; in the marker's colour if none given."""
     return {
         "type": "data",
         "symmetric": False,
         "array": _rounded(h - v for v, h in zip(values, high, strict=True)),
         "arrayminus": _rounded(v - x for v, x in zip(values, low, strict=True)),
         "thickness": 1.5,
+        **({"color": color} if color else {}),
         "width": 4,
     }
 
