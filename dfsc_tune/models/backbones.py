@@ -149,8 +149,9 @@ def _lite(number: int, image_size: int) -> BackboneKind:
 
 
 # The outputs of the last block of each width, early ones first: the PDN sees 33 pixels only.
+_WIDE = (1, 2, 3, 4, 6, 7, 10)
 _LITE_LAYERS: dict[int, dict[Network, tuple[int, ...]]] = {
-    0: {"tiny": (2, 4, 7), "small": (4, 7, 10, 14), "medium": (4, 7, 10, 14)},
+    0: {"tiny": (2, 4, 7), "small": _WIDE, "medium": _WIDE},
     1: {"tiny": (3, 6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
     2: {"tiny": (3, 6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
 }
