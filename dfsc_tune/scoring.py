@@ -7,6 +7,7 @@ sigmoid (the paper's), and the two are averaged.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ _PADDING = 4
 _LOW_VALUE, _HIGH_VALUE = 0.0, 0.1
 _MIN_SPREAD = 1e-12
 _RESIZE_BATCH = 8
+_SCORE_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -108,9 +110,13 @@ def image_scores(
         sizes: (N, 2) original heights and widths.
         config: with or without sigmoid.
     """
+    combined = combined_maps(maps, normalization, config)
     scores = np.empty(len(sizes))
-    for indices, resized in _resized(maps, normalization, sizes, config):
-        scores[indices] = resized.flatten(1).amax(dim=1).cpu().numpy()
+    for size, indices in _by_size(sizes, _SCORE_BATCH):
+        values = _extreme_values(combined[torch.from_numpy(indices)], *size)
+        # A complement's logit falls as it grows, so its minimum is the map's maximum.
+        found = logit_of_complement(values.amin(1)) if config.sigmoid else values.amax(1)
+        scores[indices] = found.cpu().numpy()
     return scores
 
 
@@ -121,29 +127,57 @@ def anomaly_maps(
     config: ScoreConfig,
 ) -> list[npt.NDArray[np.float32]]:
     """Each image's anomaly map at its original size: N arrays (H, W)."""
+    combined = combined_maps(maps, normalization, config)
     arrays: dict[int, npt.NDArray[np.float32]] = {}
-    for indices, resized in _resized(maps, normalization, sizes, config):
-        arrays.update(zip(indices.tolist(), resized.float().cpu().numpy(), strict=True))
+    for size, indices in _by_size(sizes, _RESIZE_BATCH):
+        chosen = combined[torch.from_numpy(indices)][:, None]
+        resized = F.interpolate(chosen, size=size, mode="bilinear")[:, 0]
+        values = logit_of_complement(resized) if config.sigmoid else resized
+        arrays.update(zip(indices.tolist(), values.float().cpu().numpy(), strict=True))
     return [arrays[index] for index in range(len(sizes))]
 
 
-def _resized(
-    maps: DifferenceMaps,
-    normalization: MapNormalization,
-    sizes: npt.NDArray[np.int32],
-    config: ScoreConfig,
-) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
-    """Final maps at original size, a few images of one size at a time, with their indices."""
-    padded = combined_maps(maps, normalization, config)
-    for size in np.unique(sizes, axis=0):
-        same = np.flatnonzero((sizes == size).all(axis=1))
-        for indices in np.split(same, range(_RESIZE_BATCH, len(same), _RESIZE_BATCH)):
-            resized = F.interpolate(
-                padded[torch.from_numpy(indices)][:, None],
-                size=tuple(size.tolist()),
-                mode="bilinear",
-            )[:, 0]
-            yield indices, logit_of_complement(resized) if config.sigmoid else resized
+def _by_size(
+    sizes: npt.NDArray[np.int32], batch_size: int
+) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int64]]]:
+    """Each size, with the indices of some images of it at a time."""
+    for height, width in np.unique(sizes, axis=0).tolist():
+        same = np.flatnonzero((sizes == (height, width)).all(axis=1))
+        for indices in np.split(same, range(batch_size, len(same), batch_size)):
+            yield (height, width), indices
+
+
+def _extreme_values(maps: Tensor, height: int, width: int) -> Tensor:
+    """Those values of the bilinearly resized maps among which their extremes are, (N, values).
+
+    Between four neighbouring cells the resized map is bilinear, so over the pixels there it is
+    largest and smallest at one of the four outermost: few of millions need be computed.
+    """
+    (top, bottom, down), (left, right, across) = (
+        _outermost_pixels(cells, pixels, maps.device)
+        for cells, pixels in zip(maps.shape[1:], (height, width), strict=True)
+    )
+    rows = torch.lerp(maps[:, top], maps[:, bottom], down[:, None])
+    return torch.lerp(rows[:, :, left], rows[:, :, right], across).flatten(1)
+
+
+@functools.lru_cache(maxsize=64)
+def _outermost_pixels(
+    cells: int, pixels: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first and last pixel between any two cells' centres, along one axis.
+
+    Returns:
+        For each such pixel the cells before and after it, and the weight of the latter, as in
+        PyTorch's bilinear resize.
+    """
+    place = ((torch.arange(pixels, dtype=torch.float64) + 0.5) * cells / pixels - 0.5).clamp(min=0)
+    before = place.long()
+    changes, end = before[1:] != before[:-1], torch.ones(1, dtype=torch.bool)
+    outermost = torch.cat([end, changes]) | torch.cat([changes, end])
+    before, place = before[outermost], place[outermost]
+    after = (before + 1).clamp(max=cells - 1)
+    return before.to(device), after.to(device), (place - before).to(device)
 
 
 def combined_maps(

@@ -5,6 +5,7 @@ import pytest
 import torch
 from scipy.ndimage import map_coordinates
 from torch import nn
+from torch.nn import functional as F
 
 from dfsc_tune.config import ScoreConfig
 from dfsc_tune.models.pdn import normalize_images
@@ -12,9 +13,11 @@ from dfsc_tune.scoring import (
     DifferenceMaps,
     MapNormalization,
     anomaly_maps,
+    combined_maps,
     difference_maps,
     fit_normalization,
     image_scores,
+    logit_of_complement,
 )
 
 PLAIN = MapNormalization((0.0, 0.1), (0.0, 0.1))  # Maps a value x to x itself.
@@ -57,6 +60,17 @@ def test_scores_equal_the_reference_for_mixed_sizes() -> None:
         assert produced[index].shape == size
         np.testing.assert_allclose(probability, expected, atol=1e-6)
         assert scores[index] == pytest.approx(np.log(expected.max() / (1 - expected.max())))
+
+
+@pytest.mark.parametrize("sigmoid", [True, False])
+@pytest.mark.parametrize("size", [(14, 14), (1, 1), (9, 200), (57, 23), (1100, 1600)])
+def test_a_score_is_the_maximum_of_the_whole_map(size: tuple[int, int], sigmoid: bool) -> None:
+    maps, config = random_maps(5), ScoreConfig(sigmoid=sigmoid)
+    scores = image_scores(maps, PLAIN, sizes(*[size] * 5), config)
+    combined = combined_maps(maps, PLAIN, config)[:, None]
+    whole = F.interpolate(combined, size=size, mode="bilinear").flatten(1)
+    expected = logit_of_complement(whole.amin(1)) if sigmoid else whole.amax(1)
+    np.testing.assert_allclose(scores, expected.numpy(), rtol=1e-12)
 
 
 def test_without_sigmoid_the_maps_are_averaged_plainly() -> None:
