@@ -46,6 +46,8 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(browser, page_file: Path) -> Iterator[object]:
     """The page, open; the test fails if it logs an error, throws, or asks for the network."""
     opened = browser.new_page(viewport={"width": 1400, "height": 900})
+    # Patient with a busy machine.
+    opened.set_default_timeout(120_000)
     problems: list[str] = []
     opened.on("console", lambda x: problems.append(x.text) if x.type == "error" else None)
     opened.on("pageerror", lambda error: problems.append(str(error)))
