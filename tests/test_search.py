@@ -226,18 +226,6 @@ def test_predict_scores_files_and_folders(
     assert table["score"].notna().sum() == 4
 
 
-def test_the_readmes_python_runs(
-    finished: tuple[Path, subprocess.CompletedProcess],
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    code = readme.split("```python\n")[1].split("```")[0]
-    monkeypatch.chdir(finished[0])
-    exec(code.replace("nightly", "first"), {})
-    assert CATEGORY in capsys.readouterr().out
-
-
 def test_an_existing_run_is_not_written_over(
     finished: tuple[Path, subprocess.CompletedProcess],
 ) -> None:
