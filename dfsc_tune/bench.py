@@ -73,7 +73,7 @@ class BenchRequest:
     """Images scored at a report: good validation images, and those of the selection part."""
     report_interval: int = 7_000
     """Steps between two reports, which a report's cost is compared with."""
-    ema_momenta: tuple[float, ...] = (0.99, 0.9, 0.999, 0.9999)
+    ema_momenta: tuple[float, ...] = (0.99, 0.9, 0.999)
 
     def config(self, speed: SpeedConfig) -> TrialConfig:
         """A trial's settings with the paper's values."""

@@ -134,8 +134,11 @@ def test_rungs_are_measured_in_steps(asha: CategoryAsha) -> None:
     assert decide(asha, first, 90, 0.9) == "STOP"
 
 
-def test_the_papers_setting_is_never_stopped_early(asha: CategoryAsha) -> None:
-    paper, other = trial("p", "x", "paper"), trial("o", "x")
+@pytest.mark.parametrize("role", ["paper", "margin_0"])
+def test_what_the_best_is_compared_with_is_never_stopped_early(
+    asha: CategoryAsha, role: str
+) -> None:
+    paper, other = trial("p", "x", role), trial("o", "x")
     for one in (other, paper):
         asha.on_trial_add(None, one)
     assert decide(asha, other, 10, 0.9) == "CONTINUE"

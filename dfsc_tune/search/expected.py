@@ -89,16 +89,20 @@ class Simulated:
 
 
 def simulate(
-    budget: Budget, values: Sequence[Values], at_once: int, times: Sequence[TrialTimes]
+    budget: Budget,
+    values: Sequence[Values],
+    at_once: int,
+    times: Sequence[TrialTimes],
+    num_spared: int = 1,
 ) -> Simulated:
     """One search: categories take turns, each trial starts when a place is free.
 
     Args:
         budget: of each category.
-        values: what each category's trials report, (trials, judgements). The first trial has the
-            paper's setting and is never stopped.
+        values: what each category's trials report, (trials, judgements).
         at_once: how many trials run at the same time.
         times: of each category's trials.
+        num_spared: how many of each category's first trials are never stopped.
     """
     stages = judgements(budget)
     rungs = [[_Rung(budget.reduction_factor) for _ in _rungs(budget)] for _ in values]
@@ -127,7 +131,7 @@ def simulate(
         now, order, stage = heapq.heappop(running)
         trial, category = waiting[order]
         value = float(values[category][trial, stage])
-        if _goes_on(stages[stage], value, rungs[category], spared=trial == 0):
+        if _goes_on(stages[stage], value, rungs[category], spared=trial < num_spared):
             wait(order, stage + 1)
         else:
             steps[category][trial] = stages[stage].step
@@ -173,6 +177,7 @@ def expect(
     at_once: int,
     times: Sequence[TrialTimes],
     seed: int = 0,
+    num_spared: int = 1,
 ) -> Expected:
     """The steps and times of a search, from simulated ones.
 
@@ -182,13 +187,14 @@ def expect(
         at_once: how many trials run at the same time.
         times: of each category's trials.
         seed: decides the drawn values.
+        num_spared: how many of each category's first trials are never stopped.
     """
     rng = np.random.default_rng(seed)
     most = _TRIALS_SIMULATED // sum(num_trials)
     num_simulations = min(max(most, _LEAST_SEARCHES), _MOST_SEARCHES)
     num_stages = len(judgements(budget))
     found = [
-        simulate(budget, _draw(num_trials, num_stages, rng), at_once, times)
+        simulate(budget, _draw(num_trials, num_stages, rng), at_once, times, num_spared)
         for _ in range(num_simulations)
     ]
     return Expected(

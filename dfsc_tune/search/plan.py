@@ -16,7 +16,7 @@ from dfsc_tune.packing import Packing, best_packing
 from dfsc_tune.results import TRIALS, Run
 from dfsc_tune.search.expected import Spread, TrialTimes, expect
 from dfsc_tune.search.parameters import FloatParameter, FreeParameter
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.space import SPARED, SearchSpace
 
 _HOUR = 3600.0
 
@@ -54,6 +54,12 @@ class Plan:
     def on_gpu(self) -> bool:
         """Whether trials run on GPUs."""
         return self.gpus > 0
+
+    @property
+    def num_spared(self) -> int:
+        """Trials of a category that ASHA never stops."""
+        points = (self.space.for_category(x).first_points() for x in self.num_scored)
+        return max(sum(role in SPARED for role, _ in of_category) for of_category in points)
 
     @property
     def num_trials(self) -> dict[str, int]:
@@ -193,7 +199,9 @@ def estimate(plan: Plan, pace: Pace, seed: int = 0, price: Price | None = None) 
     times = {x: _times(plan, pace, x) for x in plan.num_scored}
     num_trials = plan.num_trials
     counts = list(num_trials.values())
-    expected = expect(budget, counts, plan.at_once, list(times.values()), seed)
+    expected = expect(
+        budget, counts, plan.at_once, list(times.values()), seed, num_spared=plan.num_spared
+    )
     wall_hours = expected.wall_seconds.times(1 / _HOUR)
     trial_hours = expected.trial_seconds.times(1 / _HOUR)
     share = plan.gpus_per_trial if plan.on_gpu else plan.space.resources.cpus_per_trial

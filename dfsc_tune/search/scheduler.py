@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialScheduler
 
 from dfsc_tune.search.searcher import STEP, VALUE
-from dfsc_tune.search.space import Budget
+from dfsc_tune.search.space import SPARED, Budget
 
 
 class TrialLike(Protocol):
@@ -21,7 +21,8 @@ class TrialLike(Protocol):
 class CategoryAsha(FIFOScheduler):
     """One AsyncHyperBandScheduler per category, its time measured in training steps.
 
-    The paper's setting is never stopped: it is what the winner is compared with at full budget.
+    The paper's setting and margin 0 are never stopped: the winner is compared with them at full
+    budget.
     """
 
     def __init__(self, budget: Budget) -> None:
@@ -44,7 +45,7 @@ class CategoryAsha(FIFOScheduler):
         if not math.isfinite(result.get(VALUE, math.nan)):
             return str(TrialScheduler.CONTINUE)
         decision = str(self._of(trial).on_trial_result(tune_controller, trial, result))
-        spared = trial.config["role"] == "paper" and result[STEP] < self._budget.num_steps
+        spared = trial.config["role"] in SPARED and result[STEP] < self._budget.num_steps
         return str(TrialScheduler.CONTINUE) if spared else decision
 
     def on_trial_complete(

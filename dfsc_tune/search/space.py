@@ -33,6 +33,8 @@ from dfsc_tune.search.parameters import (
 )
 
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
+SPARED: tuple[Role, ...] = ("paper", "margin_0")
+"""Trials that are never stopped early: the winner is compared with them at full budget."""
 SamplerName = Literal["tpe", "gp", "random", "grid", "cmaes", "qmc"]
 
 _FREE = "ema_momentum"
