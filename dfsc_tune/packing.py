@@ -92,8 +92,7 @@ def _measure(request: BenchRequest, count: int, threads: int) -> Packing:
             answers = [future.result() for future in running]
         except (BrokenProcessPool, RuntimeError) as error:
             raise UserError(
-                f"{count} trials at once failed on {request.device} ({error}); "
-                "measure fewer with --at-once"
+                f"{count} trials at once failed on {request.device} ({error}); try fewer"
             ) from error
     return Packing(
         num_trials=count,

@@ -27,7 +27,7 @@ def has_bfloat16(device: str) -> bool:
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not hasattr(torch.cpu, "get_capabilities"):
-        return False  # Before torch 2.12 there is no public way to ask.
+        return False  # Older releases of torch have no public way to ask.
     capabilities = torch.cpu.get_capabilities()
     return any(capabilities.get(name, False) for name in _BFLOAT16_INSTRUCTIONS)
 

@@ -8,6 +8,7 @@ import torch
 from pydantic import Field, model_validator
 
 from dfsc_tune.config import Network, Settings
+from dfsc_tune.speed import autocast
 
 
 class DistillConfig(Settings):
@@ -42,4 +43,4 @@ class DistillConfig(Settings):
 
     def precision(self, device: str) -> torch.autocast:
         """The context in which networks run on a device."""
-        return torch.autocast(device.split(":")[0], torch.bfloat16, enabled=self.bfloat16)
+        return autocast(torch.bfloat16 if self.bfloat16 else torch.float32, device)

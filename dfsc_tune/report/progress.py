@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dfsc_tune.results import TRIALS, Run, best_trials
+from dfsc_tune.results import TRIALS, Run, best_trials, shown_duration
 
 _MAX_RUNNING = 12
 _STATES = ("running", "complete", "pruned", "failed", "interrupted")
@@ -57,7 +57,7 @@ class RunProgress:
         """How old this is, and whether that is a reason to worry."""
         if self.ended or self.silence_seconds is None:
             return ""
-        text = f"last news {_duration(self.silence_seconds)} ago"
+        text = f"last news {shown_duration(self.silence_seconds)} ago"
         if self.silence_seconds > _LONG_SILENCE_SECONDS:
             text += ": long between reports, or the run has died"
         return text
@@ -96,11 +96,3 @@ def _lines(run: Run) -> Iterator[TrialLine]:
                 value=None if pd.isna(row["value"]) else float(row["value"]),
                 settings={name: row[name] for name in searched},
             )
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

@@ -21,6 +21,7 @@ from dfsc_tune.results.headline import (
     headlines,
     is_real,
     selection_interval,
+    shown_duration,
     shown_value,
 )
 from dfsc_tune.results.machine import describe_machine
@@ -51,6 +52,7 @@ __all__ = [
     "removed_on_error",
     "resume_command",
     "selection_interval",
+    "shown_duration",
     "shown_value",
     "write_settings",
     "write_table",

@@ -101,6 +101,15 @@ def describe(headline: Headline) -> list[str]:
     return lines
 
 
+def shown_duration(seconds: float) -> str:
+    """A time for people, such as 1 h 05 min."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
 def shown_value(value: object) -> str:
     """A setting's value for people: four digits, six near 1, where quantiles and momenta live."""
     if not isinstance(value, float):

@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dfsc_tune.results import shown_value
+from dfsc_tune.results import shown_duration, shown_value
 from dfsc_tune.search.course import Course
 
 _REFRESH_PER_SECOND = 2
@@ -156,14 +156,14 @@ class LiveView(Callback):
         ended = self._num_ended()
         elapsed = time.monotonic() - self._start
         if not ended:
-            return f"{_duration(elapsed)} so far"
+            return f"{shown_duration(elapsed)} so far"
         # Trials end at very different steps, and those that run have come some way: in steps.
         rows = self._rows()
         done = sum(row["step"] for row in rows)
         steps_a_trial = sum(row["step"] for row in rows if _has_ended(row)) / ended
         to_do = max(steps_a_trial * self._num_expected() - done, 0)
         left = elapsed * to_do / max(done - self._steps_before, 1)
-        return f"{_duration(elapsed)} so far, about {_duration(left)} left"
+        return f"{shown_duration(elapsed)} so far, about {shown_duration(left)} left"
 
 
 def _has_ended(row: Mapping[str, Any]) -> bool:
@@ -172,11 +172,3 @@ def _has_ended(row: Mapping[str, Any]) -> bool:
 
 def _shown(value: float | None) -> str:
     return "–" if value is None or math.isnan(value) else f"{value:.3f}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours} h {minutes:02d} min"
-    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
