@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.search.ledger import LEDGER, Ledger
+from dfsc_tune.search.ledger import LEDGER, Event, Ledger, working_seconds
 
 EVENTS = [{"event": "began"}, {"event": "reported", "value": 0.1 + 0.2, "text": "ü"}]
 
@@ -23,12 +24,16 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
         yield ledger
 
 
+def undated(events: list[Event]) -> list[Event]:
+    return [{key: value for key, value in event.items() if key != "at"} for event in events]
+
+
 def test_what_was_appended_is_read_again(tmp_path: Path) -> None:
     with closing(Ledger(tmp_path)) as ledger:
         for event in EVENTS:
             ledger.append(event)
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.events == EVENTS
+        assert undated(ledger.events) == EVENTS
         ledger.append({"event": "more"})
     lines = (tmp_path / LEDGER).read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["began", "reported", "more"]
@@ -42,10 +47,10 @@ def test_half_a_line_never_was(tmp_path: Path, cut: int) -> None:
     path = tmp_path / LEDGER
     os.truncate(path, path.stat().st_size - cut)
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.events == EVENTS[:1]
+        assert undated(ledger.events) == EVENTS[:1]
         ledger.append(EVENTS[1])
     with closing(Ledger(tmp_path)) as ledger:
-        assert ledger.events == EVENTS
+        assert undated(ledger.events) == EVENTS
 
 
 def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
@@ -76,3 +81,24 @@ def test_a_full_disk_leaves_it_as_it_was(
     ledger.append({"event": "after"})
     lines = (tmp_path / LEDGER).read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["began", "reported", "after"]
+
+
+def test_a_run_worked_while_its_sessions_did(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert working_seconds(tmp_path) is None
+    # It dies after 130, is resumed at 500, ends at 560 and is published ten minutes later.
+    moments = {"began": 100, "suggested": 110, "reported": 130}
+    moments |= {"resumed": 500, "failed": 560, "published": 1160}
+    with closing(Ledger(tmp_path)) as ledger:
+        for event, now in moments.items():
+            monkeypatch.setattr(time, "time", lambda now=now: now)
+            ledger.append({"event": event})
+    with (tmp_path / LEDGER).open("a") as file:
+        file.write('{"event": "half a li')
+    assert working_seconds(tmp_path) == 90
+
+
+def test_a_ledger_without_times_tells_none(tmp_path: Path) -> None:
+    (tmp_path / LEDGER).write_text('{"event": "began"}\n{"event": "failed", "at": 1.0}\n')
+    assert working_seconds(tmp_path) is None

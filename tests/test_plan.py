@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from dfsc_tune.config import ModelConfig, TrialConfig, loads
 from dfsc_tune.errors import UserError
 from dfsc_tune.pace import Pace, find_pace, guess_pace, read_pace
 from dfsc_tune.results import RunTables, load, write_settings
+from dfsc_tune.search.ledger import LEDGER
 from dfsc_tune.search.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.study import CategoryStudy
@@ -242,9 +242,9 @@ def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.
         tables.report(name, Progress(100, 0.5, {0.99: dict(aurocs)}, {}, seconds))
         tables.end(name, "complete")
     tables.write()
-    # 10:00 UTC on 23 November 2026, and the wall time.
-    end = 1_795_428_000 + wall_seconds
-    os.utime(folder / "trials.parquet", (end, end))
+    events = [("began", 0.0), ("reported", wall_seconds), ("published", 2 * wall_seconds)]
+    lines = [f'{{"event": "{name}", "at": {1e9 + seconds}}}\n' for name, seconds in events]
+    (folder / LEDGER).write_text("".join(lines))
     return folder
 
 

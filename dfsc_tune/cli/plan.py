@@ -136,8 +136,7 @@ def _print_run(
             "compared with more than it did"
         )
     typer.echo(
-        "wall time: from run.yaml's date to the last change of trials.parquet; a copied or "
-        "resumed run shows more"
+        "wall time: from each session's start to its last suggestion or report, by the run's ledger"
     )
     _print_basis(expected)
 

@@ -88,10 +88,15 @@ def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
     write_text(folder / SETTINGS, header + body)
 
 
-def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Writes one Parquet table of `SCHEMAS`, whole or not at all."""
+def table_of(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows as a table of `SCHEMAS`."""
     schema = SCHEMAS[name].with_metadata({SCHEMA_KEY: SCHEMA_VERSION.encode()})
-    table = pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
+
+
+def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
+    """Writes one Parquet table of `SCHEMAS`, whole or not at all."""
+    table = rows if isinstance(rows, pa.Table) else table_of(name, rows)
     with atomic_path(folder / name) as temporary:
         pq.write_table(table, temporary)
 

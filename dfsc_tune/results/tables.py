@@ -8,8 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from dfsc_tune.config import TrialConfig, searchable_values
-from dfsc_tune.results.files import write_table
+from dfsc_tune.results.files import table_of, write_table
 from dfsc_tune.results.schema import REPORTS, TRIALS
 from dfsc_tune.trial import Progress
 
@@ -28,7 +30,16 @@ class RunTables:
         self.folder = folder
         self.trials: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, TrialConfig] = {}
-        self._reports: list[dict[str, Any]] = []
+        self.best: dict[str, dict[str, Any]] = {}
+        """Of each category, the row of the best complete trial."""
+        self.num_steps = 0
+        """That all trials have done."""
+        self.num_steps_of_ended = 0
+        """That the trials that have ended had done."""
+        # As columns, the many reports of a large run take a tenth of the memory, and are not
+        # made into columns again each time that they are written.
+        self._written_reports = table_of(REPORTS, [])
+        self._new_reports: list[dict[str, Any]] = []
         self._next_write = 0.0
         self._held = False
 
@@ -69,7 +80,7 @@ class RunTables:
         row = self.trials[trial]
         losses = {f"loss_{name}": value for name, value in progress.losses.items()}
         for momentum, aurocs in progress.metrics.items():
-            self._reports.append(
+            self._new_reports.append(
                 {
                     "category": row["category"],
                     "trial": trial,
@@ -81,6 +92,7 @@ class RunTables:
                     "seconds": progress.seconds,
                 }
             )
+        self.num_steps += progress.step - row["step"]
         row |= progress.metrics[progress.ema_momentum]
         row |= {"ema_momentum": progress.ema_momentum}
         row |= {"value": progress.value, "step": progress.step, "seconds": progress.seconds}
@@ -90,15 +102,24 @@ class RunTables:
         self._write_now_and_then()
 
     def end(self, trial: str, state: str, error: str | None = None) -> None:
-        """Closes a trial's row: complete, pruned or failed, and why."""
-        self.trials[trial] |= {"state": state, "error": error}
+        """Closes a trial's row: complete, pruned, failed or interrupted, and why."""
+        row = self.trials[trial]
+        row |= {"state": state, "error": error}
+        if state != "interrupted":
+            self.num_steps_of_ended += row["step"]
+        best = self.best.get(row["category"])
+        if state == "complete" and (best is None or row["value"] > best["value"]):
+            self.best[row["category"]] = row
         self._write_now_and_then()
 
     def write(self) -> None:
         """Writes both tables."""
         start = time.monotonic()
         write_table(self.folder, TRIALS, list(self.trials.values()))
-        write_table(self.folder, REPORTS, self._reports)
+        new = table_of(REPORTS, self._new_reports)
+        self._written_reports = pa.concat_tables([self._written_reports, new]).combine_chunks()
+        self._new_reports = []
+        write_table(self.folder, REPORTS, self._written_reports)
         end = time.monotonic()
         # Writing takes longer the more rows there are: never more than a share of the time.
         self._next_write = end + max(_WRITE_INTERVAL_SECONDS, (end - start) / _WRITE_SHARE)

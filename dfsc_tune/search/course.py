@@ -24,7 +24,7 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError
 from dfsc_tune.results import RunTables
 from dfsc_tune.search.failures import Failure, next_attempt
-from dfsc_tune.search.ledger import Event, Ledger
+from dfsc_tune.search.ledger import PUBLISHED, Event, Ledger
 from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, StudySearcher, end_state
 from dfsc_tune.search.trainable import from_metrics
@@ -104,6 +104,8 @@ class Course:
         with self.tables.held():
             for event in ledger.events:
                 self._follow(event)
+            # Those of a large run take much memory.
+            ledger.events.clear()
             for name in self._open:
                 self.tables.end(name, "interrupted")
 
@@ -248,7 +250,7 @@ class Course:
 
     def published(self) -> None:
         """Notes that what was found so far is published."""
-        event = {"event": "published", "num_ended": self.num_ended}
+        event = {"event": PUBLISHED, "num_ended": self.num_ended}
         self._ledger.append(event)
         self._follow(event)
 

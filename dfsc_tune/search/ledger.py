@@ -1,7 +1,8 @@
 """The run's ledger: an append-only file of what a search suggested and heard, in its order.
 
 A line is on the disk before what it says has any effect, so a search that dies at any moment is
-rebuilt from its ledger exactly; everything else that a run leaves can be made from it again.
+rebuilt from its ledger exactly; everything else that a run leaves can be made from it again. When it
+was written stands in each line, but nothing is decided by that.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from typing import Any
 from dfsc_tune.errors import StorageError, UserError
 
 LEDGER = "ledger.jsonl"
+BEGAN, RESUMED, PUBLISHED = "began", "resumed", "published"
 
 Event = dict[str, Any]
 
@@ -48,12 +51,13 @@ class Ledger:
         """What the ledger held when it was opened."""
 
     def append(self, event: Event) -> None:
-        """Writes an event down for good.
+        """Writes an event down for good, with the time (seconds since 1970).
 
         Raises:
             StorageError: it cannot be written; the ledger is as it was before.
         """
-        line = (json.dumps(event, ensure_ascii=False) + "\n").encode()
+        dated = {**event, "at": round(time.time(), 3)}
+        line = (json.dumps(dated, ensure_ascii=False) + "\n").encode()
         left = line
         try:
             while left:
@@ -70,9 +74,7 @@ class Ledger:
         os.close(self._file)
 
     def _read(self) -> list[Event]:
-        content = self.path.read_bytes()
-        # Who dies while writing leaves a line without its end: it never had an effect.
-        whole = content[: content.rfind(b"\n") + 1]
+        whole = _whole_lines(self.path)
         self._size = len(whole)
         os.ftruncate(self._file, self._size)
         try:
@@ -83,3 +85,36 @@ class Ledger:
 
     def _storage_error(self, error: OSError) -> StorageError:
         return StorageError(f"cannot write {self.path} ({error.strerror})")
+
+
+def working_seconds(folder: Path) -> float | None:
+    """How long a run's trials were at work: from each session's start to its last suggestion or report.
+
+    Neither what a session that died did after that counts, nor the time between two sessions.
+
+    Args:
+        folder: the run.
+
+    Returns:
+        None if there is no ledger, or one of an earlier version that has no times.
+    """
+    path = folder / LEDGER
+    if not path.exists():
+        return None
+    total = start = last = 0.0
+    for line in _whole_lines(path).splitlines():
+        event = json.loads(line)
+        if "at" not in event:
+            return None
+        if event["event"] in (BEGAN, RESUMED):
+            total += last - start
+            start = last = event["at"]
+        elif event["event"] != PUBLISHED:
+            last = event["at"]
+    return total + last - start
+
+
+def _whole_lines(path: Path) -> bytes:
+    content = path.read_bytes()
+    # Who dies while writing leaves a line without its end: it never had an effect.
+    return content[: content.rfind(b"\n") + 1]

@@ -42,7 +42,7 @@ class LiveView(Callback):
         self._console: Console | None = console
         self._live: Live | None = None
         self._start = time.monotonic()
-        self._steps_before = sum(row["step"] for row in self._rows())
+        self._steps_before = course.tables.num_steps
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; a ledger, a console and its refresh thread cannot be.
@@ -93,10 +93,10 @@ class LiveView(Callback):
                 highlight=False,
             )
             return
-        best = self._best(row["category"])
+        best = self._course.tables.best.get(row["category"])
         best_value = _shown(best["value"] if best else None)
         self._console.print(
-            f"{self._num_ended()}/{self._num_expected()} {row['category']} "
+            f"{self._course.num_ended}/{self._num_expected()} {row['category']} "
             f"{row['state']} at step {row['step']}: AUROC {_shown(row.get('value'))} "
             f"(best {best_value})  {self._settings(row)}  {self._time_left()}"
             + (f"  {row['error']}" if row.get("error") else ""),
@@ -118,8 +118,7 @@ class LiveView(Callback):
         for column in ("category", "trial", "step", "AUROC", "settings"):
             table.add_column(column, no_wrap=True)
         for category in self._expected:
-            best = self._best(category)
-            if best:
+            if best := self._course.tables.best.get(category):
                 self._add(table, best, "best", style="green")
         running = [row for row in rows if row["state"] == "running"]
         for row in running[:_SHOWN_RUNNING]:
@@ -138,36 +137,19 @@ class LiveView(Callback):
         # A copy: the table is drawn by a thread of its own while trials are added.
         return list(self._course.tables.trials.values())
 
-    def _best(self, category: str) -> dict[str, Any] | None:
-        complete = [
-            row
-            for row in self._rows()
-            if row["category"] == category and row["state"] == "complete"
-        ]
-        return max(complete, key=lambda row: float(row["value"]), default=None)
-
     def _num_expected(self) -> int:
         return sum(self._expected.values())
 
-    def _num_ended(self) -> int:
-        return sum(_has_ended(row) for row in self._rows())
-
     def _time_left(self) -> str:
-        ended = self._num_ended()
+        ended, tables = self._course.num_ended, self._course.tables
         elapsed = time.monotonic() - self._start
         if not ended:
             return f"{shown_duration(elapsed)} so far"
         # Trials end at very different steps, and those that run have come some way: in steps.
-        rows = self._rows()
-        done = sum(row["step"] for row in rows)
-        steps_a_trial = sum(row["step"] for row in rows if _has_ended(row)) / ended
-        to_do = max(steps_a_trial * self._num_expected() - done, 0)
-        left = elapsed * to_do / max(done - self._steps_before, 1)
+        steps_a_trial = tables.num_steps_of_ended / ended
+        to_do = max(steps_a_trial * self._num_expected() - tables.num_steps, 0)
+        left = elapsed * to_do / max(tables.num_steps - self._steps_before, 1)
         return f"{shown_duration(elapsed)} so far, about {shown_duration(left)} left"
-
-
-def _has_ended(row: Mapping[str, Any]) -> bool:
-    return row["state"] not in ("running", "interrupted")
 
 
 def _shown(value: float | None) -> str:

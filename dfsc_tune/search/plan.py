@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import math
 import os
 from collections.abc import Mapping
@@ -13,8 +12,9 @@ from dfsc_tune.config import ModelConfig, TrialConfig, validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.pace import Pace, bench, find_pace, guess_pace, read_pace
 from dfsc_tune.packing import Packing, best_packing
-from dfsc_tune.results import TRIALS, Run
+from dfsc_tune.results import Run
 from dfsc_tune.search.expected import Spread, TrialTimes, expect
+from dfsc_tune.search.ledger import working_seconds
 from dfsc_tune.search.parameters import FloatParameter, FreeParameter
 from dfsc_tune.search.space import SPARED, SearchSpace
 
@@ -271,8 +271,7 @@ class Difference:
 def differences(expected: Estimate, run: Run) -> list[Difference]:
     """How far an estimate was off, from what a run's trials took.
 
-    The wall time is that from `run.yaml`'s date to the last change of `trials.parquet`: a run that
-    was copied, or resumed after a pause, shows more.
+    The wall time is that in which the run's sessions were at work (`working_seconds`).
 
     Raises:
         UserError: no trial has ended.
@@ -289,14 +288,10 @@ def differences(expected: Estimate, run: Run) -> list[Difference]:
         Difference("seconds a step, scoring included", _exactly(pace), seconds / max(steps, 1)),
         Difference("hours of all trials", expected.trial_hours, seconds / _HOUR),
     ]
-    if len(trials) == num_trials:
-        found.append(Difference("hours of wall time", expected.wall_hours, _wall_hours(run)))
+    wall_seconds = working_seconds(run.folder)
+    if wall_seconds is not None and len(trials) == num_trials:
+        found.append(Difference("hours of wall time", expected.wall_hours, wall_seconds / _HOUR))
     return found
-
-
-def _wall_hours(run: Run) -> float:
-    created = datetime.datetime.fromisoformat(str(run.settings["created"]))
-    return ((run.folder / TRIALS).stat().st_mtime - created.timestamp()) / _HOUR
 
 
 def _exactly(value: float) -> Spread:

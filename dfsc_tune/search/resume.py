@@ -14,7 +14,7 @@ from dfsc_tune.config import TrialConfig, validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData
 from dfsc_tune.results import describe_machine, load, write_settings
-from dfsc_tune.search.ledger import LEDGER, Ledger
+from dfsc_tune.search.ledger import BEGAN, LEDGER, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.space import SearchSpace
@@ -77,6 +77,7 @@ def resume_search(
         if not course.is_finished:
             session.enter_context(ray_session(request))
             check_cluster(request)
+            ledger.append({"event": RESUMED})
         _write_settings(folder, settings, request)
         for unfinished in folder.rglob(".*.part"):
             unfinished.unlink(missing_ok=True)
@@ -121,7 +122,7 @@ def _check_settings(
     """Refuses a run whose settings are not those that it began with."""
     digest = request.digest(bases)
     if not ledger.events:
-        ledger.append({"event": "began", "settings": digest})
+        ledger.append({"event": BEGAN, "settings": digest})
     elif ledger.events[0].get("settings") != digest:
         raise UserError(
             f"the settings in {folder}/run.yaml are not those that the run began with, or another "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 from collections import deque
@@ -9,12 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
 from optuna.trial import TrialState
 
 from dfsc_tune.errors import UserError
@@ -156,8 +157,30 @@ class CategoryStudy:
         return values
 
 
+class _UnsyncedFile(JournalFileBackend):
+    """Optuna's journal file, not synced to the disk at each of a report's writes.
+
+    The ledger is; after a crash of the machine the journal is made again from it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._writing = JournalFileSymlinkLock(str(path))
+        super().__init__(str(path), self._writing)
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """Writes some operations at the file's end."""
+        lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
+        self._writing.acquire()
+        try:
+            with self._path.open("ab") as file:
+                file.write(lines.encode())
+        finally:
+            self._writing.release()
+
+
 def _create_study(name: str, journal: Path | None) -> optuna.Study:
-    storage = JournalStorage(JournalFileBackend(str(journal))) if journal else None
+    storage = JournalStorage(_UnsyncedFile(journal)) if journal else None
     try:
         return optuna.create_study(storage=storage, study_name=name, direction="maximize")
     except DuplicatedStudyError as error:

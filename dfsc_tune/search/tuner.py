@@ -35,7 +35,7 @@ from dfsc_tune.search.adapters import (
     CourseStopper,
 )
 from dfsc_tune.search.course import CHECKPOINTS, Course
-from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.ledger import BEGAN, Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.packed import with_packing
 from dfsc_tune.search.request import SearchRequest
@@ -90,7 +90,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             session.enter_context(ray_session(request))
             check_cluster(request)
             write_settings(folder, _settings(request, bases, data))
-            ledger.append({"event": "began", "settings": request.digest(bases)})
+            ledger.append({"event": BEGAN, "settings": request.digest(bases)})
             course = take_up(request, bases, folder, ledger)
         return conduct(request, course, data, folder, console)
 
