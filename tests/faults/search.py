@@ -82,11 +82,7 @@ class Session:
 
     def kill(self, *, with_children: bool) -> None:
         """Kills the driver, or all of its processes like a machine that goes dark."""
-        victims = [self.process.pid]
-        if with_children:
-            victims += descendants(self.process.pid)
-        for victim in victims:
-            _kill(victim)
+        (kill_tree if with_children else _kill)(self.process.pid)
         self.wait()
 
     def kill_trial(self) -> bool:
@@ -102,6 +98,12 @@ def prepare(work: Path) -> None:
     """Makes the data and the space."""
     make_tray(work / "data", num_test=6)
     (work / "space.yaml").write_text(SPACE)
+
+
+def kill_tree(ancestor: int) -> None:
+    """SIGKILL for a process and all below it."""
+    for victim in (ancestor, *descendants(ancestor)):
+        _kill(victim)
 
 
 def descendants(ancestor: int) -> list[int]:

@@ -1,0 +1,179 @@
+"""What deciding costs: all that the driver does at a suggestion and at a report, but for Ray."""
+
+from __future__ import annotations
+
+import heapq
+import io
+import os
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, get_args
+from unittest import mock
+
+import numpy as np
+from rich.console import Console
+
+from dfsc_tune.search import scheduler
+from dfsc_tune.search.course import Course
+from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.live import LiveView
+from dfsc_tune.search.space import Role
+from tests.scale.search import Trials, large_search, open_course
+
+# Trials of one speed would report in lockstep, which no real ones do.
+_SPEED_SPREAD = 0.1
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one kind of decision, at some number of trials."""
+
+    what: str
+    num_trials: int
+    count: int
+    median: float
+    """Seconds by the clock."""
+    mean: float
+    cpu: float
+    """Mean seconds of CPU time."""
+
+    def __str__(self) -> str:
+        milliseconds = f"{1e3 * self.median:9.2f} {1e3 * self.mean:9.2f} {1e3 * self.cpu:9.2f}"
+        return f"{self.num_trials:6d} {self.what:<20} {milliseconds}  (n = {self.count})"
+
+
+class Meter:
+    """Measures decisions, and keeps how many trials there were at each."""
+
+    def __init__(self) -> None:
+        self.num_trials = 0
+        self._taken: dict[str, list[tuple[int, float, float]]] = defaultdict(list)
+
+    @contextmanager
+    def of(self, what: str) -> Iterator[None]:
+        """Measures the block."""
+        start, cpu = time.perf_counter(), time.process_time()
+        yield
+        spent = time.perf_counter() - start, time.process_time() - cpu
+        self._taken[what].append((self.num_trials, *spent))
+
+    def costs(self, num_trials: int) -> list[Cost]:
+        """What each kind of decision cost in the last tenth of the so many trials."""
+        found = []
+        for what, taken in self._taken.items():
+            numbers, seconds, cpu = np.array(taken).T
+            chosen = (numbers > 0.9 * num_trials - 1) & (numbers <= num_trials)
+            if count := int(chosen.sum()):
+                clock, cpu_mean = seconds[chosen], float(cpu[chosen].mean())
+                figures = float(np.median(clock)), float(clock.mean()), cpu_mean
+                found.append(Cost(what, num_trials, count, *figures))
+        return found
+
+
+def measure(
+    results: Path,
+    trials: Trials,
+    num_trials: int,
+    *,
+    sampler: str,
+    num_workers: int,
+    stopping: bool,
+    marks: set[int],
+) -> list[Cost]:
+    """Runs a search of so many trials in simulated time, and prints its own cost on the way.
+
+    Args:
+        results: the folder for the run.
+        trials: what trials report.
+        num_trials: of the search.
+        sampler: of its space.
+        num_workers: how many trials run at once.
+        stopping: whether trials end where ASHA says so; if not, each reports to its end.
+        marks: the numbers of trials at which the cost is looked at.
+    """
+    if not stopping:
+        # ASHA decides all the same, but its word does not count.
+        with mock.patch.object(scheduler, "SPARED", get_args(Role)):
+            return measure(
+                results,
+                trials,
+                num_trials,
+                sampler=sampler,
+                num_workers=num_workers,
+                stopping=True,
+                marks=marks,
+            )
+    request = large_search(results, num_trials, sampler)
+    folder = results / request.name
+    folder.mkdir(parents=True)
+    meter, memory_before, costs = Meter(), _memory_mb(), []
+    print(" trials decision               median      mean   CPU mean (milliseconds)")
+
+    def look(course: Course) -> None:
+        with meter.of("writing the tables"):
+            course.tables.write()
+        found = meter.costs(meter.num_trials)
+        costs.extend(found)
+        disk = {x.name: f"{x.stat().st_size / 1e6:.1f}" for x in sorted(folder.glob("*.*"))}
+        memory = f"{_memory_mb() - memory_before:.0f} MB more memory than before"
+        print(
+            "\n".join(map(str, found)), f"       {memory}; MB on disk: {disk}", sep="\n", flush=True
+        )
+
+    with closing(Ledger(folder)) as ledger:
+        course = open_course(request, ledger)
+        for _ in _play(course, trials, meter, num_workers):
+            if meter.num_trials in marks:
+                look(course)
+        course.close()
+    start, memory_before = time.perf_counter(), _memory_mb()
+    with closing(Ledger(folder)) as ledger:
+        open_course(request, ledger)
+    memory = _memory_mb() - memory_before
+    print(f"taken up again in {time.perf_counter() - start:.1f} s; {memory:.0f} MB more memory")
+    return costs
+
+
+def _play(course: Course, trials: Trials, meter: Meter, num_workers: int) -> Iterator[None]:
+    """Carries a course out in simulated time, measuring its decisions; yields at each new trial."""
+    chance = np.random.default_rng(0)
+    course.capacity = num_workers
+    view = LiveView(course, course.num_expected, ["margin"], Console(file=io.StringIO()))
+    queue: list[tuple[float, str, float, dict[str, Any], Iterator[dict[str, Any]]]] = []
+    now = 0.0
+    while True:
+        while len(queue) < num_workers:
+            with meter.of("suggestion"):
+                config = course.next_trial()
+                if isinstance(config, dict):
+                    course.started(config["trial"])
+            if not isinstance(config, dict):
+                break
+            meter.num_trials += 1
+            yield
+            interval = float(np.exp(_SPEED_SPREAD * chance.standard_normal()))
+            coming = iter(trials(config))
+            heapq.heappush(queue, (now + interval, config["trial"], interval, config, coming))
+        if not queue:
+            return
+        now, name, interval, config, coming = heapq.heappop(queue)
+        result = next(coming)
+        with meter.of("report"):
+            ends = course.report(name, result)
+            course.hung()
+        if ends:
+            with meter.of("line on the terminal"):
+                view.on_trial_complete(0, [], SimpleNamespace(config=config))  # type: ignore[arg-type]
+        else:
+            heapq.heappush(queue, (now + interval, name, interval, config, coming))
+
+
+def _memory_mb() -> float:
+    """What this process holds in memory."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGESIZE") / 1e6

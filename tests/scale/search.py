@@ -1,0 +1,81 @@
+"""A large search whose trials follow recorded learning curves instead of training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfsc_tune.config import TrialConfig, searchable_values, validate
+from dfsc_tune.results import load
+from dfsc_tune.search.blackbox import Blackbox, recorded_curves
+from dfsc_tune.search.course import Course
+from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.space import SearchSpace, load_space
+from dfsc_tune.search.trainable import to_metrics
+from dfsc_tune.search.tuner import take_up
+from dfsc_tune.trial import Progress
+
+CATEGORY = "juice_bottle"
+NUM_REPORTS = 20
+_CURVES = Path(__file__).parents[2] / "results" / "reference" / "search_curves"
+
+Reports = list[dict[str, Any]]
+"""What a trial reports, in its order."""
+Trials = Callable[[dict[str, Any]], Reports]
+"""From a trial's Tune config to its reports."""
+
+
+def large_search(results: Path, num_trials: int, sampler: str) -> SearchRequest:
+    """The default space, with that many trials of `NUM_REPORTS` reports each."""
+    tree = load_space("default").model_dump()
+    interval = tree["budget"]["num_steps"] // NUM_REPORTS
+    tree["budget"] |= {"num_trials": num_trials, "report_interval": interval}
+    tree["budget"] |= {"grace_period": 2 * interval}
+    tree["sampler"] = sampler
+    space = validate(SearchSpace, tree, source="default")
+    return SearchRequest((CATEGORY,), results, None, space, results, f"{num_trials}_trials")
+
+
+def open_course(request: SearchRequest, ledger: Ledger) -> Course:
+    """The course of that search, as far as its ledger goes."""
+    budget = request.space.budget
+    train = {"num_steps": budget.num_steps, "report_interval": budget.report_interval}
+    base = request.space.for_category(CATEGORY).base_config(CATEGORY, train=train)
+    return take_up(request, {CATEGORY: base}, ledger.path.parent, ledger)
+
+
+def recorded_trials() -> Trials:
+    """Trials that report what was recorded of real ones, at the same shares of the budget."""
+    blackbox = Blackbox(recorded_curves(load(_CURVES), CATEGORY))
+    recorded = blackbox.curves.steps / blackbox.curves.steps[-1]
+    shares = np.arange(1, NUM_REPORTS + 1) / NUM_REPORTS
+
+    def reports(config: dict[str, Any]) -> Reports:
+        trial = TrialConfig.model_validate(config["trial_config"])
+        curves = blackbox.curve(searchable_values(trial), trial.train.ema_momenta, seed=0)
+        values = {x: np.interp(shares, recorded, curve).tolist() for x, curve in curves.items()}
+        return [
+            report(trial, number, {x: curve[number - 1] for x, curve in values.items()})
+            for number in range(1, NUM_REPORTS + 1)
+        ]
+
+    return reports
+
+
+def report(trial: TrialConfig, number: int, values: dict[float, float]) -> dict[str, Any]:
+    """What a trial reports for the so manieth time, its value for each EMA momentum given."""
+    best = max(values, key=lambda x: values[x])
+    momenta = [best, *values] if trial.train.choose_ema_momentum else [*values]
+    names = ("auroc_logical", "auroc_structural", "auroc_mean")
+    progress = Progress(
+        step=number * trial.train.report_interval,
+        value=values[momenta[0]],
+        metrics={x: dict.fromkeys(names, values[x]) for x in momenta},
+        losses={"total": 1.0},
+        seconds=60.0 * number,
+    )
+    return to_metrics(progress) | {"device": "cpu", "hostname": "node"}
