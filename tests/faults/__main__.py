@@ -41,7 +41,7 @@ def main() -> int:
                 moment = chance.uniform(0.0, arguments.within)
                 came = disturb(work, run, fault, moment)
                 happened[fault] += came
-                late = "" if came else " came too late"
+                late = "" if came else " came too late, or Ray did"
                 print(f"{run}: {fault} after {moment:.1f} s{late}", flush=True)
         num_different += not _ends_as_if_undisturbed(work, run)
     counts = ", ".join(f"{count} {fault}" for fault, count in sorted(happened.items()))
@@ -74,7 +74,9 @@ def _run_undisturbed(work: Path) -> None:
 
 
 def _ends_as_if_undisturbed(work: Path, run: str) -> bool:
-    status = Session(work, run).wait()
+    while (session := Session(work, run)).wait() != 0 and session.found_no_ray:
+        print(f"{run}: Ray did not start in time; once more", flush=True)
+    status = session.process.returncode
     results = work / "results"
     found = differences(results / _REFERENCE, results / run) if status == 0 else [f"exit {status}"]
     print(f"{run}: {'as if undisturbed' if not found else 'DIFFERS'}", flush=True)

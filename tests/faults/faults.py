@@ -84,14 +84,23 @@ def disturb(work: Path, run: str, name: str, moment: float) -> bool:
 def _let_happen(session: Session, fault: Callable[[], bool]) -> bool:
     happened = session.wait_until_it_works() and fault()
     status = session.wait()
+    if session.found_no_ray:
+        return False
     assert status in (0, -signal.SIGKILL), f"the session ended with status {status}"
     return happened
 
 
 def _lose_node(work: Path, run: str, moment: float) -> bool:
     """A node of a Ray cluster vanishes with the trial on it, and another takes its place."""
-    with _cluster() as cluster:
-        node = cluster.add_node(**_NODE)
+    with contextlib.ExitStack() as stack:
+        try:
+            cluster = stack.enter_context(_cluster())
+            node = cluster.add_node(**_NODE)
+        except Exception as error:
+            # Ray has no class of its own for this, as in a session: the machine is too busy.
+            if "timed out during startup" not in str(error):
+                raise
+            return False
         session = Session(work, run, address=cluster.address)
 
         def lose() -> bool:

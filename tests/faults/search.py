@@ -51,7 +51,9 @@ class Session:
             arguments = ["search", "--data", "data", "--category", CATEGORY, "--name", run]
             arguments += ["--space", "space.yaml", *_ONE_AT_A_TIME]
             arguments += ["--address", address] if address else []
-        self._log = (work / f"{run}.log").open("a")
+        self._log_path = work / f"{run}.log"
+        self._log = self._log_path.open("a")
+        self._log_size = self._log_path.stat().st_size
         self.process = subprocess.Popen(
             [*_COMMAND, *arguments],
             cwd=work,
@@ -79,6 +81,12 @@ class Session:
         status = self.process.wait(timeout=_SESSION_SECONDS)
         self._log.close()
         return status
+
+    @property
+    def found_no_ray(self) -> bool:
+        """Whether Ray did not start within the 30 s that it gives itself: a machine too busy."""
+        said = self._log_path.read_bytes()[self._log_size :]
+        return b"Ray did not start on this machine" in said
 
     def kill(self, *, with_children: bool) -> None:
         """Kills the driver, or all of its processes like a machine that goes dark."""

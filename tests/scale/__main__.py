@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 _MARKS = {10, 100, 1000, 10000}
@@ -41,17 +42,17 @@ def _arguments() -> argparse.Namespace:
 
 def _decisions(results: Path, arguments: argparse.Namespace) -> None:
     from tests.scale.decisions import measure
-    from tests.scale.search import recorded_trials
+    from tests.scale.search import never_stopping, recorded_trials
 
-    measure(
-        results,
-        recorded_trials(),
-        arguments.trials,
-        sampler=arguments.sampler,
-        num_workers=arguments.workers,
-        stopping=arguments.stopping,
-        marks={*_MARKS, arguments.trials},
-    )
+    with nullcontext() if arguments.stopping else never_stopping():
+        measure(
+            results,
+            recorded_trials(),
+            arguments.trials,
+            sampler=arguments.sampler,
+            num_workers=arguments.workers,
+            marks={*_MARKS, arguments.trials},
+        )
 
 
 def _ray(results: Path, arguments: argparse.Namespace) -> None:

@@ -12,17 +12,14 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, get_args
-from unittest import mock
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from dfsc_tune.search import scheduler
 from dfsc_tune.search.course import Course
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
-from dfsc_tune.search.space import Role
 from tests.scale.search import Trials, large_search, open_course
 
 # Trials of one speed would report in lockstep, which no real ones do.
@@ -82,9 +79,8 @@ def measure(
     *,
     sampler: str,
     num_workers: int,
-    stopping: bool,
     marks: set[int],
-) -> list[Cost]:
+) -> None:
     """Runs a search of so many trials in simulated time, and prints its own cost on the way.
 
     Args:
@@ -93,32 +89,18 @@ def measure(
         num_trials: of the search.
         sampler: of its space.
         num_workers: how many trials run at once.
-        stopping: whether trials end where ASHA says so; if not, each reports to its end.
         marks: the numbers of trials at which the cost is looked at.
     """
-    if not stopping:
-        # ASHA decides all the same, but its word does not count.
-        with mock.patch.object(scheduler, "SPARED", get_args(Role)):
-            return measure(
-                results,
-                trials,
-                num_trials,
-                sampler=sampler,
-                num_workers=num_workers,
-                stopping=True,
-                marks=marks,
-            )
     request = large_search(results, num_trials, sampler)
     folder = results / request.name
     folder.mkdir(parents=True)
-    meter, memory_before, costs = Meter(), _memory_mb(), []
+    meter, memory_before = Meter(), _memory_mb()
     print(" trials decision               median      mean   CPU mean (milliseconds)")
 
     def look(course: Course) -> None:
         with meter.of("writing the tables"):
             course.tables.write()
         found = meter.costs(meter.num_trials)
-        costs.extend(found)
         disk = {x.name: f"{x.stat().st_size / 1e6:.1f}" for x in sorted(folder.glob("*.*"))}
         memory = f"{_memory_mb() - memory_before:.0f} MB more memory than before"
         print(
@@ -127,7 +109,7 @@ def measure(
 
     with closing(Ledger(folder)) as ledger:
         course = open_course(request, ledger)
-        for _ in _play(course, trials, meter, num_workers):
+        for _ in play(course, trials, meter, num_workers):
             if meter.num_trials in marks:
                 look(course)
         course.close()
@@ -136,10 +118,9 @@ def measure(
         open_course(request, ledger)
     memory = _memory_mb() - memory_before
     print(f"taken up again in {time.perf_counter() - start:.1f} s; {memory:.0f} MB more memory")
-    return costs
 
 
-def _play(course: Course, trials: Trials, meter: Meter, num_workers: int) -> Iterator[None]:
+def play(course: Course, trials: Trials, meter: Meter, num_workers: int) -> Iterator[None]:
     """Carries a course out in simulated time, measuring its decisions; yields at each new trial."""
     chance = np.random.default_rng(0)
     course.capacity = num_workers

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 from collections import defaultdict
 from contextlib import closing
@@ -103,7 +104,7 @@ def _efficiency(folder: Path, num_trials: int, num_workers: int, seconds: float)
     between = []
     for spans in processes.values():
         spans.sort()
-        between += [after[0] - before[1] for before, after in zip(spans, spans[1:], strict=False)]
+        between += [after[0] - before[1] for before, after in itertools.pairwise(spans)]
     return Efficiency(
         num_trials=num_trials,
         num_workers=num_workers,
