@@ -92,6 +92,35 @@ def test_rows_follow_the_trials(tables: RunTables, tmp_path: Path) -> None:
     assert run.reports["own_momentum"].sum() == 3
 
 
+def test_tallies_follow_the_trials(tables: RunTables) -> None:
+    assert tables.best["tray"]["trial"] == "a"
+    assert (tables.num_steps, tables.num_steps_of_ended) == (30, 30)
+    tables.start("d", CONFIG, "sampler")
+    tables.report("d", progress(20, 0.71))
+    assert (tables.num_steps, tables.num_steps_of_ended) == (50, 30)
+    tables.end("d", "complete")
+    assert (tables.num_steps, tables.num_steps_of_ended) == (50, 50)
+    assert tables.best["tray"]["trial"] == "d"
+    # Worse, or not at the full budget: neither is best.
+    for name, value, state in (("e", 0.70, "complete"), ("f", 0.9, "interrupted")):
+        tables.start(name, CONFIG, "sampler")
+        tables.report(name, progress(20, value))
+        tables.end(name, state)
+    assert tables.best["tray"]["trial"] == "d"
+    assert (tables.num_steps, tables.num_steps_of_ended) == (90, 70)
+
+
+def test_reports_of_all_writes_are_in_the_table(tables: RunTables, tmp_path: Path) -> None:
+    tables.report("b", progress(20, 0.9))
+    for _ in range(2):
+        tables.write()
+        reports = results.load(tmp_path).reports
+        own = reports[reports["own_momentum"]]
+        assert list(zip(own["trial"], own["step"], strict=True)) == [
+            ("a", 10), ("a", 20), ("b", 10), ("b", 20),
+        ]  # fmt: skip
+
+
 def test_best_is_the_last_value_among_full_budget_trials(tables: RunTables, tmp_path: Path) -> None:
     best = results.best_trials(results.load(tmp_path).trials)
     # b was higher, and so was a earlier: neither counts.

@@ -1,8 +1,8 @@
 """The run's ledger: an append-only file of what a search suggested and heard, in its order.
 
 A line is on the disk before what it says has any effect, so a search that dies at any moment is
-rebuilt from its ledger exactly; everything else that a run leaves can be made from it again. When it
-was written stands in each line, but nothing is decided by that.
+rebuilt from its ledger exactly; everything else that a run leaves can be made from it again. Each
+line says when it was written, but nothing is decided by that.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Ledger:
             ) from error
         self._size = 0
         self.events = self._read()
-        """What the ledger held when it was opened."""
+        """What the ledger held when it was opened; emptied by the course that takes it up."""
 
     def append(self, event: Event) -> None:
         """Writes an event down for good, with the time (seconds since 1970).
@@ -88,9 +88,10 @@ class Ledger:
 
 
 def working_seconds(folder: Path) -> float | None:
-    """How long a run's trials were at work: from each session's start to its last suggestion or report.
+    """How long a run's trials were at work: its sessions' seconds, added up.
 
-    Neither what a session that died did after that counts, nor the time between two sessions.
+    A session counts from its start to its last suggestion or report: what one that died did after
+    that is not known, and publishing is no trial's work.
 
     Args:
         folder: the run.

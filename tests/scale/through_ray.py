@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import threading
+import time
 from collections import defaultdict
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,16 +45,21 @@ class Efficiency:
     """In that time: how many reports came, as a share of those if nothing else took time."""
     between_trials: list[float]
     """From a trial's last report, as the driver has it, to the next one's begin in that process."""
+    cpu_per_report: tuple[float, float]
+    """Of the driver, in the first and in the last tenth of the reports while all were at work."""
 
     def __str__(self) -> str:
         gaps = self.between_trials
         between = f"{np.median(gaps):.3f} ({min(gaps):.3f} to {max(gaps):.3f})" if gaps else "–"
+        first, last = (1e3 * x for x in self.cpu_per_report)
         return (
             f"{self.num_trials} trials, {self.num_workers} at a time: wall time "
             f"{self.wall_time:.1f} s, ideal {self.ideal:.1f} s\n"
             f"while all were at work ({self.all_at_work:.1f} s): {self.rate:.1%} of the ideal's "
             f"reports\n"
-            f"from one trial to the next in a process: {between} s (n = {len(gaps)})"
+            f"from one trial to the next in a process: {between} s (n = {len(gaps)})\n"
+            f"the driver's CPU time a report: {first:.2f} ms in the first tenth of these, "
+            f"{last:.2f} ms in the last"
         )
 
 
@@ -77,26 +85,56 @@ def measure(results: Path, num_trials: int, *, num_workers: int, seconds: float)
     with closing(Ledger(folder)) as ledger, ray_session(request):
         course = open_course(request, ledger)
         view = LiveView(course, course.num_expected, ["margin"], Console(quiet=True))
-        with mock.patch.object(tuner, "tune_trial", asleep):
+        with mock.patch.object(tuner, "tune_trial", asleep), _cpu_times() as cpu_times:
             tuner._fit(request, folder, data, course, view)
         course.close()
         if isinstance(course.stopped, Exception):
             raise course.stopped
-    return _efficiency(folder, num_trials, num_workers, seconds)
+    return _efficiency(folder, num_trials, num_workers, seconds, cpu_times)
 
 
-def _efficiency(folder: Path, num_trials: int, num_workers: int, seconds: float) -> Efficiency:
+@contextmanager
+def _cpu_times() -> Iterator[list[tuple[float, float]]]:
+    """The time and this process's CPU time, twice a second while the block lasts."""
+    times: list[tuple[float, float]] = []
+    ended = threading.Event()
+
+    def look() -> None:
+        while True:
+            times.append((time.time(), time.process_time()))
+            if ended.wait(0.5):
+                return
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    try:
+        yield times
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _efficiency(
+    folder: Path,
+    num_trials: int,
+    num_workers: int,
+    seconds: float,
+    cpu_times: list[tuple[float, float]],
+) -> Efficiency:
     events = [json.loads(line) for line in (folder / LEDGER).read_text().splitlines()]
     suggested = [x["at"] for x in events if x["event"] == "suggested"]
     reports = defaultdict(list)
     for event in events:
         if event["event"] == "reported":
             reports[event["trial"]].append(event)
-    times = np.array([x["at"] for of_trial in reports.values() for x in of_trial])
+    times = np.array(sorted(x["at"] for of_trial in reports.values() for x in of_trial))
     began = sorted(of_trial[0]["at"] for of_trial in reports.values())
     # The last of the first to come, to the last that was given a place.
     start, end = began[num_workers - 1], suggested[-1]
-    came = int(((times > start) & (times <= end)).sum())
+    came = times[(times > start) & (times <= end)]
+    moments, spent = zip(*cpu_times, strict=True)
+    tenth = len(came) // 10
+    edges = np.interp(came[[0, tenth, -1 - tenth, -1]], moments, spent)
     processes = defaultdict(list)
     for of_trial in reports.values():
         losses = dict(of_trial[-1]["losses"])
@@ -111,6 +149,7 @@ def _efficiency(folder: Path, num_trials: int, num_workers: int, seconds: float)
         wall_time=float(times.max() - suggested[0]),
         ideal=seconds * -(-num_trials // num_workers),
         all_at_work=end - start,
-        rate=came / ((end - start) * num_workers * NUM_REPORTS / seconds),
+        rate=len(came) * seconds / ((end - start) * num_workers * NUM_REPORTS),
         between_trials=between,
+        cpu_per_report=((edges[1] - edges[0]) / tenth, (edges[3] - edges[2]) / tenth),
     )
