@@ -1,8 +1,9 @@
-"""`python -m tests.scale decisions|ray`: what a large search costs beside its trials.
+"""`python -m tests.scale decisions|ray|reuse`: what a large search costs beside its trials.
 
 Run it from the repository's top. `decisions` runs what decides without Ray, in simulated time: each
 trial reports 20 times along a recorded learning curve, unless `--stopping` lets ASHA end it. `ray`
 runs trials that sleep and report 20 times, each in a process of its own (some 120 MB of memory).
+`reuse` runs real trials one after the other in one process.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ def main() -> None:
     arguments = _arguments()
     # Beside the results of real searches, for what writing costs depends on the disk.
     with tempfile.TemporaryDirectory(dir="results", prefix="scale_") as folder:
-        {"decisions": _decisions, "ray": _ray}[arguments.way](Path(folder), arguments)
+        {"decisions": _decisions, "ray": _ray, "reuse": _reuse}[arguments.way](
+            Path(folder), arguments
+        )
 
 
 def _arguments() -> argparse.Namespace:
@@ -37,6 +40,8 @@ def _arguments() -> argparse.Namespace:
     ray.add_argument("--trials", type=int, default=256)
     ray.add_argument("--workers", type=int, default=64, help="trials at once")
     ray.add_argument("--seconds", type=float, default=60.0, help="that a trial takes")
+    reuse = ways.add_parser("reuse")
+    reuse.add_argument("--trials", type=int, default=20)
     return parser.parse_args()
 
 
@@ -62,6 +67,18 @@ def _ray(results: Path, arguments: argparse.Namespace) -> None:
 
     print(
         measure(results, arguments.trials, num_workers=arguments.workers, seconds=arguments.seconds)
+    )
+
+
+def _reuse(results: Path, arguments: argparse.Namespace) -> None:
+    os.environ.update(_ON_LOOPBACK)
+    from tests.scale.reuse import measure
+
+    seconds = sorted(measure(results, arguments.trials))
+    low, median, high = seconds[0], seconds[len(seconds) // 2], seconds[-1]
+    print(
+        "from a trial's last report to the first step of the next: "
+        f"{median:.3f} ({low:.3f} to {high:.3f}) s (n = {len(seconds)})"
     )
 
 
