@@ -55,8 +55,9 @@ def test_half_a_line_never_was(tmp_path: Path, cut: int) -> None:
 
 def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text('{"event": "began"}\nrubbish\n{"event": "more"}\n')
-    with pytest.raises(UserError, match="is damaged"):
-        Ledger(tmp_path)
+    for read in (Ledger, working_seconds):
+        with pytest.raises(UserError, match="is damaged"):
+            read(tmp_path)
 
 
 def test_only_one_process_holds_it(ledger: Ledger, tmp_path: Path) -> None:

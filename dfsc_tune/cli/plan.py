@@ -135,9 +135,10 @@ def _print_run(
             f"only {found[0].actual:.0f} of its {num_trials} trials have ended, so it is "
             "compared with more than it did"
         )
-    typer.echo(
-        "wall time: from each session's start to its last suggestion or report, by the run's ledger"
-    )
+    if any("wall time" in row.quantity for row in found):
+        typer.echo(
+            "wall time: from each session's start to its last suggestion or report, by the ledger"
+        )
     _print_basis(expected)
 
 

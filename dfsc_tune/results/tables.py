@@ -36,8 +36,8 @@ class RunTables:
         """That all trials have done."""
         self.num_steps_of_ended = 0
         """That the trials that have ended had done."""
-        # As columns, the many reports of a large run take a tenth of the memory, and are not
-        # made into columns again each time that they are written.
+        # Kept as columns, the many reports of a large run take less memory than as rows, and are
+        # not made into columns again each time that they are written.
         self._written_reports = table_of(REPORTS, [])
         self._new_reports: list[dict[str, Any]] = []
         self._next_write = 0.0

@@ -78,10 +78,10 @@ class Ledger:
         self._size = len(whole)
         os.ftruncate(self._file, self._size)
         try:
-            return [json.loads(line) for line in whole.splitlines()]
-        except ValueError as error:
+            return _events(self.path, whole)
+        except UserError:
             self.close()
-            raise UserError(f"the ledger {self.path} is damaged: {error}") from error
+            raise
 
     def _storage_error(self, error: OSError) -> StorageError:
         return StorageError(f"cannot write {self.path} ({error.strerror})")
@@ -98,13 +98,15 @@ def working_seconds(folder: Path) -> float | None:
 
     Returns:
         None if there is no ledger, or one of an earlier version that has no times.
+
+    Raises:
+        UserError: the ledger is damaged.
     """
     path = folder / LEDGER
     if not path.exists():
         return None
     total = start = last = 0.0
-    for line in _whole_lines(path).splitlines():
-        event = json.loads(line)
+    for event in _events(path, _whole_lines(path)):
         if "at" not in event:
             return None
         if event["event"] in (BEGAN, RESUMED):
@@ -119,3 +121,10 @@ def _whole_lines(path: Path) -> bytes:
     content = path.read_bytes()
     # Who dies while writing leaves a line without its end: it never had an effect.
     return content[: content.rfind(b"\n") + 1]
+
+
+def _events(path: Path, lines: bytes) -> list[Event]:
+    try:
+        return [json.loads(line) for line in lines.splitlines()]
+    except ValueError as error:
+        raise UserError(f"the ledger {path} is damaged: {error}") from error
