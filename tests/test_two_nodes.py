@@ -46,6 +46,8 @@ print(stats.cumulative_created_bytes)
 """
 # Both nodes are on this machine: the second one's processes take it for another.
 SECOND = "import platform\nplatform.node = lambda: 'second'\n"
+# So that no other machine can join; Ray's ports are open to all while the test runs.
+TOKEN = secrets.token_hex(16)
 PATIENCE_SECONDS = 180
 
 
@@ -109,12 +111,8 @@ def two_nodes(folder: Path) -> Iterator[tuple[str, subprocess.Popen[str], int]]:
         short.cleanup()
 
 
-TOKEN = secrets.token_hex(16)
-
-
 def start(folder: Path, *arguments: str, path: Path | None = None) -> subprocess.Popen[str]:
     """A Python process in a folder."""
-    # Other machines cannot join, for they lack the token, but Ray wants to know that they might.
     of_ray = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": TOKEN, "RAY_USAGE_STATS_ENABLED": "0"}
     of_ray |= {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"}
     paths = [str(path)] if path else []
