@@ -16,6 +16,7 @@ from dfsc_tune.errors import UserError
 Network = Literal["tiny", "small", "medium"]
 Metric = Literal["mean", "logical", "structural"]
 FeatureDtype = Literal["float16", "float32"]
+ObjectiveName = Literal["auto", "holdout", "synthetic", "oracle"]
 
 Quantile = Annotated[float, Field(ge=0.0, lt=1.0)]
 EmaMomentum = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -150,14 +151,19 @@ PLAIN = SpeedConfig(precision="float32", channels_last=False, half_features=Fals
 class ObjectiveConfig(Settings):
     """What a trial is judged by."""
 
-    name: Literal["holdout", "oracle"] = "holdout"
-    """`holdout` splits the labelled images into a selection and a report part; `oracle` selects
-    and reports on the same test images, as the paper did."""
+    name: ObjectiveName = "auto"
+    """`holdout` splits the labelled images into a selection and a report part; `synthetic` selects
+    on anomalies made from held-out good images and reports on all labelled ones; `oracle` selects
+    and reports on the same test images, as the paper did. `auto` is `holdout` where the test
+    folder has good images and anomalies enough for it, else `synthetic`."""
     metric: Metric = "mean"
     """The image AUROC to maximise: of logical defects, of structural ones, or their mean."""
     selection_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """`holdout`: the share of each defect type that the search may see."""
     split_seed: int = 0
+    """`holdout`: of the split; `synthetic`: of the anomalies that are made."""
+    per_recipe: Annotated[int, Field(ge=1)] = 12
+    """`synthetic`: how many anomalies each recipe makes."""
 
 
 class TrialConfig(Settings):

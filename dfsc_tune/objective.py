@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,26 +15,49 @@ from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import image_auroc
 
+JUDGED = ("auroc_logical", "auroc_structural", "auroc_mean")
+"""The keys of what `judge` returns."""
+
 
 @dataclass(frozen=True)
 class Split:
     """The labelled test images: what the search sees, and what the published numbers come from."""
 
     selection: tuple[ImageRecord, ...]
+    """Empty where the search is judged by anomalies made from good images."""
     report: tuple[ImageRecord, ...]
     notes: tuple[str, ...]
+
+
+def chosen_objective(category: Category, objective: ObjectiveConfig) -> ObjectiveConfig:
+    """The objective with `auto` settled: `holdout` where these images allow it, else `synthetic`.
+
+    Raises:
+        UserError: neither can be measured on these images.
+    """
+    if objective.name != "auto":
+        return objective
+    holdout = objective.model_copy(update={"name": "holdout"})
+    try:
+        split_test(category, holdout)
+    except UserError:
+        return objective.model_copy(update={"name": "synthetic"})
+    return holdout
 
 
 def split_test(category: Category, objective: ObjectiveConfig) -> Split:
     """Divides a category's test images as the objective demands.
 
     `holdout` divides each defect type, and the good images, by `selection_share`, in an order that
-    the seed decides; a type with a single image goes to the selection part. `oracle` gives all
-    images to both parts.
+    the seed decides; a type with a single image goes to the selection part. `synthetic` keeps all
+    for the report part. `oracle` gives all images to both parts.
 
     Raises:
         UserError: the objective cannot be measured on these images.
     """
+    assert objective.name != "auto", "chosen_objective comes first"
+    if objective.name == "synthetic":
+        return Split((), category.test, tuple(_synthetic_notes(category)))
     kinds: set[str] = {record.kind for record in category.test}
     _check_measurable(category, objective, kinds)
     if objective.name == "oracle":
@@ -69,11 +92,7 @@ def judge(scores: npt.NDArray[np.float64], kinds: Sequence[str]) -> dict[str, fl
         where a kind has no image.
     """
     auroc = image_auroc(scores, kinds)
-    return {
-        "auroc_logical": auroc.logical,
-        "auroc_structural": auroc.structural,
-        "auroc_mean": auroc.mean,
-    }
+    return dict(zip(JUDGED, (auroc.logical, auroc.structural, auroc.mean), strict=True))
 
 
 def objective_value(aurocs: Mapping[str, float | None], metric: Metric) -> float:
@@ -102,6 +121,15 @@ def _check_measurable(category: Category, objective: ObjectiveConfig, kinds: set
             f"{where} has {num_good} good test images, and the objective '{objective.name}' needs "
             f"at least {needed}; move some good images to test/good"
         )
+
+
+def _synthetic_notes(category: Category) -> Iterator[str]:
+    yield (
+        "synthetic: the search is judged by anomalies made from good images, and sees no test image"
+    )
+    kinds = {record.kind for record in category.test}
+    if "good" not in kinds or not kinds - {"good"}:
+        yield "without good and anomalous test images, nothing can be said of real defects"
 
 
 def _notes(selection: Sequence[ImageRecord], report: Sequence[ImageRecord]) -> tuple[str, ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -14,10 +15,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dfsc_tune.config import FeatureDtype, ModelConfig, TrialConfig
+from dfsc_tune.config import FeatureDtype, ModelConfig, ObjectiveConfig, TrialConfig
 from dfsc_tune.data.fingerprint import content_digest, fingerprint
 from dfsc_tune.data.images import decode_images
-from dfsc_tune.data.layout import read_category
+from dfsc_tune.data.layout import list_category, read_category
 from dfsc_tune.data.prepared import PreparedImages, ResidentImages, shared_tensor
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
@@ -31,7 +32,9 @@ from dfsc_tune.models.teacher import (
     teacher_features,
     teacher_identity,
 )
-from dfsc_tune.objective import Split, split_test
+from dfsc_tune.objective import Split, chosen_objective, split_test
+from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly
+from dfsc_tune.synthetic.store import stored_anomalies
 
 _MAX_PENALTY_IMAGES = 1000
 _FEW_IMAGES = 5
@@ -91,13 +94,17 @@ class CategoryData:
     category: Category
     split: Split
     trial: TrialData
+    objective: ObjectiveConfig
+    """Its name settled: never `auto`."""
     fingerprint: str
     selection_digests: tuple[str, ...]
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about these data."""
-        return (*self.category.notes, *self.split.notes, *_limits(self.category, self.split))
+        made = _notes_on_synthetic(self.trial.selection.records, self.objective)
+        limits = _limits(self.category, self.split)
+        return (*self.category.notes, *self.split.notes, *made, *limits)
 
     def summary(self) -> dict[str, Any]:
         """What `run.yaml` says of these data."""
@@ -106,13 +113,20 @@ class CategoryData:
             "layout": self.category.layout,
             "train": len(self.category.train),
             "validation": len(self.category.validation),
-            "selection": _count_kinds(self.split.selection),
+            "objective": self.objective.name,
+            "selection": _count_kinds(self.trial.selection.records),
             "report": _count_kinds(self.split.report),
             "teacher_sha256": teacher_identity(self.trial.teacher),
             "channel_statistics_sha256": channel_statistics_sha256(self.trial.teacher),
             "teacher_features_sha256": sha256(self.trial.train.features.data).hexdigest(),
             "notes": list(self.notes),
         }
+
+
+def with_chosen_objective(config: TrialConfig, data: Path) -> TrialConfig:
+    """The config with its objective's name settled for the category's images in a folder."""
+    objective = chosen_objective(list_category(data, config.category), config.objective)
+    return config.model_copy(update={"objective": objective})
 
 
 def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> CategoryData:
@@ -127,7 +141,8 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
         UserError: the data or the teacher cannot be used as the settings ask.
     """
     category = read_category(data, config.category)
-    split = split_test(category, config.objective)
+    objective = chosen_objective(category, config.objective)
+    split = split_test(category, objective)
     teacher = load_teacher(config.model)
 
     def prepare(records: Sequence[ImageRecord]) -> PreparedImages:
@@ -141,16 +156,29 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
     train.features[...] /= teacher.std.cpu().numpy()
     train = replace(train, features=train.features.astype(config.speed.feature_dtype, copy=False))
     penalty = config.train.penalty_images
+    validation = prepare(category.validation)
+    if objective.name == "synthetic":
+        anomalies = make_synthetic(category, validation.pixels, objective)
+        features = teacher_features(
+            teacher,
+            np.stack([anomaly.pixels for anomaly in anomalies]),
+            device=device,
+            dtype=config.speed.feature_dtype,
+        )
+        selection = _with_anomalies(validation, anomalies, features)
+    else:
+        selection = prepare(split.selection)
     return CategoryData(
         category=category,
         split=split,
         trial=TrialData(
             train=train,
-            validation=prepare(category.validation),
-            selection=prepare(split.selection),
+            validation=validation,
+            selection=selection,
             teacher=teacher.cpu(),
             penalty_pixels=_penalty_pixels(Path(penalty), config.model) if penalty else None,
         ),
+        objective=objective,
         fingerprint=fingerprint(category),
         selection_digests=tuple(sorted(content_digest(x.path) for x in split.selection)),
     )
@@ -170,6 +198,65 @@ def prepare_images(
         pixels=decoded.pixels,
         features=teacher_features(teacher, decoded.pixels, device=device, dtype=dtype),
         sizes=decoded.original_sizes,
+    )
+
+
+def make_synthetic(
+    category: Category, good: npt.NDArray[np.uint8], objective: ObjectiveConfig
+) -> list[Anomaly]:
+    """The category's synthetic anomalies, made from its good validation images (N, 3, S, S).
+
+    Raises:
+        UserError: a single image is too few to make any from, or an image cannot be read.
+    """
+    if len(good) < 2:
+        raise UserError(
+            f"category '{category.name}' in {category.root} has {len(good)} validation "
+            "image, and synthetic anomalies are made from two or more; add good images to "
+            "validation/good"
+        )
+    large = decode_images(category.validation, 2 * good.shape[-1]).pixels
+    anomalies = stored_anomalies(good, large, objective.per_recipe, objective.split_seed)
+    if objective.metric not in ("mean", *(anomaly.kind for anomaly in anomalies)):
+        raise UserError(
+            f"no {objective.metric} anomalies could be made from the validation images of category "
+            f"'{category.name}' in {category.root}; use another metric"
+        )
+    return anomalies
+
+
+def _notes_on_synthetic(
+    records: Sequence[ImageRecord], objective: ObjectiveConfig
+) -> Iterator[str]:
+    """Which recipes made fewer anomalies of these images than were asked for."""
+    if objective.name != "synthetic":
+        return
+    made = Counter(record.defect_type for record in records)
+    few = [f"{made[x]} {x}" for x in RECIPES if made[x] < objective.per_recipe]
+    if few:
+        yield f"of the {objective.per_recipe} anomalies of each recipe, only {', '.join(few)}"
+
+
+def _with_anomalies(
+    good: PreparedImages, anomalies: Sequence[Anomaly], features: npt.NDArray[np.floating]
+) -> PreparedImages:
+    """Good images and, after them, the anomalies made from them."""
+    sources = [anomaly.source for anomaly in anomalies]
+    records = tuple(
+        ImageRecord(
+            path=good.records[anomaly.source].path,
+            name=f"synthetic/{anomaly.recipe}/{index:03d}",
+            kind=anomaly.kind,
+            defect_type=anomaly.recipe,
+        )
+        for index, anomaly in enumerate(anomalies)
+    )
+    pixels = np.stack([anomaly.pixels for anomaly in anomalies])
+    return PreparedImages(
+        records=(*good.records, *records),
+        pixels=np.concatenate([good.pixels, pixels]),
+        features=np.concatenate([good.features, features]),
+        sizes=np.concatenate([good.sizes, good.sizes[sources]]),
     )
 
 

@@ -100,6 +100,8 @@ def _score_rows(
     device: str,
 ) -> list[dict[str, Any]]:
     """Rows of `scores.parquet`: each detector on the images that no trial saw."""
+    if not data.split.report:
+        return []
     best = detectors["best"]
     # Of one category, all detectors share the teacher and so its features.
     images = prepare_images(data.split.report, best.teacher, best.config.model, device)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.prepare import prepare_category
+from dfsc_tune.prepare import prepare_category, with_chosen_objective
 from dfsc_tune.publish import publish
 from dfsc_tune.results import (
     RunTables,
@@ -48,6 +48,7 @@ def train_config(
     """
     create_run(folder.parent, folder.name)
     with removed_on_error(folder):
+        config = with_chosen_objective(config, data)
         read = prepare_category(config, data, device)
         write_settings(
             folder,

@@ -9,7 +9,16 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dfsc_tune.cli.shared import JsonOption, SeedOption, make_app, print_json, progress_bar, talk
+from dfsc_tune.cli.shared import (
+    DataOption,
+    JsonOption,
+    SeedOption,
+    data_folder,
+    make_app,
+    print_json,
+    progress_bar,
+    talk,
+)
 from dfsc_tune.errors import UserError
 
 app = make_app("Makes the built-in data and checks folders of images.")
@@ -70,6 +79,50 @@ def check(
                     typer.echo(f"  {label}: {sentence}")
     if any(found.problems for found in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def synthesize(
+    category: Annotated[str, typer.Option(help="Whose good images to change.")],
+    show: Annotated[Path, typer.Option(help="The picture to write, such as sheet.png.")],
+    data: DataOption = None,
+    image_size: Annotated[int, typer.Option(help="As the networks see the images.")] = 256,
+    per_recipe: Annotated[int, typer.Option(help="Anomalies of each recipe.", min=1)] = 12,
+    seed: SeedOption = 0,
+) -> None:
+    """Show the synthetic anomalies that a search without labels is judged by."""
+    from collections import Counter
+
+    from dfsc_tune.checkpoint import atomic_path
+    from dfsc_tune.config import ModelConfig, ObjectiveConfig, validate
+    from dfsc_tune.data.images import decode_images
+    from dfsc_tune.data.layout import read_category
+    from dfsc_tune.prepare import make_synthetic
+    from dfsc_tune.synthetic.anomalies import RECIPES
+    from dfsc_tune.synthetic.sheet import contact_sheet
+
+    if show.suffix.lower() not in _FORMATS:
+        raise UserError(f"--show writes a picture: name it .png or .jpg, not '{show.name}'")
+    model = validate(ModelConfig, {"image_size": image_size}, source="command line")
+    objective = validate(
+        ObjectiveConfig,
+        {"name": "synthetic", "per_recipe": per_recipe, "split_seed": seed},
+        source="command line",
+    )
+    console = talk()
+    read = read_category(data_folder(data, [category], console), category)
+    with console.status("making anomalies …"):
+        good = decode_images(read.validation, model.image_size).pixels
+        anomalies = make_synthetic(read, good, objective)
+    with atomic_path(show) as temporary:
+        contact_sheet(good, anomalies).save(temporary, format=_FORMATS[show.suffix.lower()])
+    made = Counter(anomaly.recipe for anomaly in anomalies)
+    for name, (kind, _) in RECIPES.items():
+        typer.echo(f"{kind:<10} {name:<14} {made[name]:>4}")
+    typer.echo(f"made of {len(good)} good images; see {show}", err=True)
+
+
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def ensure_builtin_data(categories: list[str], console: Console) -> Path:

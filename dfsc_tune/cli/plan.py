@@ -205,22 +205,32 @@ def _num_scored(
     data: Path | None, categories: list[str], objective: ObjectiveConfig
 ) -> dict[str, int]:
     """Images that each report of a category scores."""
+    from dfsc_tune.synthetic.anomalies import RECIPES
+
+    def num_anomalies(objective: ObjectiveConfig) -> int:
+        return len(RECIPES) * objective.per_recipe
+
     if data is None:
         from dfsc_tune.cli.data import check_builtin
         from dfsc_tune.data.builtin import Counts
 
         check_builtin(categories)
         counts = Counts()
-        share = objective.selection_share if objective.name == "holdout" else 1
-        of_test = counts.test_good + counts.logical + counts.structural
-        return dict.fromkeys(categories, counts.validation + round(share * of_test))
+        share = 1 if objective.name == "oracle" else objective.selection_share
+        of_test = round(share * (counts.test_good + counts.logical + counts.structural))
+        if objective.name == "synthetic":
+            of_test = counts.validation + num_anomalies(objective)
+        return dict.fromkeys(categories, counts.validation + of_test)
     from dfsc_tune.data.layout import read_category
-    from dfsc_tune.objective import split_test
+    from dfsc_tune.objective import chosen_objective, split_test
 
     found = {}
     for name in categories:
         read = read_category(data, name)
-        found[name] = len(read.validation) + len(split_test(read, objective).selection)
+        chosen = chosen_objective(read, objective)
+        found[name] = len(read.validation) + len(split_test(read, chosen).selection)
+        if chosen.name == "synthetic":
+            found[name] += len(read.validation) + num_anomalies(objective)
     return found
 
 

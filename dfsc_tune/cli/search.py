@@ -44,7 +44,12 @@ TrialsPerGpuOption = Annotated[
 ]
 TrialsOption = Annotated[int | None, typer.Option(help="Trials of each category.", min=1)]
 ObjectiveOption = Annotated[
-    str | None, typer.Option(help="holdout, or oracle: select on the test set, as the paper.")
+    str | None,
+    typer.Option(
+        help="holdout: half of the labelled images; synthetic: anomalies made from good images; "
+        "oracle: the whole test set, as the paper. If left out: holdout where labels allow it, "
+        "else synthetic."
+    ),
 ]
 
 

@@ -116,7 +116,8 @@ def _compare(category: str, runs: Sequence[Run]) -> CategoryComparison:
     entries = []
     for index, (run, headline) in enumerate(zip(runs, headlines, strict=True)):
         gap = None
-        if index and headline is not None and first_headline is not None:
+        judged = headline and headline.intervals and first_headline and first_headline.intervals
+        if index and headline and first_headline and judged:
             gap = _gap(category, run, headline, first, first_headline)
         num_trials = int((run.trials["category"] == category).sum())
         entries.append(Entry(run.folder.name, headline, gap, num_trials))

@@ -27,6 +27,7 @@ from dfsc_tune.report.score_sections import (
     defect_types_section,
     gallery_section,
     is_real_loco,
+    judged_scores,
     paper_section,
     pixel_section,
     thresholds_section,
@@ -141,7 +142,7 @@ def _category_page(
     run: Run, category: str, data: Path | None, pixel: bool, num_categories: int
 ) -> CategoryPage:
     headline = headline_of(run, category)
-    scores = run.scores[run.scores["category"] == category]
+    scores = judged_scores(run.scores[run.scores["category"] == category])
     best = scores[scores["role"] == "best"]
     model = run.folder / "models" / category
     evaluation = _evaluate(model, data, category, headline) if pixel and data else None
@@ -221,7 +222,7 @@ def _card(run: Run, category: str, headline: Headline | None) -> Card:
         details=details,
         # The AUROCs themselves stand apart.
         sentences=[
-            f"{metric} {judged_on.rstrip(':')}",
+            f"{metric} {judged_on.rstrip(':')}" if value is not None else judged_on,
             *(x for x in sentences if not x.startswith("  ")),
             *_unlike_parts(value, headline),
         ],
@@ -248,7 +249,8 @@ def _overview(run: Run, categories: Sequence[str]) -> Figure | None:
         values: list[float | None] = []
         intervals: list[Interval | None] = []
         for category in categories:
-            rows = run.scores[(run.scores["category"] == category) & (run.scores["role"] == role)]
+            rows = judged_scores(run.scores[run.scores["category"] == category])
+            rows = rows[rows["role"] == role]
             kinds = rows["kind"].tolist()
             values.append(image_auroc(rows["score"], kinds).mean if kinds else None)
             intervals.append(image_auroc_interval(rows["score"], kinds)["mean"] if kinds else None)

@@ -24,6 +24,12 @@ from dfsc_tune.results import Headline
 REPORT = "report"
 
 
+def judged_scores(scores: pd.DataFrame) -> pd.DataFrame:
+    """A category's scores, or none of them where good or anomalous images are missing."""
+    kinds = set(scores["kind"])
+    return scores if GOOD in kinds and kinds - {GOOD} else scores.iloc[:0]
+
+
 def thresholds_section(scores: pd.DataFrame) -> Section:
     """Score histograms, and what each threshold catches.
 

@@ -16,7 +16,7 @@ from dfsc_tune.metrics import (
     image_auroc_interval,
     newcombe_interval,
 )
-from dfsc_tune.objective import judge
+from dfsc_tune.objective import JUDGED, judge
 from dfsc_tune.results.files import Run
 
 # A difference of a smaller p-value is called real.
@@ -41,12 +41,14 @@ class Headline:
     """What the search maximised; optimistic, for it was selected."""
     selection_interval: Interval
     """Its 95 % interval: trials whose values lie inside cannot be told apart."""
+    objective: str
+    """What the search was judged by: holdout, synthetic or oracle."""
     optimistic: bool
     """Whether the numbers below come from the images that were selected on (objective oracle)."""
     aurocs: dict[str, float | None]
-    """Image AUROCs of the report part."""
+    """Image AUROCs of the report part; None where it lacks good or anomalous images."""
     intervals: dict[str, Interval]
-    """95 % intervals of these, by kind (logical, structural, mean)."""
+    """95 % intervals of these, by kind (logical, structural, mean), as far as there are any."""
     num_images: dict[str, int]
     """Images of the report part by kind."""
     gains: dict[str, Difference]
@@ -68,16 +70,26 @@ def headlines(run: Run) -> list[Headline]:
 
 
 def headline_of(run: Run, category: str) -> Headline | None:
-    """What the run found for one category; None while its best trial has no scores."""
+    """What the run found for one category; None while its best trial is not published."""
     best = best_trials(run.trials[run.trials["category"] == category]).to_dict("records")
     scores = run.scores[run.scores["category"] == category]
-    if not best or not (scores["role"] == "best").any():
+    scored = (scores["role"] == "best").any()
+    # Without any test image there is nothing to score: the model shows that the search ended.
+    unscored = not any(run.settings["datasets"][category]["report"].values())
+    if not best or not (scored or (unscored and (run.folder / "models" / category).is_dir())):
         return None
     return _headline(run, scores, {str(name): value for name, value in best[0].items()})
 
 
 def describe(headline: Headline) -> list[str]:
     """The headline in a few plain sentences, for the terminal and the head of `best/*.yaml`."""
+    where = " of synthetic anomalies" if headline.objective == "synthetic" else ""
+    saw = (
+        f"the search saw {_with_interval(headline.selection_value, headline.selection_interval)}"
+        f"{where}: trials inside it cannot be told apart"
+    )
+    if headline.aurocs["auroc_mean"] is None:
+        return ["real defects: unknown, for there are no labelled test images of both kinds", saw]
     images = ", ".join(f"{count} {kind}" for kind, count in headline.num_images.items() if count)
     seen = "the images it was SELECTED ON (oracle: optimistic)" if headline.optimistic else "unseen"
     lines = [
@@ -94,11 +106,7 @@ def describe(headline: Headline) -> list[str]:
             "teacher"
         )
     lines += filter(None, (gain_in_words(headline, role) for role in REFERENCES))
-    lines.append(
-        f"the search saw {_with_interval(headline.selection_value, headline.selection_interval)}:"
-        " trials inside it cannot be told apart"
-    )
-    return lines
+    return [*lines, saw]
 
 
 def shown_duration(seconds: float) -> str:
@@ -172,12 +180,13 @@ def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headli
     ours = scores[scores["role"] == "best"].sort_values("image")
     kinds = ours["kind"].tolist()
     values = ours["score"].to_numpy()
+    labelled = "good" in kinds and len(set(kinds)) > 1
     gains = {}
     for role in REFERENCES:
         theirs = scores[scores["role"] == role].sort_values("image")
-        if len(theirs):
+        if labelled and len(theirs):
             gains[role] = image_auroc_difference(values, theirs["score"].to_numpy(), kinds)
-    objective = run.settings["objective"]
+    objective, dataset = run.settings["objective"], run.settings["datasets"][category]
     return Headline(
         category=category,
         trial=best["trial"],
@@ -186,12 +195,13 @@ def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headli
         selection_value=best["value"],
         selection_interval=selection_interval(
             best,
-            run.settings["datasets"][category]["selection"],
+            dataset["selection"],
             objective["metric"],
         ),
+        objective=dataset.get("objective", objective["name"]),
         optimistic=objective["name"] == "oracle",
-        aurocs=judge(values, kinds),
-        intervals=image_auroc_interval(values, kinds),
+        aurocs=judge(values, kinds) if labelled else dict.fromkeys(JUDGED),
+        intervals=image_auroc_interval(values, kinds) if labelled else {},
         num_images={kind: kinds.count(kind) for kind in ("good", "logical", "structural")},
         gains=gains,
     )

@@ -19,7 +19,7 @@ from rich.console import Console
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.models.teacher_files import random_teacher_warning
-from dfsc_tune.prepare import CategoryData, prepare_category
+from dfsc_tune.prepare import CategoryData, prepare_category, with_chosen_objective
 from dfsc_tune.publish import publish
 from dfsc_tune.results import (
     create_run,
@@ -289,7 +289,7 @@ def _base_config(request: SearchRequest, category: str) -> TrialConfig:
         train={"num_steps": budget.num_steps, "report_interval": budget.report_interval},
         seed=request.seed,
     )
-    return base.with_absolute_paths()
+    return with_chosen_objective(base.with_absolute_paths(), request.data)
 
 
 def read_data(

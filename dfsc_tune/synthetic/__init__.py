@@ -1,0 +1,1 @@
+"""Anomalies made from good images: what a detector is judged by where no defects are labelled."""

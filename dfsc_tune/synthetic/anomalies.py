@@ -1,0 +1,103 @@
+"""Makes a category's fixed set of synthetic anomalies from held-out good images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from dfsc_tune.data.records import DefectKind
+from dfsc_tune.synthetic import logical, structural
+from dfsc_tune.synthetic.regions import Mask, Pixels
+from dfsc_tune.synthetic.scenes import Scene, read_scene
+
+Recipe = Callable[[np.random.Generator, Scene, Sequence[Scene]], Pixels | None]
+
+RECIPES: dict[str, tuple[DefectKind, Recipe]] = {
+    **{name: ("logical", recipe) for name, recipe in logical.RECIPES.items()},
+    **{name: ("structural", recipe) for name, recipe in structural.RECIPES.items()},
+}
+"""Each recipe by name, with the kind of defect that it imitates."""
+
+VERSION = 1
+"""Goes up when the same seed gives other images."""
+
+# A pixel has changed when a channel differs by so many grey levels.
+_CHANGED = 8
+_MIN_CHANGED_PIXELS = 6
+_MIN_MEAN_CHANGE = 14.0
+_ATTEMPTS = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Anomaly:
+    """A good image with one thing changed."""
+
+    recipe: str
+    kind: DefectKind
+    source: int
+    """The index of the good image that it was made from."""
+    pixels: npt.NDArray[np.uint8]
+    """(3, S, S)."""
+    mask: Mask
+    """(S, S): what has changed visibly."""
+
+
+def make_anomalies(
+    pixels: npt.NDArray[np.uint8],
+    large: npt.NDArray[np.uint8],
+    per_recipe: int,
+    seed: int,
+) -> list[Anomaly]:
+    """A fixed set of anomalies, `per_recipe` of each recipe where the images allow so many.
+
+    Images are changed at twice the networks' size and only the change is brought down to it, so
+    that what was not touched is the good image to the bit and what was is as sharp as the rest.
+
+    Args:
+        pixels: (N, 3, S, S) good images as the networks see them, N at least 2.
+        large: (N, 3, 2S, 2S) the same at twice the size.
+        per_recipe: how many of each recipe to make.
+        seed: of all choices.
+    """
+    scenes = [read_scene(image) for image in large]
+    made = []
+    for name, (kind, recipe) in RECIPES.items():
+        rng = np.random.default_rng([seed, VERSION, *name.encode()])
+        sources = [
+            index for index, scene in enumerate(scenes) if scene.regions or kind != "logical"
+        ]
+        order = rng.permutation(sources).tolist() if sources else []
+        count = 0
+        for attempt in range(_ATTEMPTS * per_recipe if order else 0):
+            source = order[attempt % len(order)]
+            others = [scene for index, scene in enumerate(scenes) if index != source]
+            changed = recipe(rng, scenes[source], others)
+            if changed is None:
+                continue
+            image, mask = _brought_down(pixels[source], scenes[source].pixels, changed)
+            if _is_visible(pixels[source], image, mask):
+                made.append(Anomaly(name, kind, source, image, mask))
+                count += 1
+            if count == per_recipe:
+                break
+    return made
+
+
+def _brought_down(
+    good: npt.NDArray[np.uint8], before: Pixels, after: Pixels
+) -> tuple[npt.NDArray[np.uint8], Mask]:
+    """The good image (3, S, S) with the change between two images (2S, 2S, 3), and its mask."""
+    size = good.shape[-1]
+    change = (after - before).reshape(size, 2, size, 2, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
+    image = np.rint(good + change).clip(0, 255).astype(np.uint8)
+    moved = np.abs(image.astype(np.int16) - good).max(axis=0) >= _CHANGED
+    return image, ndimage.binary_closing(moved) | moved
+
+
+def _is_visible(good: npt.NDArray[np.uint8], image: npt.NDArray[np.uint8], mask: Mask) -> bool:
+    difference = np.abs(image.astype(np.int16) - good).max(axis=0)[mask]
+    return mask.sum() >= _MIN_CHANGED_PIXELS and bool(difference.mean() >= _MIN_MEAN_CHANGE)

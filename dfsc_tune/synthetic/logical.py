@@ -1,0 +1,213 @@
+"""Recipes of logical anomalies: parts of good images removed, doubled, moved, swapped and so on.
+
+Each takes a scene and other scenes of its category and returns the changed image (W, W, 3), or None
+where it finds no part or no place that allows it without a visible seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy import ndimage
+
+from dfsc_tune.synthetic.blending import Corners, blend, crop, misfits, smooth_filling
+from dfsc_tune.synthetic.regions import Mask, Pixels, Region
+from dfsc_tune.synthetic.scenes import Scene
+
+# Above this, in grey levels, a seam would show.
+_MAX_MISFIT = 28.0
+_NUM_PLACES = 200
+_NUM_OTHERS = 6
+# One of so many best places is taken, so that not all anomalies look the same.
+_NUM_BEST = 5
+# Two parts of less difference, in grey levels, look alike to everyone.
+_UNLIKE = 20.0
+# How far around a region a change of its size may reach, in half-sizes of its box.
+_REACH = 1.8
+# By how much of the image's side an end of a part may move.
+_MAX_SHIFT = 0.12
+
+
+def removed(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """A part is missing: its place shows background, of this image or of another."""
+    return _without(rng, scene.pixels, scene.region(rng), (scene, *_some(rng, others)))
+
+
+def doubled(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """A part is there once more, where nothing was."""
+    return _with_copy(rng, scene.pixels, scene, scene.region(rng))
+
+
+def moved(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """A part lies somewhere else."""
+    region = scene.region(rng)
+    rest = _without(rng, scene.pixels, region, (scene, *_some(rng, others)))
+    return None if rest is None else _with_copy(rng, rest, scene, region)
+
+
+def swapped(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """Two unlike parts have changed places."""
+    first, second = scene.region(rng), scene.region(rng)
+    colours = [_box(scene.pixels, part)[part.mask].mean(axis=0) for part in (first, second)]
+    if first is second or np.abs(colours[0] - colours[1]).max() < _UNLIKE:
+        return None
+    image: Pixels | None = scene.pixels
+    sources = (scene, *_some(rng, others))
+    for part in (first, second):
+        image = None if image is None else _without(rng, image, part, sources)
+    for part, where in ((first, second), (second, first)):
+        image = None if image is None else _with_part(image, scene.pixels, part, where.centre)
+    return image
+
+
+def replaced(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """In a part's place lies what another image shows there, or a part of another image."""
+    region = scene.region(rng)
+    here = _box(scene.pixels, region)
+    some = _some(rng, others)
+    for other in some:
+        there = _box(other.pixels, region)
+        misfit = misfits(here, region.mask, other.pixels, np.array([[region.top, region.left]]))
+        if misfit[0] < _MAX_MISFIT and np.abs(here - there)[region.mask].mean() > _UNLIKE:
+            return _with_box(scene.pixels, region.top, region.left, there, region.mask)
+    donors = [other for other in some if other.regions]
+    rest = _without(rng, scene.pixels, region, (scene, *some))
+    if rest is None or not donors:
+        return None
+    return _with_part(rest, donors[0].pixels, donors[0].region(rng), region.centre)
+
+
+def mirrored(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """A part is mirrored or stands on its head."""
+    region = scene.region(rng)
+    axes = ((0,), (1,), (0, 1))[rng.integers(3)]
+    source = np.flip(_box(scene.pixels, region), axes)
+    mask = region.mask | np.flip(region.mask, axes)
+    return _with_box(scene.pixels, region.top, region.left, source, mask)
+
+
+def resized(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """A part, or the level of what fills it, is longer or shorter along one axis."""
+    region = scene.region(rng)
+    axis = int(rng.integers(2))
+    half, half_across = region.mask.shape[axis] / 2, region.mask.shape[1 - axis] / 2
+    factor = rng.uniform(0.5, 0.75) if rng.random() < 0.5 else rng.uniform(1.3, 1.6)
+    # One end may stay where it is: so a level of filling changes.
+    anchor = (0.0, -1.0, 1.0)[rng.integers(3)]
+    most = _MAX_SHIFT * scene.size / half
+    ends = [end + np.clip((anchor - end) * (1 - factor), -most, most) for end in (-1.0, 1.0)]
+    reach = max(_REACH, max(map(abs, ends)) + 0.3)
+    along = (np.arange(scene.size) - region.centre[axis]) / half
+    across = np.abs(np.arange(scene.size) - region.centre[1 - axis]) / half_across
+    # Outside its reach the image stays; inside, lengths change piece by piece, without a fold.
+    shift = np.interp(along, (-reach, *ends, reach), (-reach, -1.0, 1.0, reach)) - along
+    shift[np.abs(along) > reach] = 0
+    field = np.outer(half * shift, np.interp(across, (1.0, _REACH), (1.0, 0.0)))
+    coordinates = np.indices(field.shape, dtype=np.float64)
+    coordinates[axis] += field if axis == 0 else field.T
+    warped = [
+        ndimage.map_coordinates(scene.pixels[..., channel], coordinates, order=1, mode="nearest")
+        for channel in range(3)
+    ]
+    return np.stack(warped, axis=-1)
+
+
+RECIPES = {
+    "removed": removed,
+    "doubled": doubled,
+    "moved": moved,
+    "swapped": swapped,
+    "replaced": replaced,
+    "mirrored": mirrored,
+    "resized": resized,
+}
+
+
+def _without(
+    rng: np.random.Generator, image: Pixels, region: Region, sources: Sequence[Scene]
+) -> Pixels | None:
+    """The image with a region filled by background of the scenes; None where none fits around."""
+    target = _box(image, region)
+    found = [smooth_filling(rng, target, region.mask)]
+    for source in sources:
+        here = np.array([[region.top, region.left]])
+        corners = np.concatenate([here, _random_corners(rng, region, source.size)])
+        corners = corners[_are_free(source.occupied, region.mask, corners)]
+        found += [
+            (misfit, crop(source.pixels, top, left, region.mask))
+            for misfit, (top, left) in zip(
+                misfits(target, region.mask, source.pixels, corners), corners.tolist(), strict=True
+            )
+        ]
+    found.sort(key=lambda item: item[0])
+    if found[0][0] > _MAX_MISFIT:
+        return None
+    return _with_box(image, region.top, region.left, found[0][1], region.mask)
+
+
+def _with_copy(
+    rng: np.random.Generator, image: Pixels, scene: Scene, region: Region
+) -> Pixels | None:
+    """The image with a region of the scene once more, where the product shows none."""
+    piece = _box(scene.pixels, region)
+    corners = _random_corners(rng, region, scene.size)
+    middle = corners + np.array(region.mask.shape) // 2
+    on_product = scene.product[middle[:, 0], middle[:, 1]]
+    corners = corners[on_product & _are_free(scene.occupied, region.mask, corners)]
+    misfit = misfits(piece, region.mask, image, corners)
+    order = np.argsort(misfit)[:_NUM_BEST]
+    order = order[misfit[order] < _MAX_MISFIT]
+    if not len(order):
+        return None
+    top, left = corners[order[rng.integers(len(order))]].tolist()
+    return _with_box(image, top, left, piece, region.mask)
+
+
+def _with_part(
+    image: Pixels, source: Pixels, region: Region, centre: tuple[int, int]
+) -> Pixels | None:
+    """The image with a region of another laid around a centre; None where it does not fit."""
+    corner = np.array([centre]) - np.array(region.mask.shape) // 2
+    if corner.min() < 0 or (corner + region.mask.shape).max() > len(image):
+        return None
+    piece = _box(source, region)
+    if misfits(piece, region.mask, image, corner)[0] > _MAX_MISFIT:
+        return None
+    top, left = corner[0].tolist()
+    return _with_box(image, top, left, piece, region.mask)
+
+
+def _with_box(image: Pixels, top: int, left: int, source: Pixels, mask: Mask) -> Pixels:
+    result = image.copy()
+    box = crop(result, top, left, mask)
+    box[...] = blend(box, source, mask)
+    return result
+
+
+def _box(image: Pixels, region: Region) -> Pixels:
+    return crop(image, region.top, region.left, region.mask)
+
+
+def _some(rng: np.random.Generator, others: Sequence[Scene]) -> list[Scene]:
+    return [others[index] for index in rng.permutation(len(others))[:_NUM_OTHERS]]
+
+
+def _random_corners(rng: np.random.Generator, region: Region, size: int) -> Corners:
+    """Corners (K, 2) at which a region's box lies within an image."""
+    height, width = region.mask.shape
+    return np.stack(
+        [
+            rng.integers(0, size - height + 1, _NUM_PLACES),
+            rng.integers(0, size - width + 1, _NUM_PLACES),
+        ],
+        axis=1,
+    )
+
+
+def _are_free(occupied: Mask, mask: Mask, corners: Corners) -> Mask:
+    """Whether no region lies under the mask at each corner, (K,)."""
+    # Every other pixel tells: regions are no lines.
+    rows, columns = (2 * found for found in np.nonzero(mask[::2, ::2]))
+    free: Mask = ~occupied[corners[:, :1] + rows, corners[:, 1:] + columns].any(axis=1)
+    return free

@@ -1,0 +1,67 @@
+"""A good image with what the recipes need to know of it: its regions, and where the product is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+from skimage import color
+
+from dfsc_tune.synthetic.regions import Mask, Pixels, Region, find_regions
+
+_FRAME = 0.03
+_BACKGROUND_COLOUR = 10.0
+_LEAST_PRODUCT, _MOST_PRODUCT = 0.05, 0.95
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A good image, twice as large as the networks see it."""
+
+    pixels: Pixels
+    """(W, W, 3), 0 to 255."""
+    regions: tuple[Region, ...]
+    occupied: Mask
+    """(W, W): where a region lies."""
+    product: Mask
+    """(W, W): where the image is unlike its outermost frame; everywhere if nearly all or nothing
+    is."""
+
+    @property
+    def size(self) -> int:
+        """W."""
+        return len(self.pixels)
+
+    def region(self, rng: np.random.Generator) -> Region:
+        """One of the regions, the more salient the likelier. There must be one."""
+        weights = np.array([region.saliency for region in self.regions])
+        return self.regions[rng.choice(len(weights), p=weights / weights.sum())]
+
+    def product_point(self, rng: np.random.Generator) -> tuple[int, int]:
+        """A pixel of the product, each as likely as another."""
+        rows, columns = np.nonzero(self.product)
+        chosen = rng.integers(len(rows))
+        return int(rows[chosen]), int(columns[chosen])
+
+
+def read_scene(pixels: npt.NDArray[np.uint8]) -> Scene:
+    """The scene of an image (3, W, W) uint8."""
+    image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
+    lab = color.rgb2lab(image).astype(np.float32)
+    regions = find_regions(lab)
+    occupied = np.zeros(lab.shape[:2], dtype=bool)
+    for region in regions:
+        occupied |= region.on(len(lab))
+    return Scene(image.astype(np.float32), regions, occupied, _product(lab))
+
+
+def _product(lab: Pixels) -> Mask:
+    width = max(round(_FRAME * len(lab)), 1)
+    inner = np.zeros(lab.shape[:2], dtype=bool)
+    inner[width:-width, width:-width] = True
+    background = np.median(lab[~inner], axis=0)
+    unlike = np.linalg.norm(lab - background, axis=-1) > _BACKGROUND_COLOUR
+    product = ndimage.binary_opening(unlike, iterations=2) & inner
+    return product if _LEAST_PRODUCT < product.mean() < _MOST_PRODUCT else inner

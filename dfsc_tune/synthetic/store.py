@@ -1,0 +1,57 @@
+"""Keeps a category's synthetic anomalies in the user's cache: making them takes a minute."""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import platformdirs
+
+from dfsc_tune.checkpoint import atomic_path
+from dfsc_tune.synthetic.anomalies import RECIPES, VERSION, Anomaly, make_anomalies
+
+
+def stored_anomalies(
+    pixels: npt.NDArray[np.uint8],
+    large: npt.NDArray[np.uint8],
+    per_recipe: int,
+    seed: int,
+) -> list[Anomaly]:
+    """What `make_anomalies` makes of the same arguments, made once for each user."""
+    key = hashlib.sha256(repr((VERSION, per_recipe, seed, large.shape)).encode())
+    for array in (pixels, large):
+        key.update(np.ascontiguousarray(array).data)
+    folder = Path(platformdirs.user_cache_dir("dfsc_tune")) / "synthetic"
+    path = folder / f"{key.hexdigest()[:32]}.npz"
+    # A damaged file, or none: they are made anew.
+    with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return _read(path)
+    anomalies = make_anomalies(pixels, large, per_recipe, seed)
+    # A cache that cannot be written costs time, not the search.
+    with suppress(OSError):
+        _write(path, anomalies)
+    return anomalies
+
+
+def _read(path: Path) -> list[Anomaly]:
+    with np.load(path) as arrays:
+        columns = (arrays["recipes"], arrays["sources"], arrays["pixels"], arrays["masks"])
+        return [
+            Anomaly(str(recipe), RECIPES[str(recipe)][0], int(source), pixels, mask)
+            for recipe, source, pixels, mask in zip(*columns, strict=True)
+        ]
+
+
+def _write(path: Path, anomalies: list[Anomaly]) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(
+            file,
+            recipes=np.array([anomaly.recipe for anomaly in anomalies]),
+            sources=np.array([anomaly.source for anomaly in anomalies]),
+            pixels=np.stack([anomaly.pixels for anomaly in anomalies]),
+            masks=np.stack([anomaly.mask for anomaly in anomalies]),
+        )
