@@ -68,14 +68,22 @@ def pdn_weights(network: str, layout: str, outputs: int, seed: int) -> Weights:
         inputs = width or outputs
     names = PDN_NAMES[network, layout]
     layers = zip(names, kernels(shapes, seed), strict=True)
-    return {f"{name}.{x}": y for name, pair in layers for x, y in zip(("weight", "bias"), pair)}
+    return {
+        f"{name}.{x}": y
+        for name, pair in layers
+        for x, y in zip(("weight", "bias"), pair, strict=True)
+    }
 
 
 def autoencoder_weights(size: int) -> Weights:
     shapes = [(3, 32, 4), (32, 32, 4), (32, 64, 4), (64, 64, 4), (64, 64, 4), (64, 64, size // 32)]
     shapes += [(64, 64, 4)] * 6 + [(64, 64, 3), (64, CHANNELS, 3)]
     layers = zip(AUTOENCODER_INDICES, kernels(shapes, seed=3), strict=True)
-    return {f"{index}.{x}": y for index, pair in layers for x, y in zip(("weight", "bias"), pair)}
+    return {
+        f"{index}.{x}": y
+        for index, pair in layers
+        for x, y in zip(("weight", "bias"), pair, strict=True)
+    }
 
 
 def reference_pdn(images: Tensor, network: str, layout: str, weights: Weights, padded: bool):
