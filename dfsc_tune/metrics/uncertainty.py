@@ -95,9 +95,31 @@ def image_auroc_interval(
     Raises:
         UserError: as `image_auroc`, or the level or number of resamples is out of range.
     """
+    return mean_image_auroc_interval([scores], kinds, level, num_resamples, seed)
+
+
+def mean_image_auroc_interval(
+    score_lists: Sequence[ArrayLike],
+    kinds: Sequence[str],
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return intervals as `image_auroc_interval` does, of means over several models' AUROCs.
+
+    It says how far the mean over these very models may be off for want of images; that other
+    models of the same setting would differ is not in it.
+
+    Args:
+        score_lists: the scores of each model, each shape (N,), same images.
+        kinds, level, num_resamples, seed: as for `image_auroc_interval`.
+
+    Raises:
+        UserError: as `image_auroc_interval`.
+    """
     check_interval_arguments(level, num_resamples)
-    comparison = _Comparison([part_by_kind(scores, kinds)])
-    weights = np.eye(len(comparison.kinds))
+    comparison = _Comparison([part_by_kind(scores, kinds) for scores in score_lists])
+    weights = np.tile(np.eye(len(comparison.kinds)), len(score_lists)) / len(score_lists)
     rows = {**dict(zip(comparison.kinds, weights, strict=True)), "mean": weights.mean(axis=0)}
     resampled = comparison.resampled(num_resamples, seed)
     return {
