@@ -124,13 +124,13 @@ def _run(
 
 
 def _print_tables(found: Reproduction) -> None:
-    from dfsc_tune.reproduce.page import shown_tables
+    from dfsc_tune.reproduce.page import LEGEND, shown_tables
 
     typer.echo(found.exhibit.title)
     for title, table in shown_tables(found.cells):
         typer.echo(f"\n{title}")
         print_table([table.columns, *table.rows])
-    typer.echo("")
+    typer.echo(f"\n{LEGEND}")
     for note in found.notes:
         typer.echo(f"note: {note}")
 

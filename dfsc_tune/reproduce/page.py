@@ -25,8 +25,14 @@ _TITLES = {
     "oracle": "on all test images, as the paper (oracle: optimistic)",
     "holdout": "on the test images that chose nothing (holdout)",
 }
-_COLUMNS = ("", "", "ours", "over seeds", "95 % for want of images", "paper", "difference")
+_COLUMNS = ("", "", "ours", "over seeds", "over images", "gain", "paper", "difference")
 _MISSING = "–"
+LEGEND = (
+    "ours: mean over seeds; ± after it and after a gain: standard deviation between trainings; "
+    "over images: 95 % interval of that mean for want of test images; gain: paired by seed and "
+    "image; difference to the paper, whose number is of one training: ± half its 95 % interval as "
+    "our seeds vary"
+)
 
 
 def shown_tables(cells: Sequence[Cell]) -> list[tuple[str, Table]]:
@@ -56,7 +62,11 @@ def write_page(found: Reproduction) -> Path:
     ]
     target = found.folder / f"{found.exhibit.name}.html"
     page = render_template(
-        "reproduction.html", title=found.exhibit.title, notes=found.notes, sections=sections
+        "reproduction.html",
+        title=found.exhibit.title,
+        legend=LEGEND,
+        notes=found.notes,
+        sections=sections,
     )
     write_text(target, page)
     return target
@@ -77,7 +87,8 @@ def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
             cell.line if cell.num_seeds else f"{cell.line} (cited)",
             _percent(cell.ours),
             _over_seeds(cell),
-            _interval(cell),
+            _interval(cell.low, cell.high),
+            _gain(cell),
             _percent(cell.paper),
             _difference(cell),
         )
@@ -115,13 +126,22 @@ def _percent(value: float) -> str:
 def _over_seeds(cell: Cell) -> str:
     if math.isnan(cell.deviation):
         return f"{cell.num_seeds} seed" if cell.num_seeds else _MISSING
-    return f"±{100 * cell.deviation:.2f} (sd of {cell.num_seeds})"
+    return f"±{100 * cell.deviation:.2f} ({cell.num_seeds} seeds)"
 
 
-def _interval(cell: Cell) -> str:
-    if math.isnan(cell.low):
+def _interval(low: float, high: float, sign: str = "") -> str:
+    if math.isnan(low):
         return _MISSING
-    return f"{100 * cell.low:.1f} to {100 * cell.high:.1f}"
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def _gain(cell: Cell) -> str:
+    """What a line gains over another, over seeds and over images."""
+    if math.isnan(cell.gain):
+        return _MISSING
+    seeds = "" if math.isnan(cell.gain_deviation) else f" ±{100 * cell.gain_deviation:.2f}"
+    images = _interval(cell.gain_low, cell.gain_high, "+")
+    return f"{100 * cell.gain:+.2f}{seeds} ({images}) over {cell.over}"
 
 
 def _difference(cell: Cell) -> str:

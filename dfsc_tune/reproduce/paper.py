@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +17,7 @@ def published(exhibit: Exhibit, category: str, line: str, measure: Measure) -> f
 
     Args:
         exhibit: which table.
-        category: or `AVERAGE`.
+        category: or `AVERAGE`, which is over all five.
         line: its label.
         measure: what is measured.
     """
@@ -53,14 +52,13 @@ def cited_cells(exhibit: Exhibit, categories: Sequence[str]) -> list[Cell]:
     ours = {line.label for line in exhibit.lines}
     everywhere = [*categories, *([AVERAGE] if set(categories) == set(CATEGORIES) else [])]
     return [
-        Cell(exhibit.name, "oracle", category, system, measure, math.nan, 0, math.nan, math.nan,
-             math.nan, number, math.nan, math.nan)
+        Cell(exhibit.name, "oracle", category, system, measure, paper=number)
         for measure in exhibit.measures
         for system in systems
         if system not in ours
         for category in everywhere
         if (number := published(exhibit, category, system, measure)) is not None
-    ]  # fmt: skip
+    ]
 
 
 def _auroc(tables: dict[str, Any], category: str, line: str, measure: Measure) -> float | None:

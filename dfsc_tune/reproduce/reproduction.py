@@ -8,14 +8,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from dfsc_tune.checkpoint import atomic_path
 from dfsc_tune.data.layout import read_category
+from dfsc_tune.reference import CATEGORIES
 from dfsc_tune.report.score_sections import is_real_loco
-from dfsc_tune.reproduce.cells import Cell, Model, cells_of, models_of, table
-from dfsc_tune.reproduce.exhibits import Exhibit, Line, Scoring, Study
+from dfsc_tune.reproduce.cells import AVERAGE, Cell, cells_of
+from dfsc_tune.reproduce.exhibits import Exhibit, Line, Measure, Scoring, Study
 from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of
+from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.studies import Scale, carry_out, study_space
 from dfsc_tune.results import Run
@@ -69,8 +72,8 @@ def reproduce(
         UserError: a search cannot be begun or gone on with, or the data changed since.
     """
     # Before hours of training, and not only after them:
-    categories = {name: read_category(request.data, name) for name in request.categories}
-    splits = {name: splits_of(category) for name, category in categories.items()}
+    categories = request.categories
+    splits = {name: splits_of(read_category(request.data, name)) for name in categories}
     runs: dict[str, tuple[Run, Judged]] = {}
     interrupted_by = None
     for study, of_study in requests(exhibit, request, scale):
@@ -80,19 +83,26 @@ def reproduce(
         run, interrupted_by = carry_out(of_study, study, console)
         if interrupted_by is None:
             runs[study.name] = run, _judged(exhibit, study, run, request, console)
-    models: dict[str, dict[str, Model]] = {
+    models: dict[str, dict[str, Models]] = {
         line.label: {name: models_of(line, name, *runs[line.study.name]) for name in categories}
         for line in exhibit.lines
         if line.study.name in runs
     }
     comparable = all(is_real_loco(request.data, name) for name in categories)
+
+    def of_paper(category: str, line: str, measure: Measure) -> float | None:
+        # Its averages are over all five categories.
+        if category == AVERAGE and set(categories) != set(CATEGORIES):
+            return None
+        return published(exhibit, category, line, measure)
+
     cells = [
-        *cells_of(exhibit, models, categories, splits, partial(published, exhibit), comparable),
+        *cells_of(exhibit, models, splits, of_paper, comparable),
         *cited_cells(exhibit, request.categories),
     ]
     folder = request.results / request.name
     with atomic_path(folder / f"{exhibit.name}.parquet") as temporary:
-        table(cells).to_parquet(temporary, index=False)
+        pd.DataFrame(cells).to_parquet(temporary, index=False)
     notes = list(_notes(exhibit, scale, comparable, models.values()))
     return Reproduction(exhibit, folder, cells, notes, interrupted_by)
 
@@ -116,7 +126,7 @@ def _scorings(lines: Iterable[Line], study: Study) -> list[Scoring]:
 
 
 def _notes(
-    exhibit: Exhibit, scale: Scale, comparable: bool, models: Iterable[dict[str, Model]]
+    exhibit: Exhibit, scale: Scale, comparable: bool, models: Iterable[dict[str, Models]]
 ) -> Iterator[str]:
     """What a reader of the numbers must know."""
     yield (
