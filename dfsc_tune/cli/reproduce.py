@@ -52,6 +52,9 @@ def reproduce(
     ] = None,
     gpus: GpusOption = None,
     trials_per_gpu: TrialsPerGpuOption = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Train anomalib's PatchCore and STFPM too.")
+    ] = False,
     name: Annotated[str, typer.Option(help="The folder of all its runs and tables.")] = "paper",
     results: ResultsOption = Path("results"),
     address: Annotated[
@@ -92,11 +95,22 @@ def reproduce(
     if plan:
         _print_plan(wanted, request, scale, data, json)
         return
-    _run(wanted, request, scale, data, json)
+    if baselines:
+        from dfsc_tune.reproduce.baselines import check_installed
+
+        check_installed()
+        if not wanted.compares_methods:
+            raise UserError("--baselines belongs to table1 and table2, which compare methods")
+    _run(wanted, request, scale, data, baselines, json)
 
 
 def _run(
-    exhibit: Exhibit, request: SearchRequest, scale: Scale, data: Path | None, json: bool
+    exhibit: Exhibit,
+    request: SearchRequest,
+    scale: Scale,
+    data: Path | None,
+    baselines: bool,
+    json: bool,
 ) -> None:
     from dataclasses import asdict, replace
 
@@ -105,7 +119,7 @@ def _run(
 
     console = talk()
     folder = data_folder(data, list(request.categories), console)
-    found = run(exhibit, replace(request, data=folder), scale, console)
+    found = run(exhibit, replace(request, data=folder), scale, console, baselines=baselines)
     page = write_page(found)
     if json:
         print_json(

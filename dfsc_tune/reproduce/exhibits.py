@@ -72,6 +72,8 @@ class Exhibit:
     title: str
     lines: tuple[Line, ...]
     measures: tuple[Measure, ...]
+    compares_methods: bool = False
+    """Whether other methods' lines belong to it."""
     chooses_margin: bool = False
     """Whether its lines are margins, of which one is to be chosen for each category."""
     notes: tuple[str, ...] = ()
@@ -131,6 +133,7 @@ EXHIBITS: dict[str, Exhibit] = {
             "Table 1: image AUROC",
             _METHODS,
             ("logical", "structural", "mean"),
+            compares_methods=True,
             notes=(_MARGINS_NOTE,),
         ),
         Exhibit(
@@ -138,6 +141,7 @@ EXHIBITS: dict[str, Exhibit] = {
             "Table 2: AU-sPRO up to an FPR of 0.05",
             _METHODS,
             ("au_spro",),
+            compares_methods=True,
             notes=(_MARGINS_NOTE,),
         ),
         Exhibit(

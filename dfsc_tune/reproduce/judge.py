@@ -23,6 +23,7 @@ from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.measure import AU_SPRO_LIMIT, read_defects
 from dfsc_tune.metrics import Defect, au_spro_by_kind, au_spro_interval
+from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import Split, split_test
 from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
 from dfsc_tune.reproduce.exhibits import Scoring
@@ -83,7 +84,7 @@ def judge_study(
     Raises:
         UserError: the data are not those that the models were trained on.
     """
-    scores, found_areas = _read(run.folder / SCORES), _read(run.folder / AREAS)
+    scores, found_areas = read_rows(run.folder / SCORES), read_rows(run.folder / AREAS)
     complete = run.trials[run.trials["state"] == "complete"]
     for name, trials in complete.groupby("category"):
         models = [
@@ -96,42 +97,46 @@ def judge_study(
         if not unscored and not unmeasured:
             continue
         say(f"scoring {len({*unscored, *unmeasured})} models of {name} …")
-        judge = _Judge(run, str(name), data, device)
+        judge = Judge(run, str(name), data, device)
         for trial, scoring in dict.fromkeys([*unscored, *unmeasured]):
             model = _named(str(name), trial, scoring)
             detector = judge.detector(trial, scoring)
             if (trial, scoring) in unscored:
                 rows = [{**model, **row} for row in judge.scores(detector)]
-                scores = _with_rows(run.folder / SCORES, scores, rows)
+                scores = with_rows(run.folder / SCORES, scores, rows)
             if (trial, scoring) in unmeasured:
                 rows = [{**model, **row} for row in judge.areas(detector)]
-                found_areas = _with_rows(run.folder / AREAS, found_areas, rows)
+                found_areas = with_rows(run.folder / AREAS, found_areas, rows)
     return Judged(scores, found_areas)
 
 
-class _Judge:
-    """A category's images, ready to be scored by its models."""
+class Judge:
+    """A category's images, ready to be scored by its models.
+
+    `data` is the category as its trials see it, `images` are all that a protocol selects or reports
+    on.
+    """
 
     def __init__(self, run: Run, category: str, data: Path, device: str) -> None:
         tree = run.settings["base_configs"][category]
         self._run = run
         self._base = validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
-        self._data: CategoryData = prepare_category(self._base, data, device)
-        if self._data.fingerprint != run.settings["datasets"][category]["fingerprint"]:
+        self.data: CategoryData = prepare_category(self._base, data, device)
+        if self.data.fingerprint != run.settings["datasets"][category]["fingerprint"]:
             raise UserError(
                 f"the data of {category} changed since the run in {run.folder}; restore them, or "
                 "choose another --name"
             )
         self._device = device
-        self._splits = splits_of(self._data.category)
+        self._splits = splits_of(self.data.category)
         records = {
             record.name: record
             for split in self._splits.values()
             for record in (*split.selection, *split.report)
         }
-        self._images: PreparedImages = prepare_images(
+        self.images: PreparedImages = prepare_images(
             list(records.values()),
-            self._data.trial.teacher,
+            self.data.trial.teacher,
             self._base.model,
             device,
             self._base.speed.feature_dtype,
@@ -146,34 +151,32 @@ class _Judge:
         checkpoint = self._run.folder / CHECKPOINTS / trial
         return finished_detector(
             self._base.with_values({str(name): x for name, x in values.items()}),
-            self._data.trial,
+            self.data.trial,
             checkpoint,
         )
 
     def scores(self, detector: Detector) -> Iterator[dict[str, Any]]:
         """A row an image."""
-        maps = detector.difference_maps(self._images.pixels, self._images.features, self._device)
-        scores = detector.scores(maps, self._images.sizes).tolist()
-        for record, score in zip(self._images.records, scores, strict=True):
+        maps = detector.difference_maps(self.images.pixels, self.images.features, self._device)
+        scores = detector.scores(maps, self.images.sizes).tolist()
+        for record, score in zip(self.images.records, scores, strict=True):
             yield {"image": record.name, "score": score}
 
     def areas(self, detector: Detector) -> Iterator[dict[str, Any]]:
         """A row a protocol; none where an anomalous image has no mask."""
-        category = self._data.category
-        if any(x.kind != "good" and not x.mask_paths for x in category.test):
-            return
         differences = detector.difference_maps(
-            self._images.pixels, self._images.features, self._device
+            self.images.pixels, self.images.features, self._device
         )
-        maps = dict(
-            zip(
-                (record.name for record in self._images.records),
-                detector.anomaly_maps(differences, self._images.sizes),
-                strict=True,
-            )
-        )
+        return self.areas_of(detector.anomaly_maps(differences, self.images.sizes))
+
+    def areas_of(self, maps: Sequence[npt.NDArray[np.float32]]) -> Iterator[dict[str, Any]]:
+        """As `areas`, of the anomaly maps (H, W) of all images at their original sizes."""
+        category = self.data.category
+        if any(x.kind != GOOD and not x.mask_paths for x in category.test):
+            return
+        by_name = {x.name: found for x, found in zip(self.images.records, maps, strict=True)}
         for protocol, split in self._splits.items():
-            yield {"protocol": protocol, **_area(category, split.report, maps)}
+            yield {"protocol": protocol, **_area(category, split.report, by_name)}
 
 
 def _area(
@@ -209,11 +212,12 @@ def _missing(
     return [x for x in models if tuple(_named(category, *x).values()) not in there]
 
 
-def _read(path: Path) -> pd.DataFrame:
+def read_rows(path: Path) -> pd.DataFrame:
+    """A table of scores or areas; empty where it is not there yet."""
     return pd.read_parquet(path) if path.exists() else pd.DataFrame()
 
 
-def _with_rows(path: Path, known: pd.DataFrame, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+def with_rows(path: Path, known: pd.DataFrame, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
     """The table with rows added, also on the disk."""
     if not rows:
         return known

@@ -41,7 +41,7 @@ def published(exhibit: Exhibit, category: str, line: str, measure: Measure) -> f
 
 def cited_cells(exhibit: Exhibit, categories: Sequence[str]) -> list[Cell]:
     """What the paper states of systems that are not run here, the best known last."""
-    if exhibit.name not in ("table1", "table2"):
+    if not exhibit.compares_methods:
         return []
     tables = paper_tables()
     systems = (

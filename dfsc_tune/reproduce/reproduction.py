@@ -15,8 +15,9 @@ from dfsc_tune.checkpoint import atomic_path
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.reference import CATEGORIES
 from dfsc_tune.report.score_sections import is_real_loco
+from dfsc_tune.reproduce.baselines import judge_baselines
 from dfsc_tune.reproduce.cells import AVERAGE, Cell, cells_of
-from dfsc_tune.reproduce.exhibits import Exhibit, Line, Measure, Scoring, Study
+from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Measure, Scoring, Study
 from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
@@ -58,7 +59,12 @@ def requests(
 
 
 def reproduce(
-    exhibit: Exhibit, request: SearchRequest, scale: Scale, console: Console
+    exhibit: Exhibit,
+    request: SearchRequest,
+    scale: Scale,
+    console: Console,
+    *,
+    baselines: bool = False,
 ) -> Reproduction:
     """Trains, scores and tabulates; leaves the cells as Parquet beside the runs.
 
@@ -67,6 +73,7 @@ def reproduce(
         request: as `requests` takes it.
         scale: how large.
         console: for progress.
+        baselines: whether to train anomalib's too, for a table of methods.
 
     Raises:
         UserError: a search cannot be begun or gone on with, or the data changed since.
@@ -88,6 +95,17 @@ def reproduce(
         for line in exhibit.lines
         if line.study.name in runs
     }
+    if baselines and DFSC.name in runs:
+        run, _ = runs[DFSC.name]
+        models |= judge_baselines(
+            run,
+            request.data,
+            run.folder.parent / "baselines",
+            scale.num_seeds,
+            areas="au_spro" in exhibit.measures,
+            device=driver_device(request),
+            say=partial(console.print, highlight=False),
+        )
     comparable = all(is_real_loco(request.data, name) for name in categories)
 
     def of_paper(category: str, line: str, measure: Measure) -> float | None:
