@@ -23,11 +23,12 @@ from torch import Tensor, nn
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import Interval
 from dfsc_tune.models.pdn import normalize_images
+from dfsc_tune.reproduce.exhibits import BY_ANOMALIB
 from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
 from dfsc_tune.reproduce.numbers import LEVEL, Models
 from dfsc_tune.results import Run
 
-BASELINES = ("PatchCore (anomalib)", "STFPM (anomalib)")
+BASELINES = (f"PatchCore{BY_ANOMALIB}", f"STFPM{BY_ANOMALIB}")
 _BATCH = 32
 _SCORE_BATCH = 8
 # As in anomalib's benchmark of STFPM.

@@ -10,6 +10,9 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.reference import published_margins
 from dfsc_tune.search.parameters import Value
 
+BY_ANOMALIB = " (anomalib)"
+"""Ends the label of a method that anomalib trains."""
+
 Measure = Literal["logical", "structural", "mean", "au_spro"]
 """Image AUROC of a kind, or the mean of the two; or AU-sPRO up to an FPR of 0.05, their mean."""
 

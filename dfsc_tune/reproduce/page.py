@@ -140,8 +140,9 @@ def _gain(cell: Cell) -> str:
     if math.isnan(cell.gain):
         return _MISSING
     seeds = "" if math.isnan(cell.gain_deviation) else f" ±{100 * cell.gain_deviation:.2f}"
-    images = _interval(cell.gain_low, cell.gain_high, "+")
-    return f"{100 * cell.gain:+.2f}{seeds} ({images}) over {cell.over}"
+    known = not math.isnan(cell.gain_low)
+    images = f" ({_interval(cell.gain_low, cell.gain_high, '+')})" if known else ""
+    return f"{100 * cell.gain:+.2f}{seeds}{images} over {cell.over}"
 
 
 def _difference(cell: Cell) -> str:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from dfsc_tune.reference import CATEGORIES, paper_tables
 from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell
-from dfsc_tune.reproduce.exhibits import Exhibit, Measure
+from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, Exhibit, Measure
 
 
 def published(exhibit: Exhibit, category: str, line: str, measure: Measure) -> float | None:
@@ -24,6 +24,7 @@ def published(exhibit: Exhibit, category: str, line: str, measure: Measure) -> f
     if category not in (*CATEGORIES, AVERAGE):
         return None
     tables = paper_tables()
+    line = line.removesuffix(BY_ANOMALIB)
     match exhibit.name:
         case "table1":
             percent = _auroc(tables, category, line, measure)
@@ -39,8 +40,14 @@ def published(exhibit: Exhibit, category: str, line: str, measure: Measure) -> f
     return None if percent is None else float(percent) / 100
 
 
-def cited_cells(exhibit: Exhibit, categories: Sequence[str]) -> list[Cell]:
-    """What the paper states of systems that are not run here, the best known last."""
+def cited_cells(exhibit: Exhibit, categories: Sequence[str], lines: Iterable[str]) -> list[Cell]:
+    """What the paper states of systems that are not run here.
+
+    Args:
+        exhibit: which table.
+        categories: of it.
+        lines: those that are run here, by their labels.
+    """
     if not exhibit.compares_methods:
         return []
     tables = paper_tables()
@@ -49,7 +56,7 @@ def cited_cells(exhibit: Exhibit, categories: Sequence[str]) -> list[Cell]:
         if exhibit.name == "table1"
         else tables["au_spro_fpr_0.05"][CATEGORIES[0]]
     )
-    ours = {line.label for line in exhibit.lines}
+    ours = {line.removesuffix(BY_ANOMALIB) for line in lines}
     everywhere = [*categories, *([AVERAGE] if set(categories) == set(CATEGORIES) else [])]
     return [
         Cell(exhibit.name, "oracle", category, system, measure, paper=number)

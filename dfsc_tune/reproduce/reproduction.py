@@ -116,7 +116,7 @@ def reproduce(
 
     cells = [
         *cells_of(exhibit, models, splits, of_paper, comparable),
-        *cited_cells(exhibit, request.categories),
+        *cited_cells(exhibit, categories, models),
     ]
     folder = request.results / request.name
     with atomic_path(folder / f"{exhibit.name}.parquet") as temporary:
