@@ -120,6 +120,9 @@ def _run(
     console = talk()
     folder = data_folder(data, list(request.categories), console)
     found = run(exhibit, replace(request, data=folder), scale, console, baselines=baselines)
+    if found.interrupted_by:
+        typer.echo("interrupted: the same command goes on", err=True)
+        raise typer.Exit(128 + found.interrupted_by)
     page = write_page(found)
     if json:
         print_json(
@@ -132,9 +135,6 @@ def _run(
     else:
         _print_tables(found)
     typer.echo(f"table: {found.folder / exhibit.name}.parquet\npage:  {page}", err=True)
-    if found.interrupted_by:
-        typer.echo("interrupted: the same command goes on", err=True)
-        raise typer.Exit(128 + found.interrupted_by)
 
 
 def _print_tables(found: Reproduction) -> None:

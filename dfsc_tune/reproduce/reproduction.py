@@ -38,7 +38,7 @@ class Reproduction:
     cells: list[Cell]
     notes: list[str]
     interrupted_by: signal.Signals | None = None
-    """If so, the cells hold what was trained until then."""
+    """If so, there are no cells yet: the same call goes on."""
 
 
 def requests(
@@ -73,7 +73,7 @@ def reproduce(
         request: as `requests` takes it.
         scale: how large.
         console: for progress.
-        baselines: whether to train anomalib's too, for a table of methods.
+        baselines: whether to train anomalib's too; for a table that compares methods.
 
     Raises:
         UserError: a search cannot be begun or gone on with, or the data changed since.
@@ -82,20 +82,18 @@ def reproduce(
     categories = request.categories
     splits = {name: splits_of(read_category(request.data, name)) for name in categories}
     runs: dict[str, tuple[Run, Judged]] = {}
-    interrupted_by = None
+    folder = request.results / request.name
     for study, of_study in requests(exhibit, request, scale):
-        if interrupted_by is not None:
-            break
         console.print(f"study {study.name}: {of_study.results / of_study.name}", highlight=False)
         run, interrupted_by = carry_out(of_study, study, console)
-        if interrupted_by is None:
-            runs[study.name] = run, _judged(exhibit, study, run, request, console)
+        if interrupted_by is not None:
+            return Reproduction(exhibit, folder, [], [], interrupted_by)
+        runs[study.name] = run, _judged(exhibit, study, run, request, console)
     models: dict[str, dict[str, Models]] = {
         line.label: {name: models_of(line, name, *runs[line.study.name]) for name in categories}
         for line in exhibit.lines
-        if line.study.name in runs
     }
-    if baselines and DFSC.name in runs:
+    if baselines:
         run, _ = runs[DFSC.name]
         models |= judge_baselines(
             run,
@@ -118,11 +116,10 @@ def reproduce(
         *cells_of(exhibit, models, splits, of_paper, comparable),
         *cited_cells(exhibit, categories, models),
     ]
-    folder = request.results / request.name
     with atomic_path(folder / f"{exhibit.name}.parquet") as temporary:
         pd.DataFrame(cells).to_parquet(temporary, index=False)
     notes = list(_notes(exhibit, scale, comparable, models.values()))
-    return Reproduction(exhibit, folder, cells, notes, interrupted_by)
+    return Reproduction(exhibit, folder, cells, notes)
 
 
 def _judged(
