@@ -202,7 +202,7 @@ class TrialConfig(Settings):
         """
         tree = self.model_dump()
         for name, value in values.items():
-            tree[searchable_group(name)][name] = value
+            group_of(tree, name)[name] = value
         if "ema_momentum" in values:
             tree["train"]["choose_ema_momentum"] = False
         return validate(TrialConfig, tree, source="settings")
@@ -220,6 +220,9 @@ class TrialConfig(Settings):
 
 
 _NOT_SEARCHED = (
+    "network",
+    "image_size",
+    "teacher",
     "num_steps",
     "report_interval",
     "extra_ema_momenta",
@@ -228,29 +231,44 @@ _NOT_SEARCHED = (
     "low_quantile",
     "high_quantile",
 )
-SEARCHABLE: dict[str, str] = {
+SEARCHABLE: dict[str, str | None] = {
     name: group
-    for group, settings in (("loss", LossConfig), ("train", TrainConfig), ("score", ScoreConfig))
+    for group, settings in (
+        ("loss", LossConfig),
+        ("train", TrainConfig),
+        ("score", ScoreConfig),
+        ("model", ModelConfig),
+    )
     for name in settings.model_fields
     if name not in _NOT_SEARCHED
-}
-"""The settings that a search may vary, each with the group it belongs to.
+} | {"seed": None}
+"""The settings that a search may vary, each with the group it belongs to; the seed has none.
 
-The budget is the search's own and the model is shared by all trials of a category, so both are
-left out, and so are the map's two quantiles, for only one order of them makes sense.
+The budget is the search's own and the teacher, with its size and that of the images, is shared by
+all trials of a category, so these are left out, and so are the map's two quantiles, for only one
+order of them makes sense.
 """
 
 
 def searchable_values(trial: TrialConfig) -> dict[str, float | int | str | bool]:
     """All searchable settings of a trial by name, without their groups."""
-    return {name: getattr(getattr(trial, group), name) for name, group in SEARCHABLE.items()}
+    return {
+        name: getattr(getattr(trial, group) if group else trial, name)
+        for name, group in SEARCHABLE.items()
+    }
 
 
-def searchable_group(name: str) -> str:
-    """The group of a searchable setting; UserError if there is none of that name."""
+def group_of(tree: dict[str, Any], name: str) -> dict[str, Any]:
+    """Where a searchable setting stands in a tree of settings; made if it is not there.
+
+    Raises:
+        UserError: there is none of that name.
+    """
     if name not in SEARCHABLE:
         raise UserError(f"'{name}' cannot be searched; choose from {', '.join(SEARCHABLE)}")
-    return SEARCHABLE[name]
+    group = SEARCHABLE[name]
+    found: dict[str, Any] = tree if group is None else tree.setdefault(group, {})
+    return found
 
 
 SettingsT = TypeVar("SettingsT", bound=BaseModel)

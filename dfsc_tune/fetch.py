@@ -1,23 +1,19 @@
 """Fetches public teachers, and registers a user's own, under names that `model.teacher` takes.
 
-A download goes to a temporary file, is checked by its sha256 and tried as a network, and only then
-takes its place: half a download is never used.
+A download is checked by its sha256 and tried as a network, and only then takes its place.
 """
 
 from __future__ import annotations
 
-import http.client
 import shutil
 import tempfile
-import urllib.error
-import urllib.request
 import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from dfsc_tune.checkpoint import atomic_path, write_text
 from dfsc_tune.config import Network, dump
+from dfsc_tune.download import TIMEOUT_SECONDS, PublishedFile, Update, download
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.state_dicts import network_of, pdn_sha256, read_pdn
 from dfsc_tune.models.teacher_files import (
@@ -31,71 +27,60 @@ from dfsc_tune.models.teacher_files import (
     user_folder,
 )
 
-_CHUNK = 1 << 16
-_TIMEOUT_SECONDS = 30
-# Far above any public teacher; ends a download that would fill the disk.
-_MAX_BYTES = 500_000_000
-
 
 @dataclass(frozen=True)
 class PublicTeacher:
     """Weights that others have published."""
 
     network: Network
-    url: str
-    sha256: str
-    """Of what lies at the address."""
+    file: PublishedFile
     origin: str
     licence: str
-    num_bytes: int | None = None
-    """Of what lies at the address, where known."""
     member: str | None = None
     """The file wanted, where the address is a zip archive's."""
 
 
-_ANOMALIB = (
-    "https://github.com/open-edge-platform/anomalib/releases/download/"
-    "efficientad_pretrained_weights/efficientad_pretrained_weights.zip"
+_ANOMALIB = PublishedFile(
+    url="https://github.com/open-edge-platform/anomalib/releases/download/"
+    "efficientad_pretrained_weights/efficientad_pretrained_weights.zip",
+    sha256="c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a",
 )
-_ANOMALIB_SHA256 = "c09aeaa2b33f244b3261a5efdaeae8f8284a949470a4c5a526c61275fe62684a"
 _ANOMALIB_ORIGIN = "anomalib's EfficientAD teacher, distilled from WideResNet-101-2 on ImageNet"
 
 PUBLIC_TEACHERS: dict[str, PublicTeacher] = {
     "anomalib-small": PublicTeacher(
         network="small",
-        url=_ANOMALIB,
-        sha256=_ANOMALIB_SHA256,
+        file=_ANOMALIB,
         origin=_ANOMALIB_ORIGIN,
         licence="Apache-2.0 (anomalib)",
         member="pretrained_teacher_small.pth",
     ),
     "anomalib-medium": PublicTeacher(
         network="medium",
-        url=_ANOMALIB,
-        sha256=_ANOMALIB_SHA256,
+        file=_ANOMALIB,
         origin=_ANOMALIB_ORIGIN,
         licence="Apache-2.0 (anomalib)",
         member="pretrained_teacher_medium.pth",
     ),
     "nelson1425-small": PublicTeacher(
         network="small",
-        url="https://github.com/nelson1425/EfficientAD/raw/main/models/teacher_small.pth",
-        sha256="b98a6a139087a0d743783ee59f367f0284af6003eb1a5fed0ce92bd9c0acd337",
+        file=PublishedFile(
+            url="https://github.com/nelson1425/EfficientAD/raw/main/models/teacher_small.pth",
+            sha256="b98a6a139087a0d743783ee59f367f0284af6003eb1a5fed0ce92bd9c0acd337",
+            num_bytes=10_779_715,
+        ),
         origin="nelson1425/EfficientAD's teacher, distilled from WideResNet-101-2 on ImageNet",
         licence="Apache-2.0 (nelson1425/EfficientAD)",
-        num_bytes=10_779_715,
     ),
 }
 
 
-def fetch_teacher(
-    name: str, progress: Callable[[int, int], None], timeout_seconds: float = _TIMEOUT_SECONDS
-) -> Path:
+def fetch_teacher(name: str, update: Update, timeout_seconds: float = TIMEOUT_SECONDS) -> Path:
     """The file of a public teacher, downloaded and checked unless it is there already.
 
     Args:
         name: one of `PUBLIC_TEACHERS`.
-        progress: told the bytes done, and the bytes in all or 0 where unknown.
+        update: told how far the download is.
         timeout_seconds: how long the other side may be silent.
 
     Raises:
@@ -114,8 +99,13 @@ def fetch_teacher(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
         weights = Path(folder) / path.name
-        _download(public, weights, progress, timeout_seconds)
-        _check(public, weights)
+        download(
+            public.file,
+            weights,
+            update,
+            by_hand="download it elsewhere and register it with `dfsc-tune teacher use FILE`",
+            timeout_seconds=timeout_seconds,
+        )
         if public.member is not None:
             _extract(weights, public.member)
         _install(weights, path, _card(weights, public))
@@ -146,49 +136,6 @@ def use_teacher(file: Path, name: str | None = None) -> Path:
     return taken or path
 
 
-def _download(
-    public: PublicTeacher, file: Path, progress: Callable[[int, int], None], timeout_seconds: float
-) -> None:
-    try:
-        with (
-            urllib.request.urlopen(public.url, timeout=timeout_seconds) as answer,
-            file.open("wb") as target,
-        ):
-            total = int(answer.headers.get("Content-Length") or 0)
-            done = 0
-            while chunk := answer.read(_CHUNK):
-                done += target.write(chunk)
-                progress(done, total)
-                if done > _MAX_BYTES:
-                    raise UserError(f"{public.url} sends more than {_MAX_BYTES:,} bytes: refused")
-    except urllib.error.HTTPError as error:
-        raise UserError(
-            f"{public.url} answers {error.code} {error.reason}; get the file elsewhere and "
-            "register it with `dfsc-tune teacher use FILE`"
-        ) from error
-    except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise UserError(
-            f"{public.url} cannot be reached ({reason}); try again online, or download it "
-            "elsewhere and register it with `dfsc-tune teacher use FILE`"
-        ) from error
-
-
-def _check(public: PublicTeacher, file: Path) -> None:
-    """Refuses a file that is not, byte for byte, what was published."""
-    size = file.stat().st_size
-    if public.num_bytes not in (None, size):
-        raise UserError(
-            f"{public.url} gave {size:,} bytes instead of {public.num_bytes:,}, so it was "
-            "discarded; try again"
-        )
-    if (found := file_sha256(file)) != public.sha256:
-        raise UserError(
-            f"{public.url} gave a file with sha256 {found} instead of {public.sha256}, so it was "
-            "discarded; try again, or see whether the file there was replaced"
-        )
-
-
 def _extract(archive: Path, member: str) -> None:
     """Puts a member in its archive's place."""
     with zipfile.ZipFile(archive) as opened:
@@ -204,7 +151,7 @@ def _card(weights: Path, public: PublicTeacher | None = None) -> TeacherCard:
         network=network,
         origin=public.origin if public else f"registered by its user from {weights.name}",
         licence=public.licence if public else None,
-        source=public.url if public else None,
+        source=public.file.url if public else None,
         file_sha256=file_sha256(weights),
         teacher_sha256=pdn_sha256(read_pdn(weights, network)),
     )

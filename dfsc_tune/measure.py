@@ -116,9 +116,7 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
         scores.append(float(anomaly_map.max()))
         if not bare:
             kept.append(anomaly_map)
-            height, width = anomaly_map.shape
-            masks = read_masks(record, images.category, (height, width))
-            defects += [_defect(index, mask) for mask in masks]
+            defects += read_defects(index, record, images.category, anomaly_map)
     category = images.category
     kinds: list[str] = [record.kind for record in images.records]
     return Evaluation(
@@ -143,6 +141,18 @@ def _mask_notes(bare: Sequence[str]) -> list[str]:
         if bare
         else []
     )
+
+
+def read_defects(
+    index: int, record: ImageRecord, category: Category, anomaly_map: AnomalyMap
+) -> list[Defect]:
+    """The defects of the image that is `index` among those judged, of its map's size.
+
+    Raises:
+        UserError: a mask is broken or has another size.
+    """
+    height, width = anomaly_map.shape
+    return [_defect(index, mask) for mask in read_masks(record, category, (height, width))]
 
 
 def _defect(image: int, found: DefectMask) -> Defect:

@@ -20,7 +20,7 @@ from dfsc_tune.cli import app
 
 COMMANDS = (
     "search", "watch", "best", "runs", "report", "compare", "train", "evaluate", "predict",
-    "export", "data make", "data check",
+    "export", "data make", "data check", "data download",
 )  # fmt: skip
 
 

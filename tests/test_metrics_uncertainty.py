@@ -13,6 +13,7 @@ from dfsc_tune.metrics import (
     image_auroc,
     image_auroc_difference,
     image_auroc_interval,
+    mean_image_auroc_interval,
     uncertainty,
 )
 from dfsc_tune.metrics.image import part_by_kind
@@ -219,3 +220,15 @@ def test_difference_checks_both_score_lists():
         image_auroc_difference(scores, scores[:-1], kinds)
     with pytest.raises(UserError, match="finite"):
         image_auroc_difference(scores, np.full(15, np.nan), kinds)
+
+
+def test_the_mean_of_equal_models_is_as_sure_as_one() -> None:
+    generator = np.random.default_rng(0)
+    scores, kinds = simulated_scores(generator, (30, 30, 30))
+    twice = mean_image_auroc_interval([scores, scores], kinds)
+    for name, once in image_auroc_interval(scores, kinds).items():
+        assert (twice[name].low, twice[name].high) == pytest.approx((once.low, once.high))
+    # Other models err otherwise on the same images: their mean is surer.
+    others = [scores + generator.normal(scale=2, size=90) for _ in range(4)]
+    means = mean_image_auroc_interval(others, kinds)
+    assert width(means["mean"]) < width(image_auroc_interval(others[0], kinds)["mean"])

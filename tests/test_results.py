@@ -191,7 +191,7 @@ def test_tables_of_an_older_schema_are_read(
 ) -> None:
     path = tmp_path / "trials.parquet"
     pq.write_table(pq.read_table(path).drop_columns(["node", "best_step"]), path)
-    monkeypatch.setattr(files, "SCHEMA_VERSION", "2")
+    monkeypatch.setattr(files, "SCHEMA_VERSION", "9")
     trials = results.load(tmp_path).trials
     assert trials.columns.tolist() == SCHEMAS["trials.parquet"].names
     assert trials[["node", "best_step"]].isna().all(axis=None)

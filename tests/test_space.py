@@ -206,3 +206,38 @@ def test_true_is_no_number() -> None:
     ).parameters["margin"]
     assert parameter.contains(1.0)
     assert not parameter.contains(True)
+
+
+LISTED = """\
+parameters:
+  margin: {type: categorical, choices: [0.0, 1.0]}
+  instance_norm_relu: {type: categorical, choices: [true, false]}
+  seed: {type: categorical, choices: [0, 1]}
+starting_points:
+  - {margin: 0.0, instance_norm_relu: false, seed: 0}
+  - {margin: 0.0, instance_norm_relu: false, seed: 1}
+sampler: listed
+budget: {num_trials: 9, num_steps: 100, report_interval: 10, grace_period: 100}
+"""
+
+
+def test_a_list_is_tried_alone_and_in_its_order() -> None:
+    of_category = parse(LISTED).for_category("x")
+    listed = {"margin": 0.0, "instance_norm_relu": False}
+    points = [("starting_point", {**listed, "seed": seed}) for seed in (0, 1)]
+    assert of_category.first_points() == points
+    assert of_category.untried_combinations() == []
+    assert of_category.num_expected(9) == 2
+    assert of_category.num_expected(1) == 1
+    config = of_category.base_config("x", seed=7).with_values(points[1][1])
+    assert (config.seed, config.model.instance_norm_relu) == (1, False)
+
+
+def test_a_list_of_nothing_is_refused() -> None:
+    with pytest.raises(UserError, match=r"space.yaml:5: sampler: 'listed' tries starting_points"):
+        parse(LISTED.split("starting_points")[0] + "sampler" + LISTED.split("sampler")[1])
+
+
+def test_a_seed_is_searched_or_fixed() -> None:
+    with pytest.raises(UserError, match=r"fixed\.seed: is searched already"):
+        parse(f"fixed: {{seed: 1}}\n{LISTED}")

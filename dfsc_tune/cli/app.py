@@ -9,6 +9,7 @@ from dfsc_tune.cli import (
     model,
     plan,
     report,
+    reproduce,
     runs,
     search,
     study,
@@ -34,6 +35,7 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(model.predict)
 app.command("export")(model.export)
 app.command("bench")(bench.bench)
+app.command("reproduce")(reproduce.reproduce)
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")
 app.add_typer(study.app, name="study")

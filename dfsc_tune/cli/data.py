@@ -1,10 +1,11 @@
-"""`dfsc-tune data`: renders the built-in data set, and checks a folder of one's own."""
+"""`dfsc-tune data`: renders the built-in data set, brings a public one, checks a folder."""
 
 from __future__ import annotations
 
+import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
@@ -21,7 +22,13 @@ from dfsc_tune.cli.shared import (
 )
 from dfsc_tune.errors import UserError
 
-app = make_app("Makes the built-in data and checks folders of images.")
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dfsc_tune.data.check import CategoryCheck
+    from dfsc_tune.datasets import PublicDataset
+
+app = make_app("Makes the built-in data, brings MVTec LOCO AD and checks folders of images.")
 
 
 @app.command()
@@ -63,22 +70,71 @@ def check(
     if json:
         print_json([asdict(check) for check in checks])
     else:
-        for found in checks:
-            typer.echo(f"{found.name} ({found.layout or 'unknown'} layout)")
-            for count in found.counts:
-                label = (
-                    count.kind
-                    if count.defect_type in (count.kind, "good")
-                    else f"{count.kind}: {count.defect_type}"
-                )
-                typer.echo(f"  {count.split:<10} {label:<40} {count.images:>5}")
-            sizes = ", ".join(f"{x.width}×{x.height} ({x.images})" for x in found.sizes[:5])
-            typer.echo(f"  sizes (width×height): {sizes or 'none'}")
-            for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
-                for sentence in sentences:
-                    typer.echo(f"  {label}: {sentence}")
+        _print_checks(checks)
     if any(found.problems for found in checks):
         raise typer.Exit(1)
+
+
+@app.command()
+def download(
+    name: Annotated[str, typer.Argument(help="mvtec-loco.")],
+    folder: Annotated[
+        Path | None, typer.Argument(help="Where to put the categories; ./NAME if left out.")
+    ] = None,
+    archive: Annotated[
+        Path | None, typer.Option(help="The archive, if you have downloaded it by hand.")
+    ] = None,
+    accept_licence: Annotated[
+        bool, typer.Option("--accept-licence", help="You accept the licence that is shown.")
+    ] = False,
+) -> None:
+    """Bring a public data set, from where it broke off; status 1 if it is not as published."""
+    from dfsc_tune.datasets import check_dataset, fetch_dataset, find_dataset
+
+    dataset = find_dataset(name)
+    target = folder or Path(name)
+    _show_licence(dataset, accept_licence)
+    with progress_bar(f"bringing {dataset.title} (bytes)", talk()) as progress:
+        fetch_dataset(dataset, target, progress, archive=archive)
+    checks, differences = check_dataset(dataset, target)
+    _print_checks(checks)
+    for sentence in differences:
+        typer.echo(f"PROBLEM: {sentence}")
+    if differences or any(found.problems for found in checks):
+        raise typer.Exit(1)
+    typer.echo(f"next: dfsc-tune search --data {target} --category {checks[0].name}", err=True)
+
+
+def _show_licence(dataset: PublicDataset, accepted: bool) -> None:
+    """Shows a data set's licence, and goes on only if its user accepts it."""
+    typer.echo(
+        f"{dataset.title} ({dataset.page}) is under {dataset.licence} ({dataset.licence_url}): "
+        f"{dataset.terms}.",
+        err=True,
+    )
+    if accepted:
+        return
+    if not sys.stdin.isatty():
+        raise UserError("the licence must be accepted first: give --accept-licence")
+    if not typer.confirm("Do you accept it?", err=True):
+        raise UserError("nothing was downloaded, for the licence was not accepted")
+
+
+def _print_checks(checks: Sequence[CategoryCheck]) -> None:
+    for found in checks:
+        typer.echo(f"{found.name} ({found.layout or 'unknown'} layout)")
+        for count in found.counts:
+            label = (
+                count.kind
+                if count.defect_type in (count.kind, "good")
+                else f"{count.kind}: {count.defect_type}"
+            )
+            typer.echo(f"  {count.split:<10} {label:<40} {count.images:>5}")
+        sizes = ", ".join(f"{x.width}×{x.height} ({x.images})" for x in found.sizes[:5])
+        typer.echo(f"  sizes (width×height): {sizes or 'none'}")
+        for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
+            for sentence in sentences:
+                typer.echo(f"  {label}: {sentence}")
 
 
 @app.command()

@@ -32,8 +32,10 @@ from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from dfsc_tune.config import ObjectiveConfig
+    from dfsc_tune.pace import Pace
     from dfsc_tune.search.expected import Spread
     from dfsc_tune.search.plan import Difference, Estimate, Plan, Price
+    from dfsc_tune.search.space import SearchSpace
 
 
 def plan(
@@ -74,32 +76,57 @@ def plan(
         return
     if not category:
         raise UserError("give --category to plan a search, or a run to see how it went")
-    from dfsc_tune.pace import read_pace
-    from dfsc_tune.search.plan import Plan, best_at_once, choose_pace, estimate
+    from dfsc_tune.search.plan import estimate
 
     categories = asked_categories(category, data)
     sharing = asked_trials_per_gpu(trials_per_gpu, gpus_per_trial)
-    if gpus is None:
-        gpus = _gpus(read_pace(benchmark).num_gpus if benchmark else None)
     wanted = asked_space(
-        space or default_space(gpus, None, "auto", talk()),
+        space or default_space(_gpus(gpus, benchmark), None, "auto", talk()),
         budget={"num_trials": trials},
         objective={"name": objective},
         resources={"gpus_per_trial": gpus_per_trial},
         teacher=None,
     )
-    num_scored = _num_scored(data, categories, wanted.objective)
-    pace = choose_pace(wanted, categories, gpus > 0, results, benchmark)
-    if sharing is not None:
-        share = 1 / (best_at_once(pace) if sharing == "auto" else sharing)
-    else:
-        share = wanted.resources.gpus_per_trial or 1.0
-    planned = Plan(wanted, num_scored, gpus, share, pace.num_cpus)
+    planned, pace = plan_and_pace(wanted, categories, data, gpus, sharing, results, benchmark)
     found = estimate(planned, pace, seed, price)
     if json:
         print_json(asdict(found))
     else:
-        _print_estimate(found, planned)
+        print_estimate(found, planned)
+
+
+def plan_and_pace(
+    space: SearchSpace,
+    categories: list[str],
+    data: Path | None,
+    gpus: int | None,
+    trials_per_gpu: int | str | None,
+    results: Path,
+    benchmark: Path | None,
+) -> tuple[Plan, Pace]:
+    """The plan of a search, and the pace that its estimate goes by.
+
+    Args:
+        space: what is searched.
+        categories: of it.
+        data: the folder that holds them; None for the built-in data.
+        gpus: to use; those of the record, or of this machine, if None.
+        trials_per_gpu: how many share a GPU; `auto` as measured; None as the space says.
+        results: the folder with the benchmarks' records.
+        benchmark: a record; None for the newest that fits.
+    """
+    from dfsc_tune.search.plan import Plan, best_at_once, choose_pace
+
+    num_gpus = _gpus(gpus, benchmark)
+    pace = choose_pace(space, categories, num_gpus > 0, results, benchmark)
+    if trials_per_gpu == "auto":
+        share = 1 / best_at_once(pace)
+    elif trials_per_gpu is not None:
+        share = 1 / int(trials_per_gpu)
+    else:
+        share = space.resources.gpus_per_trial or 1.0
+    num_scored = _num_scored(data, categories, space.objective)
+    return Plan(space, num_scored, num_gpus, share, pace.num_cpus), pace
 
 
 def _print_run(
@@ -142,7 +169,8 @@ def _print_run(
     _print_basis(expected)
 
 
-def _print_estimate(found: Estimate, planned: Plan) -> None:
+def print_estimate(found: Estimate, planned: Plan) -> None:
+    """Prints an estimate, and what it rests on."""
     trials = ", ".join(f"{count} {name}" for name, count in found.num_trials.items())
     count, kind = (planned.gpus, "GPU") if planned.on_gpu else (planned.num_cpus, "CPU core")
     where = f"{count} {kind}{'s' if count != 1 else ''}"
@@ -194,11 +222,17 @@ def _price(
     return Price(per_instance, gpus_per_instance or 1) if per_instance is not None else None
 
 
-def _gpus(of_record: int | None) -> int:
-    """GPUs to plan for where the user does not say: those of the record's machine, or of this."""
+def _gpus(asked: int | None, benchmark: Path | None) -> int:
+    """GPUs to plan for: those asked for, else of the record's machine, else of this."""
+    if asked is not None:
+        return asked
+    if benchmark is not None:
+        from dfsc_tune.pace import read_pace
+
+        return read_pace(benchmark).num_gpus
     import torch
 
-    return torch.cuda.device_count() if of_record is None else of_record
+    return torch.cuda.device_count()
 
 
 def _num_scored(

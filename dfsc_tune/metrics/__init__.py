@@ -18,6 +18,8 @@ from dfsc_tune.metrics.uncertainty import (
     hanley_mcneil_standard_error,
     image_auroc_difference,
     image_auroc_interval,
+    mean_image_auroc_difference,
+    mean_image_auroc_interval,
     newcombe_interval,
 )
 
@@ -40,6 +42,8 @@ __all__ = [
     "image_auroc_interval",
     "localization",
     "localization_by_kind",
+    "mean_image_auroc_difference",
+    "mean_image_auroc_interval",
     "newcombe_interval",
     "pixel_auroc",
     "saturation_area",

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.metrics.image import ScoresByKind, part_by_kind
+from dfsc_tune.metrics.image import ScoresByKind, image_auroc, part_by_kind
 
 FloatArray = NDArray[np.float64]
 
@@ -95,18 +95,31 @@ def image_auroc_interval(
     Raises:
         UserError: as `image_auroc`, or the level or number of resamples is out of range.
     """
+    return mean_image_auroc_interval([scores], kinds, level, num_resamples, seed)
+
+
+def mean_image_auroc_interval(
+    score_lists: Sequence[ArrayLike],
+    kinds: Sequence[str],
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return intervals as `image_auroc_interval` does, of means over several models' AUROCs.
+
+    It says how far the mean over these very models may be off for want of images; that other
+    models of the same setting would differ is not in it.
+
+    Args:
+        score_lists: the scores of each model, each shape (N,), same images.
+        kinds, level, num_resamples, seed: as for `image_auroc_interval`.
+
+    Raises:
+        UserError: as `image_auroc_interval`.
+    """
     check_interval_arguments(level, num_resamples)
-    comparison = _Comparison([part_by_kind(scores, kinds)])
-    weights = np.eye(len(comparison.kinds))
-    rows = {**dict(zip(comparison.kinds, weights, strict=True)), "mean": weights.mean(axis=0)}
-    resampled = comparison.resampled(num_resamples, seed)
-    return {
-        name: hull(
-            percentile_interval(resampled @ row, level),
-            comparison.mover_interval(row, level),
-        )
-        for name, row in rows.items()
-    }
+    weights = [1 / len(score_lists)] * len(score_lists)
+    return _weighted_intervals(score_lists, weights, kinds, level, num_resamples, seed)
 
 
 def image_auroc_difference(
@@ -133,20 +146,69 @@ def image_auroc_difference(
     Raises:
         UserError: as `image_auroc_interval`.
     """
-    check_interval_arguments(level, num_resamples)
     parted = [part_by_kind(scores, kinds) for scores in (scores_a, scores_b)]
-    comparison = _Comparison(parted)
-    num_kinds = len(comparison.kinds)
-    row = np.repeat([1.0, -1.0], num_kinds) / num_kinds
-    interval = hull(
-        percentile_interval(comparison.resampled(num_resamples, seed) @ row, level),
-        comparison.mover_interval(row, level),
+    intervals = mean_image_auroc_difference(
+        [scores_a], [scores_b], kinds, level, num_resamples, seed
     )
+    a, b = (image_auroc(scores, kinds).mean for scores in (scores_a, scores_b))
     return Difference(
-        value=float(comparison.aurocs[:num_kinds].mean() - comparison.aurocs[num_kinds:].mean()),
-        interval=interval,
+        value=a - b,
+        interval=intervals["mean"],
         p_value=_swap_p_value(parted[0], parted[1], num_resamples, seed),
     )
+
+
+def mean_image_auroc_difference(
+    score_lists_a: Sequence[ArrayLike],
+    score_lists_b: Sequence[ArrayLike],
+    kinds: Sequence[str],
+    level: float = 0.95,
+    num_resamples: int = 2000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Return intervals of how far the mean AUROCs of models a lie above those of models b.
+
+    Each is made as in `image_auroc_difference`, paired by image; as in `mean_image_auroc_interval`,
+    they are of these very models.
+
+    Args:
+        score_lists_a, score_lists_b: the scores of each model, each shape (N,), same images.
+        kinds, level, num_resamples, seed: as for `image_auroc_interval`.
+
+    Returns:
+        Intervals by "logical" and "structural", if present, and "mean".
+
+    Raises:
+        UserError: as `image_auroc_interval`.
+    """
+    check_interval_arguments(level, num_resamples)
+    score_lists = [*score_lists_a, *score_lists_b]
+    weights = [1 / len(score_lists_a)] * len(score_lists_a)
+    weights += [-1 / len(score_lists_b)] * len(score_lists_b)
+    return _weighted_intervals(score_lists, weights, kinds, level, num_resamples, seed)
+
+
+def _weighted_intervals(
+    score_lists: Sequence[ArrayLike],
+    weights: Sequence[float],
+    kinds: Sequence[str],
+    level: float,
+    num_resamples: int,
+    seed: int,
+) -> dict[str, Interval]:
+    """Return intervals of the weighted sum of some models' AUROCs, by kind and of their mean."""
+    comparison = _Comparison([part_by_kind(scores, kinds) for scores in score_lists])
+    # Rows go by model, then by kind.
+    by_kind = np.kron(np.asarray(weights), np.eye(len(comparison.kinds)))
+    rows = {**dict(zip(comparison.kinds, by_kind, strict=True)), "mean": by_kind.mean(axis=0)}
+    resampled = comparison.resampled(num_resamples, seed)
+    return {
+        name: hull(
+            percentile_interval(resampled @ row, level),
+            comparison.mover_interval(row, level),
+        )
+        for name, row in rows.items()
+    }
 
 
 def newcombe_interval(auroc: float, num_good: int, num_anomalous: int, level: float) -> Interval:

@@ -26,17 +26,18 @@ def published_results(category: str) -> tuple[PublishedResult, ...]:
     """What the paper states of its method and its baseline; nothing for categories it lacks."""
     if category not in CATEGORIES:
         return ()
-    tables = _tables()
+    tables = paper_tables()
     return tuple(_published(tables, category, method) for method in METHODS)
 
 
 def published_margins(category: str) -> dict[float, float]:
     """The image AUROC (a share) that the paper's Table 3 gives for each margin; may be empty."""
-    by_margin = _tables()["image_auroc_by_margin"].get(category, {})
+    by_margin = paper_tables()["image_auroc_by_margin"].get(category, {})
     return {float(margin): percent / 100 for margin, percent in by_margin.items()}
 
 
-def _tables() -> dict[str, Any]:
+def paper_tables() -> dict[str, Any]:
+    """All numbers of `paper.json`, in percent."""
     text = (files(__package__) / "paper.json").read_text(encoding="utf-8")
     tables: dict[str, Any] = json.loads(text)
     return tables

@@ -11,7 +11,7 @@ import pyarrow as pa
 from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.losses import Losses
 
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
 """A whole number; each version adds columns to those of the one before, and all are read."""
 SCHEMA_KEY = b"dfsc_tune_schema"
 TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"

@@ -63,6 +63,6 @@ def build_sampler(
             case "qmc":
                 # Its sequence is one, of which the study counts what was drawn.
                 return QMCSampler(seed=seed, scramble=True, warn_independent_sampling=False)
-            case "random" | "grid":
-                # A grid's points all come as first points: its sampler is never asked.
+            case "random" | "grid" | "listed":
+                # The points of a grid or list all come as first points: no sampler is asked.
                 return RandomSampler(seed=own_seed)

@@ -50,7 +50,7 @@ def _searched(
     parameters: Mapping[str, AnyParameter],
     early_stopping: bool = True,
 ) -> Strategy:
-    space = CategorySpace({}, parameters, starting_points=(), grid=sampler == "grid")
+    space = CategorySpace({}, parameters, starting_points=(), sampler=sampler)
     budget = _budget(blackbox, early_stopping)
     base = space.base_config(_CATEGORY, train={"num_steps": budget.num_steps})
     study = CategoryStudy(
@@ -93,7 +93,7 @@ def _stock(blackbox: Blackbox, seed: int) -> Strategy:
     mirrored = {name for name, x in ranges.items() if x.scale == "log_complement"}
     paper, without = (
         {name: 1 - float(x) if name in mirrored else x for name, x in point.items()}
-        for _, point in CategorySpace({}, ranges, (), grid=False).first_points()[:2]
+        for _, point in CategorySpace({}, ranges, (), "tpe").first_points()[:2]
     )
 
     def read(config: Mapping[str, Any]) -> tuple[Mapping[str, Value], Sequence[float]]:

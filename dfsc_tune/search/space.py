@@ -17,7 +17,7 @@ from dfsc_tune.config import (
     RuleError,
     Settings,
     TrialConfig,
-    searchable_group,
+    group_of,
     searchable_values,
 )
 from dfsc_tune.errors import UserError
@@ -35,7 +35,7 @@ from dfsc_tune.search.parameters import (
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 SPARED: tuple[Role, ...] = ("paper", "margin_0")
 """Trials that are never stopped early: the winner is compared with them at full budget."""
-SamplerName = Literal["tpe", "gp", "random", "grid", "cmaes", "qmc"]
+SamplerName = Literal["tpe", "gp", "random", "grid", "listed", "cmaes", "qmc"]
 
 _FREE = "ema_momentum"
 _FIXABLE = ("model", "loss", "train", "score", "seed")
@@ -100,7 +100,8 @@ class SearchSpace(Settings):
     objective: ObjectiveConfig = ObjectiveConfig()
     sampler: SamplerName = "tpe"
     """Who suggests: Optuna's sampler of that name; `grid` tries every combination of categorical
-    choices, in random order, as far as num_trials goes."""
+    choices, in random order, and `listed` the starting points alone, both as far as num_trials
+    goes."""
     resources: Resources = Resources()
     categories: dict[str, CategoryOverride] = Field(default_factory=dict)
 
@@ -108,6 +109,8 @@ class SearchSpace(Settings):
     def _check(self) -> Self:
         groups: list[tuple[tuple[str, ...], SearchSpace | CategoryOverride]] = [((), self)]
         groups += [(("categories", name), group) for name, group in self.categories.items()]
+        if self.sampler == "listed" and not any(group.starting_points for _, group in groups):
+            raise RuleError(("sampler",), "'listed' tries starting_points, and there are none")
         for path, group in groups:
             _check_fixed(group.fixed, path)
             for name, parameter in group.parameters.items():
@@ -129,7 +132,7 @@ class SearchSpace(Settings):
             fixed=_merged(self.fixed, override.fixed),
             parameters={**self.parameters, **override.parameters},
             starting_points=(*self.starting_points, *override.starting_points),
-            grid=self.sampler == "grid",
+            sampler=self.sampler,
         )
 
 
@@ -140,7 +143,7 @@ class CategorySpace:
     fixed: Mapping[str, Any]
     parameters: Mapping[str, AnyParameter]
     starting_points: Sequence[Mapping[str, Value]]
-    grid: bool
+    sampler: SamplerName
 
     @property
     def suggested(self) -> dict[str, SuggestedParameter]:
@@ -156,8 +159,8 @@ class CategorySpace:
         return config.validate(TrialConfig, tree, source="fixed settings")
 
     def num_expected(self, num_trials: int) -> int:
-        """How many points are tried where `num_trials` may be: a grid may have fewer."""
-        if not self.grid:
+        """How many points are tried where `num_trials` may be: a grid or a list may have fewer."""
+        if self.sampler not in ("grid", "listed"):
             return num_trials
         return min(num_trials, len(self.first_points()) + len(self.untried_combinations()))
 
@@ -166,12 +169,15 @@ class CategorySpace:
 
         The paper's values of what is searched come first, and these with margin 0, so that every
         search says what tuning gained; then the user's starting points. The free parameter has a
-        value only in the paper's two: they are compared with, so nothing is chosen for them.
+        value only in the paper's two: they are compared with, so nothing is chosen for them. Of a
+        list, the starting points are all.
         """
         paper = _paper_values()
-        wanted: list[tuple[Role, Mapping[str, Value]]] = [("paper", paper)]
-        if "margin" in self.parameters:
-            wanted.append(("margin_0", {**paper, "margin": 0.0}))
+        wanted: list[tuple[Role, Mapping[str, Value]]] = []
+        if self.sampler != "listed":
+            wanted.append(("paper", paper))
+            if "margin" in self.parameters:
+                wanted.append(("margin_0", {**paper, "margin": 0.0}))
         # What a starting point leaves open is the paper's.
         suggested = {name: paper[name] for name in self.suggested}
         wanted += [("starting_point", {**suggested, **point}) for point in self.starting_points]
@@ -184,6 +190,8 @@ class CategorySpace:
 
     def untried_combinations(self) -> list[dict[str, Value]]:
         """A grid's points, none twice, without those that are among the first points."""
+        if self.sampler != "grid":
+            return []
         tried = [point for _, point in self.first_points()]
         choices = [
             x.choices for x in self.suggested.values() if isinstance(x, CategoricalParameter)
@@ -267,8 +275,9 @@ def _check_parameter(
 def _check_not_fixed(
     name: str, parameter: AnyParameter, fixed: Mapping[str, Any], path: tuple[str, ...]
 ) -> None:
-    group = fixed.get(SEARCHABLE[name]) or {}
-    where = (*path, "fixed", SEARCHABLE[name])
+    of_name = SEARCHABLE[name]
+    group = fixed if of_name is None else fixed.get(of_name) or {}
+    where = (*path, "fixed", *([of_name] if of_name else ()))
     if name in group:
         raise RuleError((*where, name), "is searched already")
     if isinstance(parameter, FreeParameter) and "extra_ema_momenta" in group:
@@ -277,8 +286,10 @@ def _check_not_fixed(
 
 def _check_value(name: str, value: Value, path: tuple[str | int, ...]) -> None:
     """Refuses a value that the setting itself does not allow."""
+    tree: dict[str, Any] = {"category": "any"}
+    group_of(tree, name)[name] = value
     try:
-        TrialConfig.model_validate({"category": "any", searchable_group(name): {name: value}})
+        TrialConfig.model_validate(tree)
     except ValidationError as error:
         raise RuleError.first_of(error, path, with_loc=False) from error
 

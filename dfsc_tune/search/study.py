@@ -73,10 +73,9 @@ class CategoryStudy:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.space = space
         self._first = deque(space.first_points())
-        if space.grid:
-            combinations = space.untried_combinations()
-            random.Random(seed).shuffle(combinations)
-            self._first += [("sampler", point) for point in combinations]
+        combinations = space.untried_combinations()
+        random.Random(seed).shuffle(combinations)
+        self._first += [("sampler", point) for point in combinations]
         self.num_expected = space.num_expected(num_trials)
         """How many points will be suggested in all."""
         self._num_suggested = 0

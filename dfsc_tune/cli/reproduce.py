@@ -1,0 +1,182 @@
+"""`dfsc-tune reproduce`: the paper's tables and figure made again, beside the paper's numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dfsc_tune.cli.plan import plan_and_pace, print_estimate
+from dfsc_tune.cli.search import (
+    GpusOption,
+    SpaceOption,
+    TrialsPerGpuOption,
+    asked_categories,
+    asked_trials_per_gpu,
+    default_space,
+)
+from dfsc_tune.cli.shared import (
+    DataOption,
+    DeviceOption,
+    JsonOption,
+    ResultsOption,
+    check_device,
+    data_folder,
+    print_json,
+    print_table,
+    talk,
+)
+from dfsc_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from dfsc_tune.reproduce.exhibits import Exhibit
+    from dfsc_tune.reproduce.reproduction import Reproduction
+    from dfsc_tune.reproduce.studies import Scale
+    from dfsc_tune.search.request import SearchRequest
+
+
+def reproduce(
+    exhibit: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or figure4.")],
+    data: DataOption = None,
+    category: Annotated[
+        list[str] | None, typer.Option(help="A category; may be repeated; all if left out.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each cell, 10 at most.", min=1)] = 1,
+    space: SpaceOption = None,
+    teacher: Annotated[
+        str | None, typer.Option(help="A weights file, a name from `teacher list`, or random.")
+    ] = None,
+    photographs: Annotated[
+        Path | None, typer.Option(help="A folder for EfficientAD's penalty (there: ImageNet).")
+    ] = None,
+    gpus: GpusOption = None,
+    trials_per_gpu: TrialsPerGpuOption = None,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Train anomalib's PatchCore and STFPM too.")
+    ] = False,
+    name: Annotated[str, typer.Option(help="The folder of all its runs and tables.")] = "paper",
+    results: ResultsOption = Path("results"),
+    address: Annotated[
+        str | None, typer.Option(help="A Ray cluster; this machine if left out.")
+    ] = None,
+    device: DeviceOption = "auto",
+    plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Make a table or figure of the paper again; a second call goes on, or just shows it.
+
+    Of --space, the fixed settings, the budget and the resources count: what varies is the table's.
+    """
+    from dfsc_tune.reproduce.exhibits import MOST_SEEDS, find_exhibit
+    from dfsc_tune.reproduce.studies import Scale
+    from dfsc_tune.search.request import SearchRequest
+    from dfsc_tune.search.space import load_space
+
+    wanted = find_exhibit(exhibit)
+    if seeds > MOST_SEEDS:
+        raise UserError(f"--seeds is {MOST_SEEDS} at most")
+    console = talk()
+    categories = asked_categories(category or ["all"], data)
+    found_space = load_space(space or default_space(gpus, address, device, console))
+    scale = Scale(found_space, seeds, teacher, str(photographs.resolve()) if photographs else None)
+    request = SearchRequest(
+        categories=tuple(categories),
+        data=data or Path(),
+        data_name=str(data.resolve()) if data else None,
+        space=found_space,
+        results=results,
+        name=name,
+        gpus=gpus,
+        trials_per_gpu=asked_trials_per_gpu(trials_per_gpu, None),
+        address=address,
+        device=check_device(device),
+    )
+    if plan:
+        _print_plan(wanted, request, scale, data, json)
+        return
+    if baselines:
+        from dfsc_tune.reproduce.baselines import check_installed
+
+        check_installed()
+        if not wanted.compares_methods:
+            raise UserError("--baselines belongs to table1 and table2, which compare methods")
+    _run(wanted, request, scale, data, baselines, json)
+
+
+def _run(
+    exhibit: Exhibit,
+    request: SearchRequest,
+    scale: Scale,
+    data: Path | None,
+    baselines: bool,
+    json: bool,
+) -> None:
+    from dataclasses import asdict, replace
+
+    from dfsc_tune.reproduce.page import write_page
+    from dfsc_tune.reproduce.reproduction import reproduce as run
+
+    console = talk()
+    folder = data_folder(data, list(request.categories), console)
+    found = run(exhibit, replace(request, data=folder), scale, console, baselines=baselines)
+    if found.interrupted_by:
+        typer.echo("interrupted: the same command goes on", err=True)
+        raise typer.Exit(128 + found.interrupted_by)
+    page = write_page(found)
+    if json:
+        print_json(
+            {
+                "exhibit": exhibit.name,
+                "cells": [asdict(cell) for cell in found.cells],
+                "notes": found.notes,
+            }
+        )
+    else:
+        _print_tables(found)
+    typer.echo(f"table: {found.folder / exhibit.name}.parquet\npage:  {page}", err=True)
+
+
+def _print_tables(found: Reproduction) -> None:
+    from dfsc_tune.reproduce.page import LEGEND, shown_tables
+
+    typer.echo(found.exhibit.title)
+    for title, table in shown_tables(found.cells):
+        typer.echo(f"\n{title}")
+        print_table([table.columns, *table.rows])
+    typer.echo(f"\n{LEGEND}")
+    for note in found.notes:
+        typer.echo(f"note: {note}")
+
+
+def _print_plan(
+    exhibit: Exhibit, request: SearchRequest, scale: Scale, data: Path | None, json: bool
+) -> None:
+    """What each of a table's searches would take if nothing of it were there."""
+    from dataclasses import asdict
+
+    from dfsc_tune.reproduce.reproduction import requests
+    from dfsc_tune.search.plan import estimate
+
+    estimates = {}
+    for study, of_study in requests(exhibit, request, scale):
+        planned, pace = plan_and_pace(
+            of_study.space,
+            list(request.categories),
+            data,
+            request.gpus,
+            request.trials_per_gpu,
+            request.results,
+            None,
+        )
+        estimates[study.name] = estimate(planned, pace)
+        if not json:
+            typer.echo(f"study {study.name}")
+            print_estimate(estimates[study.name], planned)
+            typer.echo("")
+    if json:
+        print_json({name: asdict(found) for name, found in estimates.items()})
+        return
+    hours = sum(found.wall_hours.mean for found in estimates.values())
+    trials = sum(sum(found.num_trials.values()) for found in estimates.values())
+    typer.echo(f"{exhibit.title}: {trials} trainings, about {hours:.3g} hours in all")

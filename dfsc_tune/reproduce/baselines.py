@@ -1,0 +1,232 @@
+"""PatchCore and STFPM as anomalib trains them, on the same splits, judged by the same metrics.
+
+anomalib's own modules give the networks, their layers, loss, optimizer and sampling; they are fed
+with our images, so that nothing but the method differs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import Interval
+from dfsc_tune.models.pdn import normalize_images
+from dfsc_tune.reproduce.exhibits import BY_ANOMALIB
+from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
+from dfsc_tune.reproduce.numbers import LEVEL, Models
+from dfsc_tune.results import Run
+
+BASELINES = (f"PatchCore{BY_ANOMALIB}", f"STFPM{BY_ANOMALIB}")
+_BATCH = 32
+_SCORE_BATCH = 8
+# As in anomalib's benchmark of STFPM.
+_STFPM_EPOCHS = 100
+# Without transforms, post-processing and the like: images and metrics are ours.
+_BARE = {"pre_processor": False, "post_processor": False, "evaluator": False, "visualizer": False}
+
+Lines = dict[str, dict[str, Models]]
+"""By label, then by category."""
+
+
+def check_installed() -> None:
+    """Refuses to go on without anomalib, or where it does not start."""
+    if importlib.util.find_spec("anomalib") is None:
+        raise UserError("--baselines needs anomalib: pip install '.[baselines]'")
+    try:
+        importlib.import_module("anomalib.models")
+    except (ImportError, RuntimeError) as error:
+        # Such as a torchvision built for CUDA beside a torch that is not.
+        raise UserError(
+            f"anomalib is there but does not start ({error}); mostly torchvision is of another "
+            "build than torch: install both from the same place"
+        ) from error
+
+
+def judge_baselines(
+    run: Run,
+    data: Path,
+    folder: Path,
+    num_seeds: int,
+    *,
+    areas: bool,
+    device: str,
+    say: Callable[[str], None],
+) -> Lines:
+    """Trains and scores each baseline of each category and seed that is not scored yet.
+
+    Args:
+        run: a study, whose images and splits they get.
+        data: the folder that holds its categories.
+        folder: where their scores are kept.
+        num_seeds: how many trainings of each.
+        areas: whether to measure AU-sPRO too.
+        device: where they run.
+        say: told what goes on.
+
+    Raises:
+        UserError: a backbone's weights cannot be had, or the data changed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    scores, found_areas = read_rows(folder / SCORES), read_rows(folder / AREAS)
+    for category in run.settings["categories"]:
+        judge: Judge | None = None
+        for line in BASELINES:
+            for seed in range(num_seeds):
+                of_model = {"line": line, "category": category, "seed": seed}
+                if _has(scores, of_model) and (not areas or _has(found_areas, of_model)):
+                    continue
+                say(f"{line}: {category}, seed {seed} …")
+                judge = judge or Judge(run, category, data, device)
+                rows, rows_of_areas = _judged(judge, line, seed, areas, device)
+                if not _has(scores, of_model):
+                    scores = with_rows(folder / SCORES, scores, [{**of_model, **x} for x in rows])
+                found_areas = with_rows(
+                    folder / AREAS, found_areas, [{**of_model, **x} for x in rows_of_areas]
+                )
+    lines: Lines = {line: {x: Models() for x in run.settings["categories"]} for line in BASELINES}
+    for (line, category, seed), of_images in _by_model(scores):
+        by_image = dict(zip(of_images["image"], of_images["score"], strict=True))
+        lines[line][category].scores[seed] = by_image
+    for row in found_areas.to_dict("records"):
+        found = row["au_spro"], Interval(row["low"], row["high"], LEVEL)
+        lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = found
+    return lines
+
+
+def train_baseline(
+    line: str, pixels: npt.NDArray[np.uint8], seed: int, device: str = "cpu"
+) -> nn.Module:
+    """A trained baseline, which gives `pred_score` and `anomaly_map` of normalised images.
+
+    Args:
+        line: one of `BASELINES`.
+        pixels: (N, 3, S, S) good images.
+        seed: of the coreset, or of the student's weights and the images' order.
+        device: where it runs.
+
+    Raises:
+        UserError: the backbone's weights cannot be downloaded.
+    """
+    with _seeded(seed, device):
+        try:
+            return _patchcore(pixels, device) if line == BASELINES[0] else _stfpm(pixels, device)
+        except OSError as error:
+            # What the hub raises where it cannot be reached is one, too.
+            raise UserError(
+                f"{line} needs the pretrained weights of its backbone, which anomalib downloads "
+                f"({error}); run it once online"
+            ) from error
+
+
+def _patchcore(pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
+    from anomalib.models import Patchcore
+
+    module = Patchcore(**_BARE).to(device)
+    module.model.train()
+    with torch.no_grad():
+        for start in range(0, len(pixels), _BATCH):
+            module.model(_images(pixels[start : start + _BATCH], device))
+    module.fit()
+    return _eval(module.model)
+
+
+def _stfpm(pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
+    from anomalib.models import Stfpm
+
+    module = Stfpm(**_BARE).to(device)
+    optimizer = module.configure_optimizers()
+    module.model.train()
+    module.model.teacher_model.eval()
+    for _ in range(_STFPM_EPOCHS):
+        order = torch.randperm(len(pixels)).numpy()
+        for start in range(0, len(pixels), _BATCH):
+            loss = module.loss(
+                *module.model(_images(pixels[order[start : start + _BATCH]], device))
+            )
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return _eval(module.model)
+
+
+@torch.inference_mode()
+def baseline_maps(
+    model: nn.Module,
+    pixels: npt.NDArray[np.uint8],
+    sizes: npt.NDArray[np.int32],
+    device: str = "cpu",
+) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
+    """Each image's score, and its anomaly map (H, W) at its original size."""
+    for start in range(0, len(pixels), _SCORE_BATCH):
+        found = model(_images(pixels[start : start + _SCORE_BATCH], device))
+        scores, maps = found.pred_score.flatten().tolist(), found.anomaly_map
+        for index, score in enumerate(scores):
+            size = tuple(sizes[start + index].tolist())
+            resized = F.interpolate(maps[index][None], size=size, mode="bilinear")
+            yield score, resized[0, 0].float().cpu().numpy()
+
+
+def _judged(
+    judge: Judge, line: str, seed: int, areas: bool, device: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The rows of scores and of areas of a baseline that is trained first."""
+    model = train_baseline(line, judge.data.trial.train.pixels, seed, device)
+    images = judge.images
+    rows: list[dict[str, Any]] = []
+    maps: list[npt.NDArray[np.float32]] = []
+    found = baseline_maps(model, images.pixels, images.sizes, device)
+    for record, (score, anomaly_map) in zip(images.records, found, strict=True):
+        rows.append({"image": record.name, "score": score})
+        if areas:
+            maps.append(anomaly_map)
+    return rows, list(judge.areas_of(maps)) if areas else []
+
+
+def _images(pixels: npt.NDArray[np.uint8], device: str) -> Tensor:
+    return normalize_images(torch.tensor(pixels, device=device))
+
+
+def _eval(model: Any) -> nn.Module:
+    evaluated: nn.Module = model.eval()
+    return evaluated
+
+
+@contextmanager
+def _seeded(seed: int, device: str) -> Iterator[None]:
+    """Torch's and NumPy's global generators at a seed, and as they were after the block."""
+    devices = [torch.device(device)] if device.startswith("cuda") else []
+    before = np.random.get_state()
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        # The coreset's projection draws from NumPy's.
+        np.random.seed(seed)
+        try:
+            yield
+        finally:
+            np.random.set_state(before)
+
+
+def _by_model(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, int], pd.DataFrame]]:
+    if not table.empty:
+        for (line, category, seed), rows in table.groupby(["line", "category", "seed"]):
+            yield (str(line), str(category), int(str(seed))), rows
+
+
+def _has(table: pd.DataFrame, of_model: dict[str, Any]) -> bool:
+    """Whether a table has rows of a model."""
+    if table.empty:
+        return False
+    mask = np.logical_and.reduce([table[name] == value for name, value in of_model.items()])
+    return bool(mask.any())

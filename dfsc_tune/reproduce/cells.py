@@ -1,0 +1,182 @@
+"""The numbers of a table: ours, how sure they are, what they gain, and the paper's beside them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from scipy import stats
+
+from dfsc_tune.objective import Split
+from dfsc_tune.reproduce.exhibits import Exhibit, Measure
+from dfsc_tune.reproduce.judge import Protocol, Splits
+from dfsc_tune.reproduce.numbers import (
+    LEVEL,
+    Models,
+    Number,
+    average,
+    best_fixed,
+    choose,
+    gain_of,
+    number_of,
+)
+
+AVERAGE = "average"
+"""In place of a category: the mean over all categories of the table."""
+CHOSEN, FIXED = "chosen margin", "best fixed margin"
+"""Lines made of others: the margin that the selection part chose, by category or for all."""
+
+Lines = Mapping[str, Mapping[str, Models]]
+"""The models of a table: by line, then by category."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table. AUROCs and areas lie in 0 to 1; NaN is what is not known.
+
+    Deviations are over the seeds; intervals, of level 95 %, are for want of images.
+    """
+
+    exhibit: str
+    protocol: Protocol
+    category: str
+    line: str
+    measure: Measure
+    ours: float = math.nan
+    """Mean over the seeds."""
+    num_seeds: int = 0
+    """0 for what the paper cites."""
+    deviation: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    over: str = ""
+    """The line that the gain is over."""
+    gain: float = math.nan
+    """Paired by seed and by image."""
+    gain_deviation: float = math.nan
+    gain_low: float = math.nan
+    gain_high: float = math.nan
+    paper: float = math.nan
+    difference: float = math.nan
+    """Ours above the paper's; unknown where the images are others, or only some of the paper's."""
+    doubt: float = math.nan
+    """Half the 95 % interval of the difference of our mean and one run of the same setting, as our
+    seeds vary: the paper's number is of one."""
+
+
+def cells_of(
+    exhibit: Exhibit,
+    models: Lines,
+    splits: Mapping[str, Splits],
+    published: Callable[[str, str, Measure], float | None],
+    comparable: bool,
+) -> list[Cell]:
+    """All numbers of a table, protocol after protocol.
+
+    Args:
+        exhibit: which.
+        models: that were trained for it.
+        splits: by category, then by protocol.
+        published: the paper's number of a category (or `AVERAGE`), line and measure.
+        comparable: whether the images are those of the paper.
+    """
+    cells = []
+    for protocol in next(iter(splits.values())):
+        of_protocol = {category: found[protocol] for category, found in splits.items()}
+        lines = dict(models)
+        if exhibit.chooses_margin:
+            lines |= _choices(models, of_protocol)
+        bases = {line.label: line.over for line in exhibit.lines}
+        bases |= dict.fromkeys((CHOSEN, FIXED), exhibit.lines[0].label)
+        for measure in exhibit.measures:
+            for line in lines:
+                base = lines.get(bases.get(line) or "")
+                numbers = _numbers(lines[line], base, of_protocol, protocol, measure)
+                for category, (number, gain) in numbers.items():
+                    cell = Cell(
+                        exhibit.name, protocol, category, line, measure, over=bases.get(line) or ""
+                    )  # fmt: skip
+                    paper = published(category, line, measure)
+                    known = comparable and protocol == "oracle"
+                    cells.append(_filled(cell, number, gain, paper, known))
+    return cells
+
+
+def _numbers(
+    of_line: Mapping[str, Models],
+    base: Mapping[str, Models] | None,
+    splits: Mapping[str, Split],
+    protocol: Protocol,
+    measure: Measure,
+) -> dict[str, tuple[Number, Number | None]]:
+    """A line's number and gain of each category that has one, and the average if all have."""
+    found: dict[str, tuple[Number, Number | None]] = {}
+    for category, split in splits.items():
+        number = number_of(of_line[category], split, protocol, measure)
+        if number is not None:
+            gain = base and gain_of(of_line[category], base[category], split, protocol, measure)
+            found[category] = number, gain or None
+    if len(found) == len(splits) > 1:
+        mean = average([number for number, _ in found.values()])
+        gains = [gain for _, gain in found.values() if gain is not None]
+        if mean is not None:
+            found[AVERAGE] = mean, average(gains) if len(gains) == len(splits) else None
+    return found
+
+
+def _choices(models: Lines, splits: Mapping[str, Split]) -> Iterator[tuple[str, dict[str, Models]]]:
+    """The lines made by choosing among the others, where all of these are there."""
+    if not all(found.scores for of_line in models.values() for found in of_line.values()):
+        return
+    yield (
+        CHOSEN,
+        {
+            category: choose({line: of_line[category] for line, of_line in models.items()}, split)
+            for category, split in splits.items()
+        },
+    )
+    yield FIXED, best_fixed(models, splits)
+
+
+def _filled(
+    cell: Cell, number: Number, gain: Number | None, paper: float | None, comparable: bool
+) -> Cell:
+    """A cell with its numbers."""
+    low, high = _ends(number)
+    cell = replace(
+        cell,
+        ours=number.mean,
+        num_seeds=len(number.by_seed),
+        deviation=number.deviation,
+        low=low,
+        high=high,
+    )
+    if gain is not None:
+        low, high = _ends(gain)
+        cell = replace(
+            cell,
+            gain=gain.mean,
+            gain_deviation=gain.deviation,
+            gain_low=low,
+            gain_high=high,
+        )
+    if paper is not None:
+        cell = replace(cell, paper=paper)
+        if comparable:
+            cell = replace(cell, difference=number.mean - paper, doubt=_doubt(number))
+    return cell
+
+
+def _ends(number: Number) -> tuple[float, float]:
+    interval = number.interval
+    return (interval.low, interval.high) if interval else (math.nan, math.nan)
+
+
+def _doubt(number: Number) -> float:
+    """Half the 95 % interval of our mean less a single run."""
+    num_seeds = len(number.by_seed)
+    if num_seeds < 2:
+        return math.nan
+    factor = float(stats.t.ppf((1 + LEVEL) / 2, num_seeds - 1))
+    return factor * number.deviation * math.sqrt(1 + 1 / num_seeds)

@@ -1,0 +1,227 @@
+"""Scores a study's trained models on test images, once each, for all protocols.
+
+A protocol (an objective) says on which images a setting is chosen and on which it is reported. The
+trainings know nothing of it, so one model's scores serve them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from dfsc_tune.checkpoint import atomic_path
+from dfsc_tune.config import ObjectiveConfig, TrialConfig, validate
+from dfsc_tune.data.prepared import PreparedImages
+from dfsc_tune.data.records import Category, ImageRecord
+from dfsc_tune.detector import Detector
+from dfsc_tune.errors import UserError
+from dfsc_tune.measure import AU_SPRO_LIMIT, read_defects
+from dfsc_tune.metrics import Defect, au_spro_by_kind, au_spro_interval
+from dfsc_tune.metrics.image import GOOD
+from dfsc_tune.objective import Split, split_test
+from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
+from dfsc_tune.reproduce.exhibits import Scoring
+from dfsc_tune.results import Run
+from dfsc_tune.search.course import CHECKPOINTS
+from dfsc_tune.trial import finished_detector
+
+Protocol = Literal["oracle", "holdout"]
+PROTOCOLS: tuple[Protocol, ...] = ("oracle", "holdout")
+"""The paper's first; each an objective by its name."""
+
+SCORES, AREAS = "test_scores.parquet", "test_areas.parquet"
+_MODEL = ["category", "trial", "sigmoid", "ema_momentum"]
+
+Splits = dict[Protocol, Split]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a study's models are worth."""
+
+    scores: pd.DataFrame
+    """A row a model and image: category, trial, sigmoid, ema_momentum, image, score."""
+    areas: pd.DataFrame
+    """A row a model and protocol: category, trial, sigmoid, ema_momentum, protocol, au_spro (of its
+    report part, the mean of both kinds), low and high (its 95 % interval); where they were asked
+    for and all anomalous images have masks."""
+
+
+def splits_of(category: Category) -> Splits:
+    """What each protocol selects and reports on.
+
+    Raises:
+        UserError: a protocol cannot be carried out on these images.
+    """
+    return {name: split_test(category, ObjectiveConfig(name=name)) for name in PROTOCOLS}
+
+
+def judge_study(
+    run: Run,
+    data: Path,
+    scorings: Sequence[Scoring],
+    *,
+    areas: bool,
+    device: str,
+    say: Callable[[str], None],
+) -> Judged:
+    """Scores each model trained to the full budget that is not scored yet.
+
+    Args:
+        run: the study's.
+        data: the folder that holds its categories.
+        scorings: each is a model of its own of every training.
+        areas: whether to measure AU-sPRO too, which takes minutes a model on large images.
+        device: where the models run.
+        say: told what goes on.
+
+    Raises:
+        UserError: the data are not those that the models were trained on.
+    """
+    scores, found_areas = read_rows(run.folder / SCORES), read_rows(run.folder / AREAS)
+    complete = run.trials[run.trials["state"] == "complete"]
+    for name, trials in complete.groupby("category"):
+        models = [
+            (str(row["trial"]), scoring)
+            for row in trials.to_dict("records")
+            for scoring in scorings
+        ]
+        unscored = _missing(scores, str(name), models)
+        unmeasured = _missing(found_areas, str(name), models) if areas else []
+        if not unscored and not unmeasured:
+            continue
+        say(f"scoring {len({*unscored, *unmeasured})} models of {name} …")
+        judge = Judge(run, str(name), data, device)
+        for trial, scoring in dict.fromkeys([*unscored, *unmeasured]):
+            model = _named(str(name), trial, scoring)
+            detector = judge.detector(trial, scoring)
+            if (trial, scoring) in unscored:
+                rows = [{**model, **row} for row in judge.scores(detector)]
+                scores = with_rows(run.folder / SCORES, scores, rows)
+            if (trial, scoring) in unmeasured:
+                rows = [{**model, **row} for row in judge.areas(detector)]
+                found_areas = with_rows(run.folder / AREAS, found_areas, rows)
+    return Judged(scores, found_areas)
+
+
+class Judge:
+    """A category's images, ready to be scored by its models.
+
+    `data` is the category as its trials see it, `images` are all that a protocol selects or reports
+    on.
+    """
+
+    def __init__(self, run: Run, category: str, data: Path, device: str) -> None:
+        tree = run.settings["base_configs"][category]
+        self._run = run
+        self._base = validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
+        self.data: CategoryData = prepare_category(self._base, data, device)
+        if self.data.fingerprint != run.settings["datasets"][category]["fingerprint"]:
+            raise UserError(
+                f"the data of {category} changed since the run in {run.folder}; restore them, or "
+                "choose another --name"
+            )
+        self._device = device
+        self._splits = splits_of(self.data.category)
+        records = {
+            record.name: record
+            for split in self._splits.values()
+            for record in (*split.selection, *split.report)
+        }
+        self.images: PreparedImages = prepare_images(
+            list(records.values()),
+            self.data.trial.teacher,
+            self._base.model,
+            device,
+            self._base.speed.feature_dtype,
+        )
+
+    def detector(self, trial: str, scoring: Scoring) -> Detector:
+        """A trained model, scored as asked."""
+        rows = self._run.trials.set_index("trial")
+        searched = self._run.settings["searched"][self._base.category]
+        values = rows.loc[[trial], searched].to_dict("records")[0]
+        values |= {"sigmoid": scoring.sigmoid, "ema_momentum": scoring.ema_momentum}
+        checkpoint = self._run.folder / CHECKPOINTS / trial
+        return finished_detector(
+            self._base.with_values({str(name): x for name, x in values.items()}),
+            self.data.trial,
+            checkpoint,
+        )
+
+    def scores(self, detector: Detector) -> Iterator[dict[str, Any]]:
+        """A row an image."""
+        maps = detector.difference_maps(self.images.pixels, self.images.features, self._device)
+        scores = detector.scores(maps, self.images.sizes).tolist()
+        for record, score in zip(self.images.records, scores, strict=True):
+            yield {"image": record.name, "score": score}
+
+    def areas(self, detector: Detector) -> Iterator[dict[str, Any]]:
+        """A row a protocol; none where an anomalous image has no mask."""
+        differences = detector.difference_maps(
+            self.images.pixels, self.images.features, self._device
+        )
+        return self.areas_of(detector.anomaly_maps(differences, self.images.sizes))
+
+    def areas_of(self, maps: Sequence[npt.NDArray[np.float32]]) -> Iterator[dict[str, Any]]:
+        """As `areas`, of the anomaly maps (H, W) of all images at their original sizes."""
+        category = self.data.category
+        if any(x.kind != GOOD and not x.mask_paths for x in category.test):
+            return
+        by_name = {x.name: found for x, found in zip(self.images.records, maps, strict=True)}
+        for protocol, split in self._splits.items():
+            yield {"protocol": protocol, **_area(category, split.report, by_name)}
+
+
+def _area(
+    category: Category,
+    records: Sequence[ImageRecord],
+    maps: dict[str, npt.NDArray[np.float32]],
+) -> dict[str, float]:
+    """The AU-sPRO of some images, the mean of both kinds, with its interval."""
+    chosen = [maps[record.name] for record in records]
+    kinds = [record.kind for record in records]
+    defects: list[Defect] = []
+    for index, (record, anomaly_map) in enumerate(zip(records, chosen, strict=True)):
+        defects += read_defects(index, record, category, anomaly_map)
+    area = au_spro_by_kind(chosen, kinds, defects, (AU_SPRO_LIMIT,))["mean"][AU_SPRO_LIMIT]
+    interval = au_spro_interval(chosen, kinds, defects, AU_SPRO_LIMIT)["mean"]
+    return {"au_spro": area, "low": interval.low, "high": interval.high}
+
+
+def _named(category: str, trial: str, scoring: Scoring) -> dict[str, Any]:
+    return {
+        "category": category,
+        "trial": trial,
+        "sigmoid": scoring.sigmoid,
+        "ema_momentum": scoring.ema_momentum,
+    }
+
+
+def _missing(
+    known: pd.DataFrame, category: str, models: Sequence[tuple[str, Scoring]]
+) -> list[tuple[str, Scoring]]:
+    """The models that have no row yet."""
+    there = set(known[_MODEL].itertuples(index=False, name=None)) if len(known) else set()
+    return [x for x in models if tuple(_named(category, *x).values()) not in there]
+
+
+def read_rows(path: Path) -> pd.DataFrame:
+    """A table of scores or areas; empty where it is not there yet."""
+    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
+
+
+def with_rows(path: Path, known: pd.DataFrame, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """The table with rows added, also on the disk."""
+    if not rows:
+        return known
+    table = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
+    with atomic_path(path) as temporary:
+        table.to_parquet(temporary, index=False)
+    return table

@@ -1,0 +1,182 @@
+"""From models' scores to a number and its doubts: over the seeds, and for want of images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+
+from dfsc_tune.data.records import ImageRecord
+from dfsc_tune.metrics import (
+    Interval,
+    image_auroc,
+    mean_image_auroc_difference,
+    mean_image_auroc_interval,
+)
+from dfsc_tune.objective import Split
+from dfsc_tune.reproduce.exhibits import Line, Measure, setting_for
+from dfsc_tune.reproduce.judge import Judged, Protocol
+from dfsc_tune.results import Run
+
+LEVEL = 0.95
+
+Scores = Mapping[str, float]
+"""One model's scores by image."""
+
+
+@dataclass(frozen=True)
+class Models:
+    """A line's models of one category, one a seed."""
+
+    scores: dict[int, Scores] = field(default_factory=dict)
+    areas: dict[tuple[int, Protocol], tuple[float, Interval]] = field(default_factory=dict)
+    """AU-sPRO of the protocol's report part, where it was measured."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """Something measured of models of several seeds on the same images."""
+
+    by_seed: dict[int, float]
+    interval: Interval | None
+    """Of level 95 %, for want of images; None where it is not known."""
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return float(np.mean(list(self.by_seed.values())))
+
+    @property
+    def deviation(self) -> float:
+        """Over the seeds; NaN for one."""
+        values = list(self.by_seed.values())
+        return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
+    """The trained models that make a line, as far as they are judged."""
+    wanted = setting_for(line.setting, category)
+    trials = run.trials[(run.trials["category"] == category) & (run.trials["state"] == "complete")]
+    for name, value in wanted.items():
+        trials = trials[trials[name] == value]
+    models = Models()
+    for row in trials.to_dict("records"):
+        trial, seed = str(row["trial"]), int(row["seed"])
+        scores = _of_model(judged.scores, category, trial, line)
+        if len(scores):
+            models.scores[seed] = dict(zip(scores["image"], scores["score"], strict=True))
+        for found in _of_model(judged.areas, category, trial, line).to_dict("records"):
+            interval = Interval(found["low"], found["high"], LEVEL)
+            models.areas[seed, found["protocol"]] = (found["au_spro"], interval)
+    return models
+
+
+def choose(by_line: Mapping[str, Models], split: Split) -> Models:
+    """Per seed, the model of the line that does best on the selection part."""
+    seeds = set.intersection(*(set(models.scores) for models in by_line.values()))
+    chosen = {}
+    for seed in sorted(seeds):
+        found = {line: models.scores[seed] for line, models in by_line.items()}
+        chosen[seed] = found[max(found, key=lambda line: auroc(found[line], split.selection))]
+    return Models(scores=chosen)
+
+
+def best_fixed(
+    by_line: Mapping[str, Mapping[str, Models]], splits: Mapping[str, Split]
+) -> dict[str, Models]:
+    """The models, by category, of the line that does best on all categories' selection parts.
+
+    Args:
+        by_line: by line, then by category.
+        splits: by category.
+    """
+
+    def value(line: str) -> float:
+        found = [
+            auroc(scores, splits[category].selection)
+            for category, models in by_line[line].items()
+            for scores in models.scores.values()
+        ]
+        return float(np.mean(found))
+
+    return dict(by_line[max(by_line, key=value)])
+
+
+def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure) -> Number | None:
+    """A line's number on the report part of a category; None where there is none."""
+    if measure == "au_spro":
+        found = {seed: area for (seed, name), area in models.areas.items() if name == protocol}
+        # The same images for all seeds: their luck does not average out.
+        if not found:
+            return None
+        low, high = np.mean([(x.low, x.high) for _, x in found.values()], axis=0).tolist()
+        by_seed = {seed: area for seed, (area, _) in found.items()}
+        return Number(by_seed, Interval(low, high, LEVEL))
+    kinds = [record.kind for record in split.report]
+    if not models.scores or (measure != "mean" and measure not in kinds):
+        return None
+    by_seed = {s: auroc(scores, split.report, measure) for s, scores in models.scores.items()}
+    lists = [_in_order(scores, split.report) for scores in models.scores.values()]
+    return Number(by_seed, mean_image_auroc_interval(lists, kinds)[measure])
+
+
+def gain_of(
+    models: Models, base: Models, split: Split, protocol: Protocol, measure: Measure
+) -> Number | None:
+    """How far a line lies above another, paired by seed and by image; None where one is missing."""
+    number, other = (number_of(x, split, protocol, measure) for x in (models, base))
+    if number is None or other is None:
+        return None
+    seeds = sorted(set(number.by_seed) & set(other.by_seed))
+    if not seeds:
+        return None
+    interval = None
+    if measure != "au_spro":
+        kinds = [record.kind for record in split.report]
+        ours, theirs = (
+            [_in_order(x.scores[s], split.report) for s in seeds] for x in (models, base)
+        )
+        interval = mean_image_auroc_difference(ours, theirs, kinds)[measure]
+    return Number({s: number.by_seed[s] - other.by_seed[s] for s in seeds}, interval)
+
+
+def average(numbers: Sequence[Number]) -> Number | None:
+    """The mean over categories, of each seed that all have; their images are independent."""
+    seeds = set.intersection(*(set(number.by_seed) for number in numbers))
+    if not seeds:
+        return None
+    by_seed = {seed: float(np.mean([x.by_seed[seed] for x in numbers])) for seed in sorted(seeds)}
+    intervals = [number.interval for number in numbers if number.interval is not None]
+    if len(intervals) < len(numbers):
+        return Number(by_seed, None)
+    pairs = [(x.mean, interval) for x, interval in zip(numbers, intervals, strict=True)]
+    below = math.hypot(*(mean - x.low for mean, x in pairs)) / len(pairs)
+    above = math.hypot(*(x.high - mean for mean, x in pairs)) / len(pairs)
+    middle = float(np.mean([mean for mean, _ in pairs]))
+    return Number(by_seed, Interval(middle - below, middle + above, LEVEL))
+
+
+def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "mean") -> float:
+    """An image AUROC of some images, whose kinds allow it."""
+    found = image_auroc(_in_order(scores, records), [record.kind for record in records])
+    value = getattr(found, measure)
+    assert value is not None, "the images have the kind"
+    return float(value)
+
+
+def _in_order(scores: Scores, records: Sequence[ImageRecord]) -> list[float]:
+    return [scores[record.name] for record in records]
+
+
+def _of_model(table: pd.DataFrame, category: str, trial: str, line: Line) -> pd.DataFrame:
+    if table.empty:
+        return table
+    return table[
+        (table["category"] == category)
+        & (table["trial"] == trial)
+        & (table["sigmoid"] == line.scoring.sigmoid)
+        & (table["ema_momentum"] == line.scoring.ema_momentum)
+    ]

@@ -1,0 +1,152 @@
+"""A reproduced table as text for the terminal and as a page of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path
+
+from dfsc_tune.checkpoint import write_text
+from dfsc_tune.metrics import Interval
+from dfsc_tune.report.figures import RUN_COLORS, Figure, with_intervals
+from dfsc_tune.report.html import render_template
+from dfsc_tune.report.section import Section, Table
+from dfsc_tune.reproduce.cells import Cell
+from dfsc_tune.reproduce.reproduction import Reproduction
+
+_MEASURES = {
+    "logical": "image AUROC, logical",
+    "structural": "image AUROC, structural",
+    "mean": "image AUROC, mean of logical and structural",
+    "au_spro": "AU-sPRO up to an FPR of 0.05, mean of logical and structural",
+}
+_TITLES = {
+    "oracle": "on all test images, as the paper (oracle: optimistic)",
+    "holdout": "on the test images that chose nothing (holdout)",
+}
+_COLUMNS = ("", "", "ours", "over seeds", "over images", "gain", "paper", "difference")
+_MISSING = "–"
+LEGEND = (
+    "ours: mean over seeds; ± after it and after a gain: standard deviation between trainings; "
+    "over images: 95 % interval of that mean for want of test images; gain: paired by seed and "
+    "image; difference to the paper, whose number is of one training: ± half its 95 % interval as "
+    "our seeds vary"
+)
+
+
+def shown_tables(cells: Sequence[Cell]) -> list[tuple[str, Table]]:
+    """The cells as tables of text in percent, each with its title: one a protocol and measure."""
+
+    def key(cell: Cell) -> tuple[str, str]:
+        return cell.protocol, cell.measure
+
+    order = list(dict.fromkeys(key(cell) for cell in cells))
+    groups = groupby(sorted(cells, key=lambda cell: order.index(key(cell))), key)
+    return [
+        (f"{_MEASURES[measure]}, in percent, {_TITLES[protocol]}", Table(_COLUMNS, _rows(found)))
+        for (protocol, measure), found in ((name, list(group)) for name, group in groups)
+    ]
+
+
+def write_page(found: Reproduction) -> Path:
+    """Writes the table as one HTML page beside its runs; the file."""
+    sections = [
+        Section(
+            key=f"table-{number}",
+            title=title,
+            figures=_figures(_cells_of(found.cells, number)),
+            table=table,
+        )
+        for number, (title, table) in enumerate(shown_tables(found.cells))
+    ]
+    target = found.folder / f"{found.exhibit.name}.html"
+    page = render_template(
+        "reproduction.html",
+        title=found.exhibit.title,
+        legend=LEGEND,
+        notes=found.notes,
+        sections=sections,
+    )
+    write_text(target, page)
+    return target
+
+
+def _cells_of(cells: Sequence[Cell], number: int) -> list[Cell]:
+    """The cells of the table at a place among those shown."""
+    protocol, measure = list(dict.fromkeys((x.protocol, x.measure) for x in cells))[number]
+    return [x for x in cells if (x.protocol, x.measure) == (protocol, measure)]
+
+
+def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
+    """A row a cell, category by category."""
+    categories = list(dict.fromkeys(cell.category for cell in cells))
+    return [
+        (
+            cell.category if first else "",
+            cell.line if cell.num_seeds else f"{cell.line} (cited)",
+            _percent(cell.ours),
+            _over_seeds(cell),
+            _interval(cell.low, cell.high),
+            _gain(cell),
+            _percent(cell.paper),
+            _difference(cell),
+        )
+        for category in categories
+        for first, cell in _with_first([x for x in cells if x.category == category])
+    ]
+
+
+def _with_first(cells: Sequence[Cell]) -> list[tuple[bool, Cell]]:
+    return [(index == 0, cell) for index, cell in enumerate(cells)]
+
+
+def _figures(cells: Sequence[Cell]) -> list[Figure]:
+    """Ours with the images' intervals, a colour a line."""
+    ours = [cell for cell in cells if cell.num_seeds]
+    categories = list(dict.fromkeys(cell.category for cell in ours))
+    lines = list(dict.fromkeys(cell.line for cell in ours))
+    by_place = {(cell.line, cell.category): cell for cell in ours}
+    series = []
+    for index, line in enumerate(lines):
+        found = [by_place.get((line, category)) for category in categories]
+        values = [cell.ours if cell else None for cell in found]
+        intervals = [
+            Interval(cell.low, cell.high, 0.95) if cell and math.isfinite(cell.low) else None
+            for cell in found
+        ]
+        series.append((line, RUN_COLORS[index % len(RUN_COLORS)], values, intervals))
+    return [with_intervals(categories, series, "ours, mean over seeds")] if series else []
+
+
+def _percent(value: float) -> str:
+    return _MISSING if math.isnan(value) else f"{100 * value:.2f}"
+
+
+def _over_seeds(cell: Cell) -> str:
+    if math.isnan(cell.deviation):
+        return f"{cell.num_seeds} seed" if cell.num_seeds else _MISSING
+    return f"±{100 * cell.deviation:.2f} ({cell.num_seeds} seeds)"
+
+
+def _interval(low: float, high: float, sign: str = "") -> str:
+    if math.isnan(low):
+        return _MISSING
+    return f"{100 * low:{sign}.1f} to {100 * high:{sign}.1f}"
+
+
+def _gain(cell: Cell) -> str:
+    """What a line gains over another, over seeds and over images."""
+    if math.isnan(cell.gain):
+        return _MISSING
+    seeds = "" if math.isnan(cell.gain_deviation) else f" ±{100 * cell.gain_deviation:.2f}"
+    known = not math.isnan(cell.gain_low)
+    images = f" ({_interval(cell.gain_low, cell.gain_high, '+')})" if known else ""
+    return f"{100 * cell.gain:+.2f}{seeds}{images} over {cell.over}"
+
+
+def _difference(cell: Cell) -> str:
+    if math.isnan(cell.difference):
+        return _MISSING
+    doubt = "" if math.isnan(cell.doubt) else f" ±{100 * cell.doubt:.2f}"
+    return f"{100 * cell.difference:+.2f}{doubt}"

@@ -1,0 +1,100 @@
+"""The paper's number for each cell of its tables, and the systems that it cites."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dfsc_tune.reference import CATEGORIES, paper_tables
+from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell
+from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, Exhibit, Measure
+
+
+def published(exhibit: Exhibit, category: str, line: str, measure: Measure) -> float | None:
+    """What the paper states, as a share; None where it states nothing.
+
+    Args:
+        exhibit: which table.
+        category: or `AVERAGE`, which is over all five.
+        line: its label.
+        measure: what is measured.
+    """
+    if category not in (*CATEGORIES, AVERAGE):
+        return None
+    tables = paper_tables()
+    line = line.removesuffix(BY_ANOMALIB)
+    match exhibit.name:
+        case "table1":
+            percent = _auroc(tables, category, line, measure)
+        case "table2":
+            percent = tables["au_spro_fpr_0.05"][category].get(line)
+        case "table3":
+            percent = _by_margin(tables, category, line)
+        case "table4" if category == AVERAGE:
+            places = [x.label for x in exhibit.lines]
+            percent = tables["image_auroc_by_ablation"][places.index(line)]["auroc"]
+        case _:
+            percent = None
+    return None if percent is None else float(percent) / 100
+
+
+def cited_cells(exhibit: Exhibit, categories: Sequence[str], lines: Iterable[str]) -> list[Cell]:
+    """What the paper states of systems that are not run here.
+
+    Args:
+        exhibit: which table.
+        categories: of it.
+        lines: those that are run here, by their labels.
+    """
+    if not exhibit.compares_methods:
+        return []
+    tables = paper_tables()
+    systems = (
+        tables["image_auroc"]["logical"][CATEGORIES[0]]
+        if exhibit.name == "table1"
+        else tables["au_spro_fpr_0.05"][CATEGORIES[0]]
+    )
+    ours = {line.removesuffix(BY_ANOMALIB) for line in lines}
+    everywhere = [*categories, *([AVERAGE] if set(categories) == set(CATEGORIES) else [])]
+    return [
+        Cell(exhibit.name, "oracle", category, system, measure, paper=number)
+        for measure in exhibit.measures
+        for system in systems
+        if system not in ours
+        for category in everywhere
+        if (number := published(exhibit, category, system, measure)) is not None
+    ]
+
+
+def _auroc(tables: dict[str, Any], category: str, line: str, measure: Measure) -> float | None:
+    if category == AVERAGE:
+        kind = "total" if measure == "mean" else measure
+        found = tables["image_auroc_averages"][kind].get(line)
+        return None if found is None else float(found)
+    kinds = ("logical", "structural") if measure == "mean" else (measure,)
+    return _mean([tables["image_auroc"][kind][category].get(line) for kind in kinds])
+
+
+def _by_margin(tables: dict[str, Any], category: str, line: str) -> float | None:
+    by_margin = tables["image_auroc_by_margin"]
+    rows = {
+        name: {f"margin {float(margin):g}": number for margin, number in of_category.items()}
+        for name, of_category in by_margin.items()
+    }
+    means = {
+        margin: np.mean([row[margin] for row in rows.values()]) for margin in rows[CATEGORIES[0]]
+    }
+    fixed = max(means, key=lambda margin: means[margin])
+    lines = {
+        name: {**row, CHOSEN: max(row.values()), FIXED: row[fixed]} for name, row in rows.items()
+    }
+    wanted = list(lines) if category == AVERAGE else [category]
+    return _mean([lines[name].get(line) for name in wanted])
+
+
+def _mean(numbers: Sequence[float | None]) -> float | None:
+    """The mean, where all are stated."""
+    stated = [number for number in numbers if number is not None]
+    return float(np.mean(stated)) if len(stated) == len(numbers) else None

@@ -1,0 +1,172 @@
+"""A table of the paper from its trainings to its numbers; what is there is not done again."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from dfsc_tune.checkpoint import atomic_path
+from dfsc_tune.data.layout import read_category
+from dfsc_tune.reference import CATEGORIES
+from dfsc_tune.report.score_sections import is_real_loco
+from dfsc_tune.reproduce.baselines import judge_baselines
+from dfsc_tune.reproduce.cells import AVERAGE, Cell, cells_of
+from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Measure, Scoring, Study
+from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of
+from dfsc_tune.reproduce.numbers import Models, models_of
+from dfsc_tune.reproduce.paper import cited_cells, published
+from dfsc_tune.reproduce.studies import Scale, carry_out, study_space
+from dfsc_tune.results import Run
+from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.session import driver_device
+
+_PAPER_SCALE = ("small", 256, 70_000)
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """A table made again."""
+
+    exhibit: Exhibit
+    folder: Path
+    cells: list[Cell]
+    notes: list[str]
+    interrupted_by: signal.Signals | None = None
+    """If so, there are no cells yet: the same call goes on."""
+
+
+def requests(
+    exhibit: Exhibit, request: SearchRequest, scale: Scale
+) -> Iterator[tuple[Study, SearchRequest]]:
+    """The searches that a table needs.
+
+    Args:
+        exhibit: which.
+        request: where and on what; its space and name are replaced, and its results folder becomes
+            that of the reproduction.
+        scale: how large.
+    """
+    for study in exhibit.studies:
+        space = study_space(study, request.categories, scale)
+        folder = request.results / request.name
+        yield study, replace(request, space=space, name=study.name, results=folder)
+
+
+def reproduce(
+    exhibit: Exhibit,
+    request: SearchRequest,
+    scale: Scale,
+    console: Console,
+    *,
+    baselines: bool = False,
+) -> Reproduction:
+    """Trains, scores and tabulates; leaves the cells as Parquet beside the runs.
+
+    Args:
+        exhibit: which table or figure.
+        request: as `requests` takes it.
+        scale: how large.
+        console: for progress.
+        baselines: whether to train anomalib's too; for a table that compares methods.
+
+    Raises:
+        UserError: a search cannot be begun or gone on with, or the data changed since.
+    """
+    # Before hours of training, and not only after them:
+    categories = request.categories
+    splits = {name: splits_of(read_category(request.data, name)) for name in categories}
+    runs: dict[str, tuple[Run, Judged]] = {}
+    folder = request.results / request.name
+    for study, of_study in requests(exhibit, request, scale):
+        console.print(f"study {study.name}: {of_study.results / of_study.name}", highlight=False)
+        run, interrupted_by = carry_out(of_study, study, console)
+        if interrupted_by is not None:
+            return Reproduction(exhibit, folder, [], [], interrupted_by)
+        runs[study.name] = run, _judged(exhibit, study, run, request, console)
+    models: dict[str, dict[str, Models]] = {
+        line.label: {name: models_of(line, name, *runs[line.study.name]) for name in categories}
+        for line in exhibit.lines
+    }
+    if baselines:
+        run, _ = runs[DFSC.name]
+        models |= judge_baselines(
+            run,
+            request.data,
+            run.folder.parent / "baselines",
+            scale.num_seeds,
+            areas="au_spro" in exhibit.measures,
+            device=driver_device(request),
+            say=partial(console.print, highlight=False),
+        )
+    comparable = all(is_real_loco(request.data, name) for name in categories)
+
+    def of_paper(category: str, line: str, measure: Measure) -> float | None:
+        # Its averages are over all five categories.
+        if category == AVERAGE and set(categories) != set(CATEGORIES):
+            return None
+        return published(exhibit, category, line, measure)
+
+    cells = [
+        *cells_of(exhibit, models, splits, of_paper, comparable),
+        *cited_cells(exhibit, categories, models),
+    ]
+    with atomic_path(folder / f"{exhibit.name}.parquet") as temporary:
+        pd.DataFrame(cells).to_parquet(temporary, index=False)
+    notes = list(_notes(exhibit, scale, comparable, models.values()))
+    return Reproduction(exhibit, folder, cells, notes)
+
+
+def _judged(
+    exhibit: Exhibit, study: Study, run: Run, request: SearchRequest, console: Console
+) -> Judged:
+    with console.status("scoring …"):
+        return judge_study(
+            run,
+            request.data,
+            _scorings(exhibit.lines, study),
+            areas="au_spro" in exhibit.measures,
+            device=driver_device(request),
+            say=partial(console.print, highlight=False),
+        )
+
+
+def _scorings(lines: Iterable[Line], study: Study) -> list[Scoring]:
+    return list(dict.fromkeys(line.scoring for line in lines if line.study == study))
+
+
+def _notes(
+    exhibit: Exhibit, scale: Scale, comparable: bool, models: Iterable[dict[str, Models]]
+) -> Iterator[str]:
+    """What a reader of the numbers must know."""
+    yield (
+        "oracle is the paper's protocol: settings are chosen and reported on the same test images, "
+        "so its numbers are optimistic; holdout reports on images that chose nothing"
+    )
+    if not comparable:
+        yield (
+            "these are not the images of MVTec LOCO AD, whatever their names: the paper's numbers "
+            "stand beside for orientation, and no difference is taken"
+        )
+    model = scale.model
+    found = (model.network, model.image_size, scale.space.budget.num_steps)
+    if found != _PAPER_SCALE:
+        network, size, steps = found
+        yield (
+            f"not at the paper's scale: PDN {network} at {size} pixels, {steps:,} steps, in place "
+            "of small, 256 and 70,000"
+        )
+    if any(study.larger_network for study in exhibit.studies) and model.network != "small":
+        yield "EfficientAD-M here has the PDN above that of EfficientAD-S, not medium"
+    if any(study.penalty for study in exhibit.studies) and scale.photographs is None:
+        yield "EfficientAD was trained without its penalty, which needs --photographs"
+    if scale.num_seeds == 1:
+        yield "one seed: how much numbers vary between trainings is not known; --seeds 3 tells"
+    if any(not model.scores for of_line in models for model in of_line.values()):
+        yield "some trainings failed or are missing: their cells are left out"
+    yield from exhibit.notes
