@@ -155,7 +155,7 @@ class ObjectiveConfig(Settings):
     """`holdout` splits the labelled images into a selection and a report part; `synthetic` selects
     on anomalies made from held-out good images and reports on all labelled ones; `oracle` selects
     and reports on the same test images, as the paper did. `auto` is `holdout` where the test
-    folder has good images and anomalies enough for it, else `synthetic`."""
+    folder has good images and at least five anomalies, else `synthetic`."""
     metric: Metric = "mean"
     """The image AUROC to maximise: of logical defects, of structural ones, or their mean."""
     selection_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5

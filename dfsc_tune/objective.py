@@ -15,6 +15,8 @@ from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import image_auroc
 
+_MIN_ANOMALIES = 5
+
 JUDGED = ("auroc_logical", "auroc_structural", "auroc_mean")
 """The keys of what `judge` returns."""
 
@@ -30,19 +32,19 @@ class Split:
 
 
 def chosen_objective(category: Category, objective: ObjectiveConfig) -> ObjectiveConfig:
-    """The objective with `auto` settled: `holdout` where these images allow it, else `synthetic`.
+    """The objective with `auto` settled: `holdout` where labels suffice for it, else `synthetic`.
 
-    Raises:
-        UserError: neither can be measured on these images.
+    They do with five anomalies, and whatever else `holdout` asks for.
     """
     if objective.name != "auto":
         return objective
     holdout = objective.model_copy(update={"name": "holdout"})
     try:
         split_test(category, holdout)
+        enough = sum(record.kind != "good" for record in category.test) >= _MIN_ANOMALIES
     except UserError:
-        return objective.model_copy(update={"name": "synthetic"})
-    return holdout
+        enough = False
+    return holdout if enough else objective.model_copy(update={"name": "synthetic"})
 
 
 def split_test(category: Category, objective: ObjectiveConfig) -> Split:
@@ -55,7 +57,7 @@ def split_test(category: Category, objective: ObjectiveConfig) -> Split:
     Raises:
         UserError: the objective cannot be measured on these images.
     """
-    assert objective.name != "auto", "chosen_objective comes first"
+    objective = chosen_objective(category, objective)
     if objective.name == "synthetic":
         return Split((), category.test, tuple(_synthetic_notes(category)))
     kinds: set[str] = {record.kind for record in category.test}

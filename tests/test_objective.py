@@ -8,7 +8,7 @@ import pytest
 from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
-from dfsc_tune.objective import judge, objective_value, split_test
+from dfsc_tune.objective import chosen_objective, judge, objective_value, split_test
 
 
 def category(**counts: int) -> Category:
@@ -65,18 +65,22 @@ def test_types_too_small_to_split_are_named() -> None:
 
 
 def test_missing_kinds_are_named() -> None:
-    split = split_test(category(good=4, structural_b=4), ObjectiveConfig())
+    split = split_test(category(good=4, structural_b=4), ObjectiveConfig(name="holdout"))
     assert any("no logical anomalies" in note for note in split.notes)
 
 
 @pytest.mark.parametrize(
     ("counts", "objective", "message"),
     [
-        ({"good": 5}, {}, "no labelled anomalies"),
-        ({"good": 1, "logical_a": 5}, {}, "at least 2"),
+        ({"good": 5}, {"name": "holdout"}, "no labelled anomalies"),
+        ({"good": 1, "logical_a": 5}, {"name": "holdout"}, "at least 2"),
         ({"logical_a": 5}, {"name": "oracle"}, "at least 1"),
-        ({"good": 5, "logical_a": 1}, {}, "single image"),
-        ({"good": 5, "logical_a": 5}, {"metric": "structural"}, "no structural anomalies"),
+        ({"good": 5, "logical_a": 1}, {"name": "holdout"}, "single image"),
+        (
+            {"good": 5, "logical_a": 5},
+            {"name": "holdout", "metric": "structural"},
+            "no structural anomalies",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -98,3 +102,26 @@ def test_the_mean_is_of_the_two_kinds_not_pooled() -> None:
 def test_without_one_kind_the_mean_is_of_the_other() -> None:
     aurocs = judge(np.array([0.1, 0.9]), ["good", "structural"])
     assert aurocs == {"auroc_logical": None, "auroc_structural": 1.0, "auroc_mean": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("counts", "chosen"),
+    [
+        ({"good": 4, "logical_a": 3, "structural_b": 2}, "holdout"),
+        ({"good": 4, "logical_a": 4}, "synthetic"),
+        ({"good": 9}, "synthetic"),
+        ({"logical_a": 9}, "synthetic"),
+        ({}, "synthetic"),
+    ],
+)
+def test_auto_needs_labels_enough_for_a_holdout(counts: dict[str, int], chosen: str) -> None:
+    assert chosen_objective(category(**counts), ObjectiveConfig()).name == chosen
+    named = ObjectiveConfig(name="oracle")
+    assert chosen_objective(category(**counts), named) == named
+
+
+def test_synthetic_keeps_all_labelled_images_for_the_report() -> None:
+    data = category(good=4, logical_a=4)
+    split = split_test(data, ObjectiveConfig(name="synthetic"))
+    assert split.selection == ()
+    assert split.report == data.test

@@ -38,7 +38,7 @@ def stored_anomalies(
 
 
 def _read(path: Path) -> list[Anomaly]:
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:
         columns = (arrays["recipes"], arrays["sources"], arrays["pixels"], arrays["masks"])
         return [
             Anomaly(str(recipe), RECIPES[str(recipe)][0], int(source), pixels, mask)

@@ -1,0 +1,128 @@
+"""Searches without labels: what they are judged by, what they may open, what they can say."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import CATEGORY
+from typer.testing import CliRunner
+
+from dfsc_tune.cli import app
+from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig, load
+from dfsc_tune.errors import UserError
+from dfsc_tune.prepare import prepare_category
+from dfsc_tune.report import write_report
+from dfsc_tune.results import describe, headlines
+from dfsc_tune.results import load as load_run
+from dfsc_tune.single import train_config
+from dfsc_tune.trial import run_trial
+
+OPENED: list[str] | None = None
+
+
+def _watch(event: str, arguments: tuple[Any, ...]) -> None:
+    if event == "open" and OPENED is not None:
+        OPENED.append(str(arguments[0]))
+
+
+# An audit hook cannot be taken away again, so it is told when to listen.
+sys.addaudithook(_watch)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+def judged_by(config: TrialConfig, name: ObjectiveName) -> TrialConfig:
+    return config.model_copy(update={"objective": ObjectiveConfig(name=name, per_recipe=1)})
+
+
+@pytest.mark.parametrize("name", ["synthetic", "holdout"])
+def test_a_trial_opens_no_image_that_its_objective_may_not_see(
+    trial_config: TrialConfig, data_folder: Path, tmp_path: Path, name: ObjectiveName
+) -> None:
+    global OPENED
+    config = judged_by(trial_config, name)
+    data = prepare_category(config, data_folder)
+    OPENED = []
+    try:
+        run_trial(config, data.trial, lambda progress: None, tmp_path)
+        opened = OPENED
+    finally:
+        OPENED = None
+    assert any(str(tmp_path) in path for path in opened), "the checkpoint at least"
+    assert not [path for path in opened if str(data_folder) in path]
+    # Nor was any of them given to it.
+    hidden = {record.path for record in data.split.report}
+    assert hidden
+    assert not hidden & {record.path for record in data.trial.selection.records}
+
+
+def test_a_synthetic_selection_is_the_good_validation_images_and_what_was_made_of_them(
+    trial_config: TrialConfig, data_folder: Path
+) -> None:
+    data = prepare_category(judged_by(trial_config, "synthetic"), data_folder)
+    selection, validation = data.trial.selection, data.trial.validation
+    count = len(validation)
+    assert (selection.pixels[:count] == validation.pixels).all()
+    assert (selection.features[:count] == validation.features).all()
+    assert set(selection.kinds[count:]) == {"logical", "structural"}
+    assert {x.path for x in selection.records} == {x.path for x in validation.records}
+    assert data.split.report == data.category.test
+    assert data.selection_digests == ()
+    assert data.summary()["objective"] == "synthetic"
+
+
+def test_auto_is_holdout_where_labels_suffice(trial_config: TrialConfig, data_folder: Path) -> None:
+    assert prepare_category(trial_config, data_folder).objective.name == "holdout"
+
+
+@pytest.fixture
+def unlabelled(data_folder: Path, tmp_path: Path) -> Path:
+    for split in ("train", "validation"):
+        shutil.copytree(data_folder / CATEGORY / split, tmp_path / "data" / CATEGORY / split)
+    return tmp_path / "data"
+
+
+def test_a_config_without_labels_trains_and_says_what_is_unknown(
+    trial_config: TrialConfig, unlabelled: Path, tmp_path: Path
+) -> None:
+    config = judged_by(trial_config, "auto")
+    folder = tmp_path / "run"
+    train_config(config, unlabelled, folder, note=lambda text: None, progress=lambda progress: None)
+    run = load_run(folder)
+    (headline,) = headlines(run)
+    assert headline.objective == "synthetic"
+    assert headline.aurocs["auroc_mean"] is None
+    first, *others = describe(headline)
+    assert "unknown" in first
+    assert "synthetic anomalies" in others[0]
+    assert load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig).objective.name == "synthetic"
+    write_report(run, unlabelled, folder / "report.html")
+    assert "unknown" in (folder / "report.html").read_text()
+
+
+def test_one_good_image_is_too_few_to_make_anomalies_of(
+    trial_config: TrialConfig, unlabelled: Path
+) -> None:
+    for path in list((unlabelled / CATEGORY / "validation" / "good").iterdir())[1:]:
+        path.unlink()
+    with pytest.raises(UserError, match="two or more"):
+        prepare_category(judged_by(trial_config, "synthetic"), unlabelled)
+
+
+def test_synthesize_writes_a_sheet_and_counts(unlabelled: Path, tmp_path: Path) -> None:
+    asked = ["data", "synthesize", "--category", CATEGORY, "--data", str(unlabelled)]
+    asked += ["--image-size", "128", "--per-recipe", "1", "--show"]
+    found = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.png")])
+    assert found.exit_code == 0, found.output
+    assert "structural scar" in found.stdout
+    assert (tmp_path / "sheet.png").stat().st_size > 10_000
+    wrong = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.txt")])
+    assert wrong.exit_code == 2
+    assert "name it .png" in wrong.output
