@@ -208,11 +208,13 @@ def generated_data(request: BenchRequest, speed: SpeedConfig) -> ResidentData:
     channels, size = teacher_channels(model.network), feature_size(model.image_size)
     shape = (_NUM_IMAGES, 3, model.image_size, model.image_size)
     features = torch.randn((_NUM_IMAGES, channels, size, size), generator=generator)
+    kinds = ["good", "logical", "structural", "structural"] * (_NUM_IMAGES // 4)
     images = ResidentImages(
         pixels=torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8).to(device),
         features=features.to(device, getattr(torch, speed.feature_dtype)),
         sizes=np.tile(np.array(_FILE_SIZE[::-1], np.int32), (_NUM_IMAGES, 1)),
-        kinds=["good", "logical", "structural", "structural"] * (_NUM_IMAGES // 4),
+        kinds=kinds,
+        defect_types=kinds,
     )
     teacher = Teacher(build_pdn(model.network, channels)).to(device)
     return ResidentData(device, images, images, images, teacher, None)
@@ -330,7 +332,7 @@ def _repeated(images: ResidentImages, count: int) -> ResidentImages:
     chosen = index.to(images.pixels.device)
     kinds = [images.kinds[i] for i in index.tolist()]
     return ResidentImages(
-        images.pixels[chosen], images.features[chosen], images.sizes[index.numpy()], kinds
+        images.pixels[chosen], images.features[chosen], images.sizes[index.numpy()], kinds, kinds
     )
 
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from dfsc_tune.config import Metric, ObjectiveConfig
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
-from dfsc_tune.metrics import image_auroc
+from dfsc_tune.metrics import KINDS, image_auroc
+from dfsc_tune.metrics.image import GOOD
 
 _MIN_ANOMALIES = 5
 
@@ -95,6 +96,30 @@ def judge(scores: npt.NDArray[np.float64], kinds: Sequence[str]) -> dict[str, fl
     """
     auroc = image_auroc(scores, kinds)
     return dict(zip(JUDGED, (auroc.logical, auroc.structural, auroc.mean), strict=True))
+
+
+def judge_synthetic(
+    scores: npt.NDArray[np.float64], kinds: Sequence[str], recipes: Sequence[str]
+) -> dict[str, float | None]:
+    """Like `judge`, of synthetic anomalies: each recipe counts alike within its kind.
+
+    So they choose better than all anomalies of a kind together (results/LOG.md, 2026-11-25), for
+    some recipes make many anomalies and some few.
+
+    Args:
+        scores: (N,).
+        kinds: N times good, logical or structural.
+        recipes: N names of recipes; anything for good images.
+    """
+    names = np.where(np.asarray(kinds) == GOOD, GOOD, np.asarray(recipes))
+    found: dict[str, float | None] = {}
+    for kind in KINDS:
+        of_kind = sorted(set(names[np.asarray(kinds) == kind]))
+        chosen = [np.isin(names, (GOOD, recipe)) for recipe in of_kind]
+        aurocs = [image_auroc(scores[x], np.asarray(kinds)[x].tolist()).mean for x in chosen]
+        found[f"auroc_{kind}"] = float(np.mean(aurocs)) if aurocs else None
+    present = [value for value in found.values() if value is not None]
+    return {**found, "auroc_mean": float(np.mean(present))}
 
 
 def objective_value(aurocs: Mapping[str, float | None], metric: Metric) -> float:

@@ -17,7 +17,7 @@ from dfsc_tune.config import PLAIN, TrialConfig
 from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
-from dfsc_tune.objective import judge, objective_value
+from dfsc_tune.objective import judge, judge_synthetic, objective_value
 from dfsc_tune.prepare import TrialData, resident
 from dfsc_tune.scoring import DifferenceMaps, difference_maps, fit_normalization, image_scores
 from dfsc_tune.train import Training
@@ -145,7 +145,11 @@ def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
     for momentum, reference, maps in zip(momenta, validation, selection, strict=True):
         normalization = fit_normalization(reference, score)
         scores = image_scores(maps, normalization, data.selection.sizes, score)
-        metrics[momentum] = judge(scores, data.selection.kinds)
+        if training.config.objective.name == "synthetic":
+            types = data.selection.defect_types
+            metrics[momentum] = judge_synthetic(scores, data.selection.kinds, types)
+        else:
+            metrics[momentum] = judge(scores, data.selection.kinds)
     if training.config.train.choose_ema_momentum:
         metric = training.config.objective.metric
         best = max(metrics, key=lambda momentum: objective_value(metrics[momentum], metric))

@@ -7,18 +7,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.shared import JsonOption, ResultsOption, make_app, print_json, progress_bar, talk
+from dfsc_tune.cli.shared import (
+    DataOption,
+    JsonOption,
+    ResultsOption,
+    data_folder,
+    make_app,
+    print_json,
+    progress_bar,
+    talk,
+)
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
 app = make_app("Measure the tool itself.")
-
-
-@app.callback()
-def _group() -> None:
-    """Makes a group of what would be a single command."""
 
 
 @app.command()
@@ -82,3 +86,40 @@ def _print(held_out: pd.DataFrame, found: pd.DataFrame, seeds: int) -> None:
 
 def _cell(mean: float, low: float, high: float) -> str:
     return f"{1000 * mean:.1f} ({1000 * low:.1f}–{1000 * high:.1f})"
+
+
+@app.command()
+def proxy(
+    table: Annotated[Path, typer.Argument(help="The Parquet file of the trainings; may exist.")],
+    category: Annotated[
+        list[str] | None, typer.Option(help="To train on; may be repeated; none: only look.")
+    ] = None,
+    data: DataOption = None,
+    seeds: Annotated[int, typer.Option(help="Trainings of each setting.", min=2)] = 3,
+    num_steps: Annotated[int, typer.Option(help="Steps of each training.", min=1)] = 750,
+    json: JsonOption = False,
+) -> None:
+    """Measure how well synthetic anomalies choose settings, where labels tell the truth."""
+    import pandas as pd
+
+    from dfsc_tune.proxies import agreement, picks, record
+
+    console = talk()
+    if category:
+        folder = data_folder(data, category, console)
+        with progress_bar("training", console) as update:
+            record(folder, category, range(seeds), table, update, num_steps)
+    if not table.is_file():
+        raise UserError(f"there is no table {table}; name what to train on with --category")
+    found = pd.read_parquet(table)
+    ranks, chosen = agreement(found), picks(found)
+    if json:
+        print_json({"agreement": ranks.to_dict("records"), "picks": chosen.to_dict("records")})
+        return
+    means = ranks[ranks["truth"] == "mean"].pivot(
+        index="proxy", columns="category", values="spearman"
+    )
+    typer.echo("Spearman's rank correlation of each proxy with the true mean AUROC\n")
+    typer.echo(means.to_string(float_format="{:+.2f}".format, na_rep="–"))
+    typer.echo("\ntrue mean AUROC of what is chosen, on trainings of other seeds\n")
+    typer.echo(chosen.to_string(index=False, float_format="{:.3f}".format))

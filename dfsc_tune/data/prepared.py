@@ -30,6 +30,11 @@ class PreparedImages:
         """N times good, logical or structural."""
         return [record.kind for record in self.records]
 
+    @property
+    def defect_types(self) -> list[str]:
+        """N names; of synthetic anomalies their recipes'."""
+        return [record.defect_type for record in self.records]
+
     def __len__(self) -> int:
         return len(self.records)
 
@@ -40,6 +45,7 @@ class PreparedImages:
             features=shared_tensor(self.features, device),
             sizes=self.sizes,
             kinds=self.kinds,
+            defect_types=self.defect_types,
         )
 
 
@@ -55,6 +61,8 @@ class ResidentImages:
     """(N, 2) original heights and widths."""
     kinds: list[str]
     """N times good, logical or structural."""
+    defect_types: list[str]
+    """N names; of synthetic anomalies their recipes'."""
 
     def __len__(self) -> int:
         return len(self.pixels)
