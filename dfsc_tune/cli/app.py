@@ -6,6 +6,7 @@ from dfsc_tune.cli import (
     bench,
     data,
     evaluate,
+    fetch,
     model,
     plan,
     report,
@@ -23,6 +24,7 @@ app = make_app(
 )
 app.command("search")(search.search)
 app.command("resume")(search.resume)
+app.command("fetch")(fetch.fetch)
 app.command("watch")(watch.watch)
 app.command("plan")(plan.plan)
 app.command("best")(runs.best)

@@ -25,6 +25,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     SeedOption,
+    data_folder,
     print_json,
     talk,
 )
@@ -202,7 +203,7 @@ def _gpus(of_record: int | None) -> int:
 
 
 def _num_scored(
-    data: Path | None, categories: list[str], objective: ObjectiveConfig
+    data: str | None, categories: list[str], objective: ObjectiveConfig
 ) -> dict[str, int]:
     """Images that each report of a category scores."""
     if data is None:
@@ -217,9 +218,10 @@ def _num_scored(
     from dfsc_tune.data.layout import read_category
     from dfsc_tune.objective import split_test
 
+    folder = data_folder(data, categories, talk())
     found = {}
     for name in categories:
-        read = read_category(data, name)
+        read = read_category(folder, name)
         found[name] = len(read.validation) + len(split_test(read, objective).selection)
     return found
 

@@ -13,11 +13,12 @@ from rich.console import Console
 from dfsc_tune.config import TrialConfig, validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData
-from dfsc_tune.results import describe_machine, load, write_settings
-from dfsc_tune.search.ledger import BEGAN, LEDGER, RESUMED, Ledger
+from dfsc_tune.results import LEDGER, describe_machine, load, write_settings
+from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
 
 
@@ -63,7 +64,8 @@ def resume_search(
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
         _check_settings(ledger, request, bases, folder)
-        course = take_up(request, bases, folder, ledger)
+        on_end = session.enter_context(kept_in_store(request, folder))
+        course = take_up(request, bases, folder, ledger, on_end)
         if course.is_finished and course.is_published:
             console.print(
                 f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
@@ -100,6 +102,7 @@ def _request(settings: Mapping[str, Any], folder: Path, data: Path) -> SearchReq
         seed=settings["seed"],
         gpus=settings["gpus"],
         address=settings["address"],
+        store=settings.get("store"),
         device=settings["device"],
     )
 
