@@ -33,8 +33,9 @@ from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from dfsc_tune.config import ObjectiveConfig
+    from dfsc_tune.price import Price
     from dfsc_tune.search.expected import Spread
-    from dfsc_tune.search.plan import Difference, Estimate, Plan, Price
+    from dfsc_tune.search.plan import Difference, Estimate, Plan
 
 
 def plan(
@@ -184,7 +185,7 @@ def _print_basis(found: Estimate) -> None:
 def _price(
     per_gpu: float | None, per_instance: float | None, gpus_per_instance: int | None
 ) -> Price | None:
-    from dfsc_tune.search.plan import Price
+    from dfsc_tune.price import Price
 
     if per_gpu is not None and per_instance is not None:
         raise UserError("give --price-per-gpu-hour or --price-per-instance-hour, not both")

@@ -44,6 +44,10 @@ TrialsPerGpuOption = Annotated[
     str | None, typer.Option(help="How many share a GPU; auto: as many as pay when measured.")
 ]
 TrialsOption = Annotated[int | None, typer.Option(help="Trials of each category.", min=1)]
+WaitOption = Annotated[
+    float,
+    typer.Option(help="Minutes that an autoscaling cluster may take to bring --gpus.", min=0.0),
+]
 ObjectiveOption = Annotated[
     str | None, typer.Option(help="holdout, or oracle: select on the test set, as the paper.")
 ]
@@ -78,6 +82,7 @@ def search(
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; this machine if left out.")
     ] = None,
+    wait_for_gpus: WaitOption = 0.0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -110,6 +115,7 @@ def search(
         gpus=gpus,
         trials_per_gpu=asked_trials_per_gpu(trials_per_gpu, gpus_per_trial),
         address=address,
+        wait_minutes=wait_for_gpus,
         device=check_device(device),
     )
     _print_outcome(run_search(request, console), console, json)
@@ -125,6 +131,7 @@ def resume(
         str | None,
         typer.Option(help="A Ray cluster, or local for this machine; as before if left out."),
     ] = None,
+    wait_for_gpus: WaitOption = 0.0,
     device: Annotated[str | None, typer.Option(help="auto or cpu; as before if left out.")] = None,
     results: ResultsOption = Path("results"),
     json: JsonOption = False,
@@ -151,6 +158,7 @@ def resume(
         gpus=gpus,
         address=address,
         device=check_device(device) if device is not None else None,
+        wait_minutes=wait_for_gpus,
     )
     _print_outcome(outcome, console, json)
 

@@ -59,6 +59,7 @@ from dfsc_tune.search.stored import (
 )
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
+from dfsc_tune.search.waiting import wait_for_gpus
 
 JOURNAL = "study.journal"
 
@@ -95,6 +96,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             data = read_data(request, bases, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
+            wait_for_gpus(request, console)
             check_cluster(request)
             write_settings(folder, _settings(request, bases, data))
             ledger.append({"event": BEGAN, "settings": request.digest(bases)})
