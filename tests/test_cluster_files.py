@@ -1,4 +1,4 @@
-"""The files of `cluster/`, and those rendered: valid for Ray and KubeRay, pinned, guarded, priced."""
+"""The files of `cluster/`, and rendered ones: valid, pinned, guarded, priced."""
 
 from __future__ import annotations
 

@@ -1,12 +1,9 @@
-"""Object stores: addresses, data fetched once, and a search that is killed, resumed and read."""
+"""Object stores: addresses, data fetched once, runs mirrored and taken over."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shutil
-import signal
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,9 +12,7 @@ from conftest import CATEGORY, make_tray
 from object_store import ENVIRONMENT as CREDENTIALS
 from object_store import s3_server
 from test_cli import assert_one_sentence, invoke
-from test_search import ENVIRONMENT, SPACE, run, space_file, start
 
-from dfsc_tune import results
 from dfsc_tune.data.remote import fetch_data, remote_categories
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.remote import Store, fetch_folder
@@ -25,7 +20,6 @@ from dfsc_tune.results.mirror import Mirror
 from dfsc_tune.results.stored import take_over
 
 BUCKET = "things"
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
 
 
 @pytest.fixture(scope="module")
@@ -178,43 +172,3 @@ def test_a_run_that_goes_on_is_not_taken_over(store: Store, tmp_path: Path) -> N
     with pytest.raises(UserError, match=f"still going on in process {os.getpid()}"):
         take_over(store / "x", print)
     mirror.close()
-
-
-@pytest.mark.slow
-def test_a_search_in_a_store_is_killed_resumed_elsewhere_and_read(
-    store: Store, s3: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_folder(make_tray(tmp_path / "data"), store / "data")
-    for name, value in (s3 | {"XDG_CACHE_HOME": str(tmp_path / "cache")}).items():
-        monkeypatch.setitem(ENVIRONMENT, name, value)
-    space = space_file(tmp_path, SPACE.replace("num_trials: 5", "num_trials: 3"))
-    process = start(
-        "search", "--data", store / "data", "--category", CATEGORY, "--space", space,
-        "--results", store / "runs", "--name", "x", cwd=tmp_path,
-    )  # fmt: skip
-    stored = store / "runs" / "x"
-    deadline = time.monotonic() + 120
-    while (stored.read("ledger.jsonl") or b"").count(b"reported") < 6:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.communicate()
-    # As if its machine were lost: nothing of it is left here.
-    shutil.rmtree(tmp_path / "cache")
-    before = (stored.read("ledger.jsonl") or b"").decode().splitlines()
-    done = run("resume", stored, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"kept in {stored}" in done.stderr
-    after = (stored.read("ledger.jsonl") or b"").decode().splitlines()
-    assert after[: len(before)] == before
-    assert invoke("fetch", stored, "--to", tmp_path / "here").exit_code == 0
-    trials = results.load(tmp_path / "here" / "x").trials
-    assert len(trials) == 3
-    assert trials.equals(results.load(results.find_run(Path("results"), str(stored))).trials)
-    assert set(trials["state"]) <= {"complete", "pruned"}
-    assert any(name.startswith(f"models/{CATEGORY}/") for name in stored.files())
-    kept = {name.split("/")[1] for name in stored.files("checkpoints")}
-    assert kept == set(trials.loc[trials["state"] == "complete", "trial"])
-    everything = b"".join(stored.read(n) or b"" for n in stored.files() if n.endswith("l"))
-    assert CREDENTIALS["AWS_SECRET_ACCESS_KEY"].encode() not in everything

@@ -17,7 +17,6 @@ from typing import Any
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch.cluster_files import read_cluster_file
-from dfsc_tune.launch.pack import pack
 
 _RUN, _COMMAND = "run", "command"
 _DASHBOARD_PORT = 8265
@@ -78,6 +77,8 @@ def submit(
     Raises:
         UserError: the command cannot be run on a cluster.
     """
+    from dfsc_tune.launch.pack import pack
+
     with tempfile.TemporaryDirectory(prefix="dfsc_tune_job_") as folder, _explained("submit"):
         job = pack(words, Path(folder), name, wait=wait)
         job_id = client.submit_job(

@@ -1,0 +1,136 @@
+"""A search on a cluster that has no GPU: Ray's autoscaler brings two nodes, and takes them back.
+
+    python -m tests.autoscaling
+
+The nodes are processes of this machine (Ray's provider `fake_multinode`), their GPUs are counters; the
+autoscaler, the waiting, the search and the report of the nodes are the real ones.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+# Beside this file; pytest finds them so, too.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from conftest import CATEGORY, make_tray
+from local_head import Head, local_head
+
+from dfsc_tune import results
+from dfsc_tune.launch.lifecycle import REPORT_MARK
+
+SPACE = """\
+fixed:
+  model: {network: tiny, image_size: 128, teacher: random}
+parameters: {margin: {type: float, low: 0.0, high: 2.0}}
+budget: {num_trials: 4, num_steps: 24, report_interval: 8, grace_period: 8}
+"""
+HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
+GPU_NODES = 2
+_PATIENCE_SECONDS = 180
+
+
+def cluster_config(head_address: str) -> dict[str, object]:
+    """What Ray's autoscaler is given; a node is idle after 6 seconds."""
+    none: list[str] = []
+    return {
+        "cluster_name": "autoscaling",
+        "max_workers": GPU_NODES,
+        "upscaling_speed": 8,
+        "idle_timeout_minutes": 0.1,
+        "provider": {
+            "type": "fake_multinode",
+            "head_node_id": HEAD_ID,
+            "gcs_address": head_address,
+        },
+        "available_node_types": {
+            "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
+            "gpu": {
+                "resources": {"CPU": 1, "GPU": 1},
+                "node_config": {},
+                "min_workers": 0,
+                "max_workers": GPU_NODES,
+            },
+        },
+        "head_node_type": "ray.head.default",
+        "auth": {},
+        "docker": {},
+        "file_mounts": {},
+        "cluster_synced_files": none,
+        "initialization_commands": none,
+        "setup_commands": none,
+        "head_setup_commands": none,
+        "worker_setup_commands": none,
+        "head_start_ray_commands": none,
+        "worker_start_ray_commands": none,
+        "file_mounts_sync_continuously": False,
+        "rsync_exclude": none,
+        "rsync_filter": none,
+    }
+
+
+def num_gpus(head: Head) -> int:
+    """The GPUs that the cluster has now, by the report that `cluster status` uses."""
+    done = subprocess.run(
+        [sys.executable, "-m", "dfsc_tune.launch.node_report"],
+        env=head.environment | {"RAY_ADDRESS": head.address},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows = json.loads(done.stdout.split(REPORT_MARK, 1)[1].splitlines()[0])
+    return int(sum(row["gpus"] for row in rows if row["alive"]))
+
+
+def main() -> None:
+    """Prints how many GPUs there are before, when the search has them, and after."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_tray(folder / "data")
+        (folder / "space.yaml").write_text(SPACE)
+        (folder / "cluster.yaml").write_text(json.dumps(cluster_config("127.0.0.1:26379")))
+        start = time.monotonic()
+
+        def tell(text: str) -> None:
+            print(f"{time.monotonic() - start:6.1f} s  {text}", flush=True)
+
+        with local_head(
+            folder,
+            "--num-cpus=0",
+            f"--autoscaling-config={folder / 'cluster.yaml'}",
+            AUTOSCALER_UPDATE_INTERVAL_S="1",
+            RAY_FAKE_CLUSTER="1",
+            RAY_enable_autoscaler_v2="0",
+        ) as head:
+            before = num_gpus(head)
+            tell(f"{before} GPUs before")
+            assert before == 0
+            search = subprocess.Popen(
+                [
+                    sys.executable, "-m", "dfsc_tune", "search", "--data", "data", "--category",
+                    CATEGORY, "--space", "space.yaml", "--gpus", str(GPU_NODES),
+                    "--wait-for-gpus", "3", "--address", head.address, "--name", "x",
+                ],
+                cwd=folder, env=head.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                text=True,
+            )  # fmt: skip
+            assert search.stdout is not None
+            for line in search.stdout:
+                if "waiting for GPUs" in line or "complete" in line or "error" in line:
+                    tell(line.strip())
+            assert search.wait() == 0
+            trials = results.load(folder / "results" / "x").trials
+            tell(f"the search ended: {trials['state'].value_counts().to_dict()}")
+            while (there := num_gpus(head)) and time.monotonic() < start + _PATIENCE_SECONDS:
+                time.sleep(1)
+            tell(f"{there} GPUs after")
+            assert there == 0
+
+
+if __name__ == "__main__":
+    main()
