@@ -1,9 +1,9 @@
 """A search on a cluster that has no GPU: Ray's autoscaler brings two nodes, and takes them back.
 
-    python -m tests.autoscaling
+    python -m tests.autoscaling [v1 | v2]
 
-The nodes are processes of this machine (Ray's provider `fake_multinode`), their GPUs are counters; the
-autoscaler, the waiting, the search and the report of the nodes are the real ones.
+The nodes are processes of this machine (Ray's provider `fake_multinode`), their GPUs are counters;
+the autoscaler, the waiting, the search and the report of the nodes are the real ones.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ budget: {num_trials: 4, num_steps: 24, report_interval: 8, grace_period: 8}
 """
 HEAD_ID = "fffffffffffffffffffffffffffffffffffffffffffffffffff00000"
 GPU_NODES = 2
-_PATIENCE_SECONDS = 180
+_PATIENCE_SECONDS = 240
+_LOOK_SECONDS = 20
 
 
 def cluster_config(head_address: str) -> dict[str, object]:
@@ -47,6 +48,10 @@ def cluster_config(head_address: str) -> dict[str, object]:
             "type": "fake_multinode",
             "head_node_id": HEAD_ID,
             "gcs_address": head_address,
+            "launch_multiple": True,
+            # All nodes have the loopback's address.
+            "use_node_id_as_ip": True,
+            "disable_node_updaters": True,
         },
         "available_node_types": {
             "ray.head.default": {"resources": {"CPU": 0}, "node_config": {}, "max_workers": 0},
@@ -87,8 +92,12 @@ def num_gpus(head: Head) -> int:
     return int(sum(row["gpus"] for row in rows if row["alive"]))
 
 
-def main() -> None:
-    """Prints how many GPUs there are before, when the search has them, and after."""
+def main(version: str) -> None:
+    """Prints how many GPUs there are before, when the search has them, and after.
+
+    Args:
+        version: of Ray's autoscaler, v1 or v2.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_tray(folder / "data")
@@ -105,7 +114,9 @@ def main() -> None:
             f"--autoscaling-config={folder / 'cluster.yaml'}",
             AUTOSCALER_UPDATE_INTERVAL_S="1",
             RAY_FAKE_CLUSTER="1",
-            RAY_enable_autoscaler_v2="0",
+            RAY_OVERRIDE_NODE_ID_FOR_TESTING=HEAD_ID,
+            RAY_CLOUD_INSTANCE_ID=HEAD_ID,
+            RAY_enable_autoscaler_v2={"v1": "0", "v2": "1"}[version],
         ) as head:
             before = num_gpus(head)
             tell(f"{before} GPUs before")
@@ -126,11 +137,13 @@ def main() -> None:
             assert search.wait() == 0
             trials = results.load(folder / "results" / "x").trials
             tell(f"the search ended: {trials['state'].value_counts().to_dict()}")
+            # Who looks is a process on a node, which then is not idle: not too often.
+            time.sleep(_LOOK_SECONDS)
             while (there := num_gpus(head)) and time.monotonic() < start + _PATIENCE_SECONDS:
-                time.sleep(1)
+                time.sleep(_LOOK_SECONDS)
             tell(f"{there} GPUs after")
             assert there == 0
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:] or ["v2"])

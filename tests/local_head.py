@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -110,3 +111,4 @@ def _end(process: subprocess.Popen[bytes], scratch: str) -> None:
             # Only ours name this folder.
             if re.search(re.escape(scratch), words):
                 os.kill(int(entry.name), signal.SIGKILL)
+    shutil.rmtree(scratch, ignore_errors=True)
