@@ -262,14 +262,13 @@ def test_a_machine_of_unknown_price_is_described_by_its_user(tmp_path: Path) -> 
 
 def test_spend_is_hours_times_prices() -> None:
     nodes = [
-        Node("a", True, True, 0, 0, hours=4),
-        Node("b", True, False, 1, 1, hours=2),
-        Node("c", False, False, 1, 0, hours=1),
+        Node("a", "head", True, True, 0, 0, hours=4),
+        Node("b", "gpu_spot", True, False, 1, 1, hours=2),
+        Node("c", "gpu_on_demand", False, False, 1, 0, hours=1),
     ]
     spend = spend_so_far(FOLDER / "aws.yaml", nodes)
     assert spend is not None
-    assert spend.high == pytest.approx(4 * 0.403 + 3 * 0.978)
-    assert spend.low == pytest.approx(4 * 0.403 + 0.4 * 3 * 0.978)
+    assert spend.amount == pytest.approx(4 * 0.403 + 0.4 * 2 * 0.978 + 0.978)
     assert spend_so_far(FOLDER / "on_premise.yaml", nodes) is None
 
 

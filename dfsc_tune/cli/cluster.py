@@ -128,13 +128,13 @@ def status(file: FileArgument, json: JsonOption = False) -> None:
     alive = [node for node in nodes if node.alive]
     total, used = (sum(getattr(x, key) for x in alive) for key in ("gpus", "gpus_used"))
     typer.echo(f"{len(alive)} nodes, {used:g} of {total:g} GPUs in use")
-    print_table([("host", "", "GPUs in use", "hours"), *map(_node_cells, nodes)])
+    print_table([("host", "type", "", "GPUs in use", "hours"), *map(_node_cells, nodes)])
     for job in jobs:
         typer.echo(f"job {job.job_id}: {job.status.lower()}  {job.command}")
     if spend:
         typer.echo(
-            f"so far {spend.low:.2f} to {spend.high:.2f} {spend.currency}: all spot to all on "
-            f"demand, at prices assumed on {spend.date}, without set-up times"
+            f"so far about {spend.amount:.2f} {spend.currency}, at prices assumed on {spend.date} "
+            "and a guessed one for spot, without set-up times"
         )
 
 
@@ -155,7 +155,7 @@ def down(file: FileArgument) -> None:
 
 def _node_cells(node: Node) -> tuple[str, ...]:
     what = "head" if node.is_head else "" if node.alive else "gone"
-    return node.host, what, f"{node.gpus_used:g} of {node.gpus:g}", f"{node.hours:.1f}"
+    return node.host, node.group, what, f"{node.gpus_used:g} of {node.gpus:g}", f"{node.hours:.1f}"
 
 
 def _print_cost(rendered: Rendered, spot: bool, hours: int, gpus: int) -> None:

@@ -29,6 +29,8 @@ class Node:
     """A node that a cluster has or had."""
 
     host: str
+    group: str
+    """Its node type in the cluster file; empty if Ray does not say it."""
     alive: bool
     is_head: bool
     gpus: float

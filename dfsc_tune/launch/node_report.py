@@ -30,6 +30,7 @@ def node_rows() -> list[dict[str, Any]]:
         rows.append(
             {
                 "host": node.node_ip,
+                "group": (node.labels or {}).get("ray.io/node-group", ""),
                 "alive": alive,
                 "is_head": node.is_head_node,
                 "gpus": node.resources_total.get("GPU", 0.0),

@@ -11,15 +11,15 @@ from dfsc_tune.launch.lifecycle import Node
 from dfsc_tune.launch.prices import known_machines, price_date, spot_share
 from dfsc_tune.launch.render import machine_names
 
+SPOT = "gpu_spot"
+"""The node type of spot machines in cluster files."""
+
 
 @dataclass(frozen=True)
 class Spend:
-    """A range, for which machines were spot is not known to Ray."""
+    """What a cluster has cost, about."""
 
-    low: float
-    """If every GPU machine was spot, where the file has such."""
-    high: float
-    """If every one was on demand."""
+    amount: float
     currency: str
     date: str
     """When the prices were noted."""
@@ -30,7 +30,7 @@ def spend_so_far(path: Path, nodes: Sequence[Node]) -> Spend | None:
 
     Args:
         path: the cluster file.
-        nodes: that it has and had.
+        nodes: that it has and had; one of unknown type counts as on demand.
     """
     tree = read_cluster_file(path)
     names = machine_names(tree)
@@ -39,8 +39,11 @@ def spend_so_far(path: Path, nodes: Sequence[Node]) -> Spend | None:
         return None
     head = known[names["head"]].per_hour
     worker = known[names["gpu_on_demand"]].per_hour
-    of_head = head * sum(node.hours for node in nodes if node.is_head)
-    of_workers = worker * sum(node.hours for node in nodes if not node.is_head)
-    share = spot_share() if "gpu_spot" in names else 1.0
+
+    def per_hour(node: Node) -> float:
+        if node.is_head:
+            return head
+        return worker * (spot_share() if node.group == SPOT else 1.0)
+
     currency, date = price_date()
-    return Spend(of_head + share * of_workers, of_head + of_workers, currency, date)
+    return Spend(sum(per_hour(node) * node.hours for node in nodes), currency, date)
