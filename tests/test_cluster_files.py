@@ -272,6 +272,15 @@ def test_spend_is_hours_times_prices() -> None:
     assert spend_so_far(FOLDER / "on_premise.yaml", nodes) is None
 
 
+def test_up_wants_what_is_shipped_and_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rendered(tmp_path, "on_premise", "--hosts", "a,b", "--user", "me")
+    result = invoke("cluster", "up", tmp_path / "cluster.yaml")
+    assert_one_sentence(result, "there is no ~/.ssh/id_ed25519")
+
+
 def test_down_does_not_claim_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lifecycle, "_ray", lambda *arguments, **options: "")
     # No host of that name answers, and no cloud lets us in.

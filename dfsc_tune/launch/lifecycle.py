@@ -55,6 +55,7 @@ def bring_up(
     """
     tree = check_cluster_file(path)
     ensure_token()
+    _check_files(path, tree)
     _ray(tree, "up", str(path), "--yes", "--no-config-cache")
     if not gpus:
         return
@@ -71,6 +72,14 @@ def bring_up(
         time.sleep(_POLL_SECONDS)
         nodes = report(path)
     progress(there, gpus)
+
+
+def _check_files(path: Path, tree: Mapping[str, Any]) -> None:
+    """Refuses to launch without what is to be shipped, or the key to the hosts."""
+    key = tree.get("auth", {}).get("ssh_private_key")
+    for name in [*tree["file_mounts"].values(), *([key] if key else [])]:
+        if not Path(name).expanduser().exists():
+            raise UserError(f"there is no {name}, which {path} names; correct it there")
 
 
 def report(path: Path, *, request_gpus: int | None = None) -> list[Node]:
