@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import socket
 import subprocess
@@ -173,6 +174,8 @@ def _client(address: str) -> Any:
     try:
         from ray.job_submission import JobSubmissionClient
 
+        # It tells of each connection that closes.
+        logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
         with _explained("reach the jobs of"):
             return JobSubmissionClient(address)
     finally:

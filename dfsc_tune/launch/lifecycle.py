@@ -21,7 +21,11 @@ _REPORT = "python -m dfsc_tune.launch.node_report"
 # The report's line among what a login shell may print.
 REPORT_MARK = "dfsc-tune nodes: "
 _POLL_SECONDS = 15.0
-_SSH_OPTIONS = ("-o", "BatchMode=yes", "-o", "ConnectTimeout=10")
+_SSH_OPTIONS = (
+    *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
+    # Ray's launcher trusts any host key; this one does so only at first sight.
+    *("-o", "StrictHostKeyChecking=accept-new"),
+)
 
 
 @dataclass(frozen=True)
