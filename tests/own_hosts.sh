@@ -55,7 +55,7 @@ END
   sleep 30
   $tune cluster status cluster.yaml 2> status.log
   $tune data make "$shared/data" --category juice_bottle --height 64 --train 6 --validation 3 \
-    --test-good 4 --logical 4 --structural 4
+    --test-good 8 --logical 24 --structural 24
   cat > space.yaml << 'END'
 fixed: {model: {network: tiny, image_size: 128, teacher: random}}
 parameters: {margin: {type: float, low: 0.0, high: 2.0}}
