@@ -25,10 +25,10 @@ from ray.tune.search import Searcher
 from dfsc_tune import results
 from dfsc_tune.config import loads
 from dfsc_tune.errors import StorageError
-from dfsc_tune.results import write_settings
+from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search.course import Course
 from dfsc_tune.search.failures import MAX_RETRIES, Failure, classify, next_attempt
-from dfsc_tune.search.ledger import LEDGER, Ledger
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.trainable import to_metrics

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.search.ledger import LEDGER, Event, Ledger, working_seconds
+from dfsc_tune.results import LEDGER
+from dfsc_tune.search.ledger import Event, Ledger, working_seconds
 
 EVENTS = [{"event": "began"}, {"event": "reported", "value": 0.1 + 0.2, "text": "ü"}]
 

@@ -14,8 +14,7 @@ from test_cli import assert_one_sentence, invoke
 from dfsc_tune.config import ModelConfig, TrialConfig, loads
 from dfsc_tune.errors import UserError
 from dfsc_tune.pace import Pace, find_pace, guess_pace, read_pace
-from dfsc_tune.results import RunTables, load, write_settings
-from dfsc_tune.search.ledger import LEDGER
+from dfsc_tune.results import LEDGER, RunTables, load, write_settings
 from dfsc_tune.search.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.study import CategoryStudy

@@ -17,9 +17,9 @@ from test_cli import assert_one_sentence, invoke
 from dfsc_tune import results
 from dfsc_tune.config import loads
 from dfsc_tune.prepare import prepare_category
-from dfsc_tune.results import write_settings
+from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
-from dfsc_tune.search.ledger import LEDGER, Ledger
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import SearchSpace
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dfsc_tune.cli import (
     bench,
+    cluster,
     data,
     evaluate,
+    fetch,
+    job,
     model,
     plan,
     report,
@@ -24,6 +27,8 @@ app = make_app(
 )
 app.command("search")(search.search)
 app.command("resume")(search.resume)
+app.command("submit")(job.submit)
+app.command("fetch")(fetch.fetch)
 app.command("watch")(watch.watch)
 app.command("plan")(plan.plan)
 app.command("best")(runs.best)
@@ -39,3 +44,5 @@ app.command("reproduce")(reproduce.reproduce)
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")
 app.add_typer(study.app, name="study")
+app.add_typer(cluster.app, name="cluster")
+app.add_typer(job.app, name="job")

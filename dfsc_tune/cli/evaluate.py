@@ -76,7 +76,7 @@ def evaluate(
 
 def _of_model(
     model: Path,
-    data: Path | None,
+    data: str | None,
     category: str | None,
     include_selection: bool,
     save_maps: Path | None,
@@ -89,8 +89,7 @@ def _of_model(
     where = torch_device(device)
     detector = load_detector(model)
     name = category or detector.config.category
-    given = data or (Path(detector.config.data) if detector.config.data else None)
-    folder = data_folder(given, [name], console)
+    folder = data_folder(data or detector.config.data, [name], console)
     with progress_bar("scoring", console) as update:
         return evaluate_model(
             detector,
@@ -105,7 +104,7 @@ def _of_model(
 
 def _of_maps(
     maps: Path,
-    data: Path | None,
+    data: str | None,
     category: str | None,
     include_selection: bool,
     save_maps: Path | None,

@@ -15,6 +15,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     data_folder,
+    data_name,
     print_json,
     progress_bar,
     run_name,
@@ -54,13 +55,12 @@ def train(
         torch.set_num_threads(threads)
     trial = load(config, TrialConfig)
     if data is not None:
-        trial = trial.model_copy(update={"data": str(data.resolve())})
+        trial = trial.model_copy(update={"data": data_name(data)})
     trial = trial.with_absolute_paths()
     if warning := random_teacher_warning(trial.model):
         console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
-    given = Path(trial.data) if trial.data else None
     folder = results / (name or run_name(f"train_{trial.category}"))
-    source = data_folder(given, [trial.category], console)
+    source = data_folder(trial.data, [trial.category], console)
     with progress_bar("training", console) as update:
 
         def show(progress: Progress) -> None:

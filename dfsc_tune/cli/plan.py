@@ -25,6 +25,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     SeedOption,
+    data_folder,
     print_json,
     talk,
 )
@@ -33,8 +34,9 @@ from dfsc_tune.errors import UserError
 if TYPE_CHECKING:
     from dfsc_tune.config import ObjectiveConfig
     from dfsc_tune.pace import Pace
+    from dfsc_tune.price import Price
     from dfsc_tune.search.expected import Spread
-    from dfsc_tune.search.plan import Difference, Estimate, Plan, Price
+    from dfsc_tune.search.plan import Difference, Estimate, Plan
     from dfsc_tune.search.space import SearchSpace
 
 
@@ -98,7 +100,7 @@ def plan(
 def plan_and_pace(
     space: SearchSpace,
     categories: list[str],
-    data: Path | None,
+    data: str | None,
     gpus: int | None,
     trials_per_gpu: int | str | None,
     results: Path,
@@ -109,7 +111,7 @@ def plan_and_pace(
     Args:
         space: what is searched.
         categories: of it.
-        data: the folder that holds them; None for the built-in data.
+        data: what holds them, as the user gave it; None for the built-in data.
         gpus: to use; those of the record, or of this machine, if None.
         trials_per_gpu: how many share a GPU; `auto` as measured; None as the space says.
         results: the folder with the benchmarks' records.
@@ -211,7 +213,7 @@ def _print_basis(found: Estimate) -> None:
 def _price(
     per_gpu: float | None, per_instance: float | None, gpus_per_instance: int | None
 ) -> Price | None:
-    from dfsc_tune.search.plan import Price
+    from dfsc_tune.price import Price
 
     if per_gpu is not None and per_instance is not None:
         raise UserError("give --price-per-gpu-hour or --price-per-instance-hour, not both")
@@ -236,7 +238,7 @@ def _gpus(asked: int | None, benchmark: Path | None) -> int:
 
 
 def _num_scored(
-    data: Path | None, categories: list[str], objective: ObjectiveConfig
+    data: str | None, categories: list[str], objective: ObjectiveConfig
 ) -> dict[str, int]:
     """Images that each report of a category scores."""
     from dfsc_tune.synthetic.anomalies import RECIPES
@@ -258,9 +260,10 @@ def _num_scored(
     from dfsc_tune.data.layout import read_category
     from dfsc_tune.objective import chosen_objective, split_test
 
+    folder = data_folder(data, categories, talk())
     found = {}
     for name in categories:
-        read = read_category(data, name)
+        read = read_category(folder, name)
         chosen = chosen_objective(read, objective)
         found[name] = len(read.validation) + len(split_test(read, chosen).selection)
         if chosen.name == "synthetic":

@@ -42,8 +42,7 @@ def report(
     target = output or loaded.folder / PAGE
     folder = None
     if pictures or pixel:
-        named = loaded.settings["data"]
-        given = data or (Path(named) if named else None)
+        given = data or loaded.settings["data"]
         folder = data_folder(given, loaded.settings["categories"], console)
     with console.status("drawing the page …"):
         write_report(loaded, folder, target, pixel=pixel)

@@ -23,6 +23,7 @@ from dfsc_tune.cli.shared import (
     ResultsOption,
     check_device,
     data_folder,
+    data_name,
     print_json,
     print_table,
     talk,
@@ -82,8 +83,8 @@ def reproduce(
     scale = Scale(found_space, seeds, teacher, str(photographs.resolve()) if photographs else None)
     request = SearchRequest(
         categories=tuple(categories),
-        data=data or Path(),
-        data_name=str(data.resolve()) if data else None,
+        data=Path(),
+        data_name=data_name(data),
         space=found_space,
         results=results,
         name=name,
@@ -108,7 +109,7 @@ def _run(
     exhibit: Exhibit,
     request: SearchRequest,
     scale: Scale,
-    data: Path | None,
+    data: str | None,
     baselines: bool,
     json: bool,
 ) -> None:
@@ -150,7 +151,7 @@ def _print_tables(found: Reproduction) -> None:
 
 
 def _print_plan(
-    exhibit: Exhibit, request: SearchRequest, scale: Scale, data: Path | None, json: bool
+    exhibit: Exhibit, request: SearchRequest, scale: Scale, data: str | None, json: bool
 ) -> None:
     """What each of a table's searches would take if nothing of it were there."""
     from dataclasses import asdict

@@ -18,6 +18,7 @@ from dfsc_tune.cli.shared import (
     SeedOption,
     check_device,
     data_folder,
+    data_name,
     run_name,
     talk,
 )
@@ -43,6 +44,10 @@ TrialsPerGpuOption = Annotated[
     str | None, typer.Option(help="How many share a GPU; auto: as many as pay when measured.")
 ]
 TrialsOption = Annotated[int | None, typer.Option(help="Trials of each category.", min=1)]
+WaitOption = Annotated[
+    float,
+    typer.Option(help="Minutes that an autoscaling cluster may take to bring --gpus.", min=0.0),
+]
 ObjectiveOption = Annotated[
     str | None,
     typer.Option(
@@ -71,11 +76,18 @@ def search(
         str | None, typer.Option(help="A weights file, a name from `teacher list`, or random.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
-    results: ResultsOption = Path("results"),
+    results: Annotated[
+        str,
+        typer.Option(
+            help="Folder that holds the runs, or its address (s3://, gs://, az://), where the run "
+            "is then kept while it goes on."
+        ),
+    ] = "results",
     seed: SeedOption = 0,
     address: Annotated[
         str | None, typer.Option(help="A Ray cluster; this machine if left out.")
     ] = None,
+    wait_for_gpus: WaitOption = 0.0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -84,13 +96,16 @@ def search(
     check_device(device)
     categories = asked_categories(category, data)
     folder = data_folder(data, categories, console)
+    from dfsc_tune.remote import Store, is_remote
+    from dfsc_tune.results.stored import working_folder
     from dfsc_tune.search.request import SearchRequest
     from dfsc_tune.search.tuner import run_search
 
+    store = results if is_remote(results) else None
     request = SearchRequest(
         categories=tuple(categories),
         data=folder,
-        data_name=str(data.resolve()) if data else None,
+        data_name=data_name(data),
         space=asked_space(
             space or default_space(gpus, address, device, console),
             budget={"num_trials": trials},
@@ -98,19 +113,21 @@ def search(
             resources={"gpus_per_trial": gpus_per_trial},
             teacher=teacher,
         ),
-        results=results,
+        results=working_folder(Store(store)) if store else Path(results),
+        store=store,
         name=name or _run_name(categories),
         seed=seed,
         gpus=gpus,
         trials_per_gpu=asked_trials_per_gpu(trials_per_gpu, gpus_per_trial),
         address=address,
+        wait_minutes=wait_for_gpus,
         device=check_device(device),
     )
     _print_outcome(run_search(request, console), console, json)
 
 
 def resume(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    run: Annotated[str, typer.Argument(help="A run's name, folder or address.")],
     trials: Annotated[
         int | None, typer.Option(help="Trials of each category, if more than before.", min=1)
     ] = None,
@@ -119,18 +136,23 @@ def resume(
         str | None,
         typer.Option(help="A Ray cluster, or local for this machine; as before if left out."),
     ] = None,
+    wait_for_gpus: WaitOption = 0.0,
     device: Annotated[str | None, typer.Option(help="auto or cpu; as before if left out.")] = None,
     results: ResultsOption = Path("results"),
     json: JsonOption = False,
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
+    from dfsc_tune.remote import Store, is_remote
     from dfsc_tune.results import find_run, load
+    from dfsc_tune.results.stored import take_over
 
     console = talk()
-    folder = find_run(results, run)
+    if is_remote(run):
+        folder = take_over(Store(run), lambda text: console.print(text, highlight=False))
+    else:
+        folder = find_run(results, run)
     settings = load(folder).settings
-    given = Path(settings["data"]) if settings["data"] else None
-    data = data_folder(given, settings["categories"], console)
+    data = data_folder(settings["data"], settings["categories"], console)
     from dfsc_tune.search.resume import resume_search
 
     outcome = resume_search(
@@ -141,20 +163,23 @@ def resume(
         gpus=gpus,
         address=address,
         device=check_device(device) if device is not None else None,
+        wait_minutes=wait_for_gpus,
     )
     _print_outcome(outcome, console, json)
 
 
 def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
-    if outcome.interrupted_by:
-        from dfsc_tune.results import resume_command
+    from dfsc_tune.results import resume_command, stored_at
 
+    if outcome.interrupted_by:
         console.print(
             f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; go on: "
             f"{resume_command(outcome.folder)}",
             highlight=False,
         )
     found = print_headlines(outcome.folder, json)
+    if (store := stored_at(outcome.folder)) is not None:
+        console.print(f"kept in {store}; copy it here: dfsc-tune fetch {store}", highlight=False)
     if outcome.num_failed:
         console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
     if outcome.interrupted_by:
@@ -163,7 +188,7 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
         raise UserError(f"no trial reached the full budget; see {outcome.folder}/trials.parquet")
 
 
-def asked_categories(asked: list[str], data: Path | None) -> list[str]:
+def asked_categories(asked: list[str], data: str | None) -> list[str]:
     """The categories named, none twice, or all there are."""
     if ALL not in asked:
         return list(dict.fromkeys(asked))
@@ -172,8 +197,10 @@ def asked_categories(asked: list[str], data: Path | None) -> list[str]:
 
         return list(CATEGORIES)
     from dfsc_tune.data.layout import find_categories
+    from dfsc_tune.data.remote import remote_categories
+    from dfsc_tune.remote import Store, is_remote
 
-    return list(find_categories(data))
+    return list(remote_categories(Store(data)) if is_remote(data) else find_categories(Path(data)))
 
 
 def default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:

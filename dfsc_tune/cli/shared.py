@@ -22,8 +22,11 @@ from dfsc_tune.errors import UserError
 MODEL_HELP = "A model folder, such as results/RUN/models/CATEGORY."
 
 DataOption = Annotated[
-    Path | None,
-    typer.Option(help="Folder that holds the categories; the built-in data if left out."),
+    str | None,
+    typer.Option(
+        help="Folder that holds the categories, or its address (s3://, gs://, az://); the built-in "
+        "data if left out."
+    ),
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
@@ -136,16 +139,31 @@ def torch_device(device: str) -> str:
     return "cuda" if check_device(device) == "auto" and torch.cuda.is_available() else "cpu"
 
 
-def data_folder(data: Path | None, categories: list[str], console: Console) -> Path:
-    """The given data folder, or the built-in data, rendered first if need be.
+def data_name(data: str | None) -> str | None:
+    """The data as settings name them, so that they are found from any folder; None: built-in."""
+    from dfsc_tune.remote import is_remote
+
+    return data if data is None or is_remote(data) else str(Path(data).resolve())
+
+
+def data_folder(data: str | None, categories: list[str], console: Console) -> Path:
+    """The given data folder, fetched if need be; or the built-in data, rendered if need be.
 
     Args:
         data: what the user gave.
-        categories: of the built-in data, which are needed.
+        categories: those that are needed.
         console: for the progress bar.
     """
+    from dfsc_tune.remote import Store, is_remote
+
+    if data is not None and is_remote(data):
+        from dfsc_tune.data.remote import fetch_data
+
+        store = Store(data)
+        with progress_bar(f"fetching {store}", console) as progress:
+            return fetch_data(store, categories, progress)
     if data is not None:
-        return data
+        return Path(data)
     from dfsc_tune.cli.data import ensure_builtin_data
 
     return ensure_builtin_data(categories, console)

@@ -34,10 +34,7 @@ def watch(
     ] = None,
 ) -> None:
     """Follow a run by its files until it ends; Ctrl-C ends the watching, not the run."""
-    from dfsc_tune.results import find_run
-
-    folder = find_run(results, run)
-    looks = _looks(folder, interval, once, tensorboard, mlflow)
+    looks = _looks(run, results, interval, once, tensorboard, mlflow)
     console = Console(soft_wrap=True)
     if once or not console.is_terminal:
         shown = ""
@@ -56,14 +53,19 @@ def watch(
 
 
 def _looks(
-    folder: Path, interval: float, once: bool, tensorboard: Path | None, mlflow: str | None
+    run: str,
+    results: Path,
+    interval: float,
+    once: bool,
+    tensorboard: Path | None,
+    mlflow: str | None,
 ) -> Iterator[RunProgress]:
     """The run's progress at each look, the loggers told of it before."""
     from dfsc_tune.report import progress_of
     from dfsc_tune.report.loggers import mlflow_follower, tensorboard_follower
-    from dfsc_tune.results import load
+    from dfsc_tune.results import find_run, load
 
-    loaded = load(folder)
+    loaded = load(find_run(results, run))
     followers = []
     if tensorboard is not None:
         followers.append(tensorboard_follower(tensorboard, loaded))
@@ -77,7 +79,7 @@ def _looks(
         if once or progress.ended:
             return
         time.sleep(interval)
-        loaded = load(folder)
+        loaded = load(find_run(results, run))
 
 
 def _shown(progress: RunProgress) -> str:

@@ -27,8 +27,7 @@ from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import Split, split_test
 from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
 from dfsc_tune.reproduce.exhibits import Scoring
-from dfsc_tune.results import Run
-from dfsc_tune.search.course import CHECKPOINTS
+from dfsc_tune.results import CHECKPOINTS, Run
 from dfsc_tune.trial import finished_detector
 
 Protocol = Literal["oracle", "holdout"]

@@ -8,6 +8,7 @@ from dfsc_tune.results.files import (
     load,
     removed_on_error,
     resume_command,
+    stored_at,
     write_settings,
     write_table,
 )
@@ -25,10 +26,20 @@ from dfsc_tune.results.headline import (
     shown_value,
 )
 from dfsc_tune.results.machine import describe_machine
-from dfsc_tune.results.schema import REPORTS, SCHEMA_VERSION, SCHEMAS, SCORES, TRIALS
+from dfsc_tune.results.schema import (
+    CHECKPOINTS,
+    LEDGER,
+    REPORTS,
+    SCHEMA_VERSION,
+    SCHEMAS,
+    SCORES,
+    TRIALS,
+)
 from dfsc_tune.results.tables import RunTables
 
 __all__ = [
+    "CHECKPOINTS",
+    "LEDGER",
     "REFERENCES",
     "REPORTS",
     "SCHEMAS",
@@ -54,6 +65,7 @@ __all__ = [
     "selection_interval",
     "shown_duration",
     "shown_value",
+    "stored_at",
     "write_settings",
     "write_table",
 ]

@@ -16,6 +16,7 @@ import yaml
 
 from dfsc_tune.checkpoint import atomic_path, check_writable, write_text
 from dfsc_tune.errors import UserError
+from dfsc_tune.remote import Store, is_remote
 from dfsc_tune.results.schema import (
     NULLABLE_INTEGERS,
     REPORTS,
@@ -23,10 +24,10 @@ from dfsc_tune.results.schema import (
     SCHEMA_VERSION,
     SCHEMAS,
     SCORES,
+    SETTINGS,
     TRIALS,
 )
-
-SETTINGS = "run.yaml"
+from dfsc_tune.results.stored import look_at
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,17 @@ def _is_leftover(path: Path) -> bool:
 def resume_command(folder: Path) -> str:
     """What a user types to go on with a run."""
     run = folder.name if folder.parent == Path("results") else folder
-    return f"dfsc-tune resume {run}"
+    return f"dfsc-tune resume {stored_at(folder) or run}"
+
+
+def stored_at(folder: Path) -> Store | None:
+    """Where a run is kept in an object store; None if it is not."""
+    try:
+        settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError):
+        return None
+    store = settings.get("store")
+    return Store(store) / folder.name if store else None
 
 
 @contextmanager
@@ -102,11 +113,15 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]] | pa.
 
 
 def find_run(results: Path, name: str) -> Path:
-    """The folder of a run given by its name in the results folder, or by its path.
+    """The folder of a run given by its name in the results folder, by its path, or by its address.
+
+    Of a run in an object store, it is a copy on this machine, to read.
 
     Raises:
         UserError: there is no such run; names those that exist.
     """
+    if is_remote(name):
+        return look_at(Store(name))
     for folder in (results / name, Path(name)):
         if (folder / SETTINGS).is_file():
             return folder

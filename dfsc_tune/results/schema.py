@@ -1,4 +1,4 @@
-"""The columns of a run's Parquet tables.
+"""The files of a run, and the columns of its Parquet tables.
 
 Names are the glossary's words. Times are in seconds, a step is a training step, AUROCs lie in 0
 to 1.
@@ -14,6 +14,7 @@ from dfsc_tune.losses import Losses
 SCHEMA_VERSION = "2"
 """A whole number; each version adds columns to those of the one before, and all are read."""
 SCHEMA_KEY = b"dfsc_tune_schema"
+SETTINGS, LEDGER, CHECKPOINTS = "run.yaml", "ledger.jsonl", "checkpoints"
 TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"
 
 _FLOAT, _INT, _TEXT, _BOOL = pa.float64(), pa.int64(), pa.string(), pa.bool_()

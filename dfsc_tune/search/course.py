@@ -12,7 +12,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 from dfsc_tune.checkpoint import previous
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError
-from dfsc_tune.results import RunTables
+from dfsc_tune.results import CHECKPOINTS, RunTables
 from dfsc_tune.search.failures import Failure, next_attempt
 from dfsc_tune.search.ledger import PUBLISHED, Event, Ledger
 from dfsc_tune.search.scheduler import CategoryAsha
@@ -30,7 +30,6 @@ from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, StudySearcher, end_
 from dfsc_tune.search.trainable import from_metrics
 from dfsc_tune.trial import CHECKPOINT
 
-CHECKPOINTS = "checkpoints"
 _SAME_ERRORS = 3
 _DEADLINE_FACTOR = 10.0
 _DEADLINE_START_SECONDS = 300.0
@@ -72,6 +71,7 @@ class Course:
         *,
         gpus_per_trial: float = 0.0,
         deadline_seconds: float | None = None,
+        on_end: Callable[[str, str], None] | None = None,
     ) -> None:
         """Takes up the search where its ledger ends.
 
@@ -82,6 +82,8 @@ class Course:
             asha: that has heard nothing yet.
             gpus_per_trial: each trial's share of a GPU to begin with.
             deadline_seconds: a trial that reports nothing for so long hangs; None: see `deadline`.
+            on_end: told each trial that ends from now on, and its state, before anything else is
+                done about it.
         """
         self.tables = RunTables(folder)
         self.capacity = 1
@@ -101,6 +103,7 @@ class Course:
         self._num_trials = 0
         self._num_published = -1
         self._first_errors: list[str | None] = []
+        self._on_end: Callable[[str, str], None] | None = None
         with self.tables.held():
             for event in ledger.events:
                 self._follow(event)
@@ -108,6 +111,7 @@ class Course:
             ledger.events.clear()
             for name in self._open:
                 self.tables.end(name, "interrupted")
+        self._on_end = on_end
 
     @property
     def is_finished(self) -> bool:
@@ -302,6 +306,8 @@ class Course:
         if len(self._first_errors) < _SAME_ERRORS:
             self._first_errors.append(reason and re.sub(r"\d+", "N", reason))
         self.tables.end(name, state, reason)
+        if self._on_end is not None:
+            self._on_end(name, state)
         # Only a complete trial can become the best; nothing falls back any more.
         folder = self.checkpoint_dir(name)
         if state == "complete":

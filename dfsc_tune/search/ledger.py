@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.results import LEDGER
 
-LEDGER = "ledger.jsonl"
 BEGAN, RESUMED, PUBLISHED = "began", "resumed", "published"
 
 Event = dict[str, Any]

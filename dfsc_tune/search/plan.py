@@ -12,6 +12,7 @@ from dfsc_tune.config import ModelConfig, TrialConfig, validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.pace import Pace, bench, find_pace, guess_pace, read_pace
 from dfsc_tune.packing import Packing, best_packing
+from dfsc_tune.price import Price
 from dfsc_tune.results import Run
 from dfsc_tune.search.expected import Spread, TrialTimes, expect
 from dfsc_tune.search.ledger import working_seconds
@@ -19,22 +20,6 @@ from dfsc_tune.search.parameters import FloatParameter, FreeParameter
 from dfsc_tune.search.space import SPARED, SearchSpace
 
 _HOUR = 3600.0
-
-
-@dataclass(frozen=True)
-class Price:
-    """What is paid an hour, in the user's currency."""
-
-    per_hour: float
-    """Of a GPU, or of an instance."""
-    gpus_per_instance: int | None = None
-    """None: GPUs are paid one by one."""
-
-    def per_hour_of(self, gpus: int) -> float:
-        """Of so many GPUs; whole instances are paid. Without GPUs, of one instance."""
-        if self.gpus_per_instance is None:
-            return self.per_hour * gpus
-        return self.per_hour * max(1, math.ceil(gpus / self.gpus_per_instance))
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,7 @@ class SearchRequest:
     """The data folder as the configs should name it; none for the built-in data."""
     space: SearchSpace
     results: Path
+    """Of this machine; where `store` is given, its working copy."""
     name: str
     seed: int = 0
     gpus: int | None = None
@@ -36,6 +37,10 @@ class SearchRequest:
     """How many share a GPU; `auto` means measured; none means the space's `gpus_per_trial`."""
     address: str | None = None
     """A Ray cluster; none means one of our own on this machine."""
+    wait_minutes: float = 0.0
+    """For how long a cluster may take to bring the GPUs asked for."""
+    store: str | None = None
+    """The results folder in an object store, where the run is kept while it goes on."""
     device: Device = "auto"
     """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
 

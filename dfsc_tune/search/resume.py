@@ -13,12 +13,14 @@ from rich.console import Console
 from dfsc_tune.config import TrialConfig, validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData
-from dfsc_tune.results import describe_machine, load, write_settings
-from dfsc_tune.search.ledger import BEGAN, LEDGER, RESUMED, Ledger
+from dfsc_tune.results import LEDGER, describe_machine, load, write_settings
+from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
+from dfsc_tune.search.waiting import wait_for_gpus
 
 
 def resume_search(
@@ -30,6 +32,7 @@ def resume_search(
     gpus: int | None = None,
     address: str | None = None,
     device: Device | None = None,
+    wait_minutes: float = 0.0,
 ) -> Outcome:
     """Goes on with a run's search; of a finished one, publishes what was not published yet.
 
@@ -41,6 +44,7 @@ def resume_search(
         gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
         address: see there; "local" for this machine.
         device: see there.
+        wait_minutes: see there.
 
     Raises:
         UserError: the run cannot be resumed, with nothing changed; or as `run_search` does.
@@ -55,6 +59,7 @@ def resume_search(
         gpus=request.gpus if gpus is None else gpus,
         address=None if address == "local" else address or request.address,
         device=device or request.device,
+        wait_minutes=wait_minutes,
     )
     bases = {
         category: validate(TrialConfig, tree, source=f"{folder}/run.yaml")
@@ -63,7 +68,8 @@ def resume_search(
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
         _check_settings(ledger, request, bases, folder)
-        course = take_up(request, bases, folder, ledger)
+        on_end = session.enter_context(kept_in_store(request, folder))
+        course = take_up(request, bases, folder, ledger, on_end)
         if course.is_finished and course.is_published:
             console.print(
                 f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
@@ -76,6 +82,7 @@ def resume_search(
         _check_data(read, settings["datasets"], folder)
         if not course.is_finished:
             session.enter_context(ray_session(request))
+            wait_for_gpus(request, console)
             check_cluster(request)
             ledger.append({"event": RESUMED})
         _write_settings(folder, settings, request)
@@ -100,6 +107,7 @@ def _request(settings: Mapping[str, Any], folder: Path, data: Path) -> SearchReq
         seed=settings["seed"],
         gpus=settings["gpus"],
         address=settings["address"],
+        store=settings.get("store"),
         device=settings["device"],
     )
 

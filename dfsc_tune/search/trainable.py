@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from ray import tune
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.prepare import TrialData
+from dfsc_tune.results.mirror import StoredCheckpoints
 from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, VALUE
 from dfsc_tune.train import TrialError
 from dfsc_tune.trial import Progress, run_trial
@@ -24,7 +27,7 @@ def tune_trial(
     config: Mapping[str, Any],
     *,
     data: Mapping[str, ray.ObjectRef[TrialData]],
-    checkpoints: Path,
+    checkpoints: Path | StoredCheckpoints,
     num_threads: int,
     device: str,
 ) -> None:
@@ -33,7 +36,8 @@ def tune_trial(
     Args:
         config: what `Course.next_trial` gave.
         data: each category's images in Ray's object store: one copy a node, shared by all trials.
-        checkpoints: the folder, the same on all nodes, in which each trial has its own.
+        checkpoints: the folder, the same on all nodes, in which each trial has its own; or where
+            they are kept in an object store.
         num_threads: CPU threads, so that concurrent trials do not fight.
         device: "cpu", or "cuda" for the GPU that Ray gave this trial.
     """
@@ -48,10 +52,30 @@ def tune_trial(
 
     trial_data = _fetch(data[config["category"]])
     try:
-        run_trial(trial_config, trial_data, report, checkpoints / config["trial"], device)
+        with _folder(checkpoints, config["trial"]) as (folder, keep):
+
+            def keep_and_report(progress: Progress) -> None:
+                keep()
+                report(progress)
+
+            run_trial(trial_config, trial_data, keep_and_report, folder, device)
     except TrialError as failure:
         # Reported, not raised: nothing is wrong with this process, and it can take the next trial.
         tune.report({VALUE: math.nan, STEP: 0, FAILURE: str(failure)})
+
+
+@contextmanager
+def _folder(
+    checkpoints: Path | StoredCheckpoints, trial: str
+) -> Iterator[tuple[Path, Callable[[], None]]]:
+    """The folder of a trial's checkpoint, and what to do with each before it is reported."""
+    if isinstance(checkpoints, Path):
+        yield checkpoints / trial, lambda: None
+        return
+    with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as scratch:
+        folder = Path(scratch) / trial
+        checkpoints.fetch(trial, folder)
+        yield folder, lambda: checkpoints.put(trial, folder)
 
 
 @functools.lru_cache(maxsize=1)

@@ -6,7 +6,7 @@ import functools
 import logging
 import signal
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,7 @@ from dfsc_tune.search.adapters import (
     CourseSearcher,
     CourseStopper,
 )
-from dfsc_tune.search.course import CHECKPOINTS, Course
+from dfsc_tune.search.course import Course
 from dfsc_tune.search.ledger import BEGAN, Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.packed import with_packing
@@ -51,8 +51,15 @@ from dfsc_tune.search.session import (
     ray_session,
     stopping_on_signals,
 )
+from dfsc_tune.search.stored import (
+    check_name,
+    kept_in_store,
+    readable_checkpoints,
+    trial_checkpoints,
+)
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
+from dfsc_tune.search.waiting import wait_for_gpus
 
 JOURNAL = "study.journal"
 
@@ -81,6 +88,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
     """
     check_reachable(request)
     bases = {category: _base_config(request, category) for category in request.categories}
+    check_name(request)
     folder = create_run(request.results, request.name)
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
@@ -88,15 +96,21 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             data = read_data(request, bases, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
+            wait_for_gpus(request, console)
             check_cluster(request)
             write_settings(folder, _settings(request, bases, data))
             ledger.append({"event": BEGAN, "settings": request.digest(bases)})
-            course = take_up(request, bases, folder, ledger)
+            on_end = session.enter_context(kept_in_store(request, folder))
+            course = take_up(request, bases, folder, ledger, on_end)
         return conduct(request, course, data, folder, console)
 
 
 def take_up(
-    request: SearchRequest, bases: Mapping[str, TrialConfig], folder: Path, ledger: Ledger
+    request: SearchRequest,
+    bases: Mapping[str, TrialConfig],
+    folder: Path,
+    ledger: Ledger,
+    on_end: Callable[[str, str], None] | None = None,
 ) -> Course:
     """The course of a run's search as far as its ledger goes."""
     # Optuna's journal is for Optuna's tools only; it is made again from the ledger.
@@ -109,6 +123,7 @@ def take_up(
         CategoryAsha(request.space.budget),
         gpus_per_trial=gpus_per_trial(request),
         deadline_seconds=request.space.resources.deadline_seconds,
+        on_end=on_end,
     )
 
 
@@ -162,7 +177,9 @@ def _carry_out(
                 folder,
                 data,
                 course.tables.configs,
-                {trial: course.checkpoint_dir(trial) for trial in course.tables.trials},
+                readable_checkpoints(
+                    request, {trial: course.checkpoint_dir(trial) for trial in course.tables.trials}
+                ),
                 driver_device(request),
             )
         course.published()
@@ -243,7 +260,7 @@ def _trainable(request: SearchRequest, folder: Path, data: Mapping[str, Category
     return functools.partial(
         tune_trial,
         data={category: ray.put(read.trial) for category, read in data.items()},
-        checkpoints=(folder / CHECKPOINTS).resolve(),
+        checkpoints=trial_checkpoints(request, folder),
         num_threads=request.space.resources.cpus_per_trial,
         device="cuda" if on_gpu(request) else "cpu",
     )
@@ -324,6 +341,7 @@ def _settings(
         "gpus_per_trial": gpus_per_trial(request),
         "device": request.device,
         "address": request.cluster,
+        **({"store": request.store} if request.store else {}),
         "space": space.model_dump(mode="json"),
         "base_configs": {name: base.model_dump(mode="json") for name, base in bases.items()},
         "datasets": {name: read.summary() for name, read in data.items()},

@@ -20,8 +20,9 @@ import numpy as np
 from rich.console import Console
 
 from dfsc_tune.config import validate
+from dfsc_tune.results import LEDGER
 from dfsc_tune.search import tuner
-from dfsc_tune.search.ledger import LEDGER, Ledger
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.session import ray_session
 from dfsc_tune.search.space import SearchSpace

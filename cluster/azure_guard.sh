@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Gives this Azure machine back after so many hours, or ten minutes after Ray has gone from it.
+#
+# A machine that is shut down from inside is still paid on Azure; so it asks Azure to deallocate it,
+# as the identity that Ray gives each machine and that may do so within its resource group.
+# Usage: azure_guard.sh HOURS
+set -u
+
+metadata() {
+  curl --silent --header Metadata:true --noproxy '*' "http://169.254.169.254/metadata/$1"
+}
+
+end=$(($(date +%s) + $1 * 3600))
+missed=0
+while [ "$(date +%s)" -lt "$end" ] && [ "$missed" -lt 10 ]; do
+  sleep 60
+  if pgrep -x raylet > /dev/null; then missed=0; else missed=$((missed + 1)); fi
+done
+
+# Again until it works: nobody else would.
+while true; do
+  machine=$(metadata 'instance/compute/resourceId?api-version=2021-02-01&format=text')
+  token=$(metadata 'identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/' |
+    sed 's/.*"access_token":"\([^"]*\)".*/\1/')
+  curl --silent --request POST --header "Authorization: Bearer $token" --data '' \
+    "https://management.azure.com$machine/deallocate?api-version=2024-03-01"
+  sleep 300
+done

@@ -1,0 +1,25 @@
+"""`dfsc-tune fetch`: a run that is kept in an object store, copied to this machine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfsc_tune.cli.shared import progress_bar, talk
+
+
+def fetch(
+    run: Annotated[str, typer.Argument(help="The run's address, such as s3://bucket/runs/RUN.")],
+    to: Annotated[Path, typer.Option(help="Folder that holds the runs here.")] = Path("results"),
+) -> None:
+    """Copy a run from an object store, finished or going on; again: what is new of it."""
+    from dfsc_tune.remote import Store
+    from dfsc_tune.results.stored import fetch_run
+
+    store = Store(run)
+    with progress_bar(f"fetching {store}", talk()) as progress:
+        folder = fetch_run(store, to, progress)
+    typer.echo(f"fetched {folder}")
+    typer.echo(f"next: dfsc-tune best {folder}", err=True)

@@ -1,0 +1,56 @@
+"""Data in an object store: which categories it has, and a copy of them on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.remote import Store, fetch_folder, local_copy
+
+_GOOD = "train/good"
+
+
+def remote_categories(store: Store) -> tuple[str, ...]:
+    """The categories in a store's folder: its folders with a `train/good` inside, sorted.
+
+    Raises:
+        UserError: there is none; as a StorageError, the store does not answer.
+    """
+    parts = (name.split("/", 1) for name in store.files())
+    names = sorted({x[0] for x in parts if len(x) == 2 and x[1].startswith(f"{_GOOD}/")})
+    if not names:
+        raise UserError(
+            f"no category found in {store}: a category is a folder with good training images in "
+            f"{store}/<category>/{_GOOD}"
+        )
+    return tuple(names)
+
+
+def fetch_data(
+    store: Store, categories: Sequence[str], progress: Callable[[int, int], None] | None = None
+) -> Path:
+    """A folder of this machine that holds categories as the store has them.
+
+    What is here already and unchanged is not fetched again.
+
+    Args:
+        store: the folder with the categories.
+        categories: those that are needed.
+        progress: told the files done and the files in all.
+
+    Raises:
+        UserError: as `remote_categories` and `fetch_folder` do, or a category is not there.
+    """
+    known = remote_categories(store)
+    for category in categories:
+        if category not in known:
+            raise UserError(f"no category '{category}' in {store}; there is {', '.join(known)}")
+    folder = local_copy(store, "data")
+
+    def is_wanted(name: str) -> bool:
+        top, _, rest = name.partition("/")
+        return not rest or top in categories
+
+    fetch_folder(store, folder, is_wanted, progress)
+    return folder

@@ -1,0 +1,133 @@
+"""Cluster files: those that come along, reading one, and what must hold in each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dfsc_tune.errors import UserError
+
+PROVIDERS = ("aws", "gcp", "azure", "on_premise")
+TOKEN_MOUNT = "~/.ray/auth_token"
+# What stands in the files that come along for what nobody can know but the user.
+PLACEHOLDER = re.compile(r"\b(ami-CHANGE_ME|PROJECT|HEAD_HOST|WORKER_HOST_\d)\b")
+_RAY_PIN = re.compile(r"\bray(?:\[[\w,]+\])?==([\w.]+)")
+_START = re.compile(r"\bray start\b")
+
+
+def shipped_folder() -> Path:
+    """The folder of the cluster files that come along."""
+    # An installed package carries the folder inside; a checkout has it at its top.
+    package = Path(__file__).parents[1]
+    installed = package / "cluster"
+    return installed if installed.is_dir() else package.parent / "cluster"
+
+
+def read_cluster_file(path: Path) -> dict[str, Any]:
+    """The settings in a cluster file of Ray's launcher.
+
+    Raises:
+        UserError: there is no such file, or it is none.
+    """
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(
+            f"cannot read the cluster file {path} ({error.strerror}); write one with `dfsc-tune "
+            "cluster render aws`"
+        ) from error
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is no YAML file: {error}") from error
+    if not isinstance(tree, dict) or "provider" not in tree:
+        raise UserError(
+            f"{path} is no cluster file of Ray's launcher: it has no `provider`; see `dfsc-tune "
+            "cluster render`"
+        )
+    return tree
+
+
+def check_cluster_file(path: Path) -> dict[str, Any]:
+    """The settings in a cluster file that is fit to be launched.
+
+    Raises:
+        UserError: it is not, with all that is to be mended.
+    """
+    tree = read_cluster_file(path)
+    problems = list(_against_schema(tree)) or list(faults(tree))
+    left = sorted(set(PLACEHOLDER.findall(path.read_text(encoding="utf-8").split("\ncluster")[-1])))
+    if left:
+        problems.append(f"{', '.join(left)} must be replaced by yours")
+    if problems:
+        raise UserError(f"{path} cannot be launched: {'; '.join(problems)}")
+    return tree
+
+
+def filled(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with Ray's defaults of that provider, checked by Ray.
+
+    Raises:
+        Exception: whatever Ray says of settings that it does not take.
+    """
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    prepared: dict[str, Any] = prepare_config(dict(tree))
+    validate_config(prepared)
+    return prepared
+
+
+def faults(tree: Mapping[str, Any]) -> Iterator[str]:
+    """What is unsafe or without a limit in a cluster's settings, each in a sentence."""
+    from ray import __version__ as ray_version
+
+    text = yaml.safe_dump(dict(tree))
+    pins = set(_RAY_PIN.findall(text))
+    if "nightly" in text or "ray-wheels" in text or "dev0" in text:
+        yield "it installs a nightly Ray"
+    if pins != {ray_version}:
+        found = ", ".join(sorted(pins)) or "no version"
+        yield f"it installs Ray {found} where this machine has {ray_version}"
+    if "0.0.0.0" in text:
+        yield "something listens on all addresses (0.0.0.0)"
+    starts = [
+        command
+        for key in ("head_start_ray_commands", "worker_start_ray_commands")
+        for command in tree.get(key, [])
+        if _START.search(command)
+    ]
+    if len(starts) != 2:
+        yield "it does not say how Ray is started on the head and on workers"
+    if not all("RAY_AUTH_MODE=token" in command for command in starts):
+        yield "Ray is started without RAY_AUTH_MODE=token"
+    if not any("--dashboard-host=127.0.0.1" in command for command in starts):
+        yield "the dashboard is not kept on the head's loopback (--dashboard-host=127.0.0.1)"
+    if TOKEN_MOUNT not in tree.get("file_mounts", {}):
+        yield f"the token is not among the file_mounts ({TOKEN_MOUNT})"
+    if not isinstance(tree.get("max_workers"), int):
+        yield "max_workers is missing, so nothing limits how many machines are rented"
+    if tree["provider"].get("type") != "local":
+        yield from _lifetime_faults(tree)
+
+
+def _lifetime_faults(tree: Mapping[str, Any]) -> Iterator[str]:
+    setup = " ".join(tree.get("setup_commands", []))
+    by_setup = "shutdown -P +" in setup or "azure_guard.sh" in setup
+    for name, node in tree.get("available_node_types", {}).items():
+        config = node["node_config"]
+        limited = "maxRunDuration" in config.get("scheduling", {})
+        if not limited and not by_setup:
+            yield f"nothing ends the machines of {name} after a time"
+        on_aws = tree["provider"]["type"] == "aws"
+        if on_aws and config.get("InstanceInitiatedShutdownBehavior") != "terminate":
+            yield f"machines of {name} would be stopped, not terminated, at their end"
+
+
+def _against_schema(tree: Mapping[str, Any]) -> Iterator[str]:
+    try:
+        filled(tree)
+    except Exception as error:
+        # jsonschema's message is its first line; Ray's own are one line.
+        yield f"Ray refuses it ({str(error).splitlines()[0]})"

@@ -1,0 +1,177 @@
+"""A cluster's life through Ray's launcher: up, what is there, down, and whether it is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.launch.cluster_files import check_cluster_file, read_cluster_file
+from dfsc_tune.launch.token import ensure_token
+
+_RAY = (sys.executable, "-m", "ray.scripts.scripts")
+_REPORT = "python -m dfsc_tune.launch.node_report"
+# The report's line among what a login shell may print.
+REPORT_MARK = "dfsc-tune nodes: "
+_POLL_SECONDS = 15.0
+_SSH_OPTIONS = (
+    *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
+    # Ray's launcher trusts any host key; this one does so only at first sight.
+    *("-o", "StrictHostKeyChecking=accept-new"),
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A node that a cluster has or had."""
+
+    host: str
+    group: str
+    """Its node type in the cluster file; empty if Ray does not say it."""
+    alive: bool
+    is_head: bool
+    gpus: float
+    gpus_used: float
+    hours: float
+    """It has been, or was, in the cluster; its set-up before is not in it."""
+
+
+def bring_up(
+    path: Path, gpus: int, wait_minutes: float, progress: Callable[[int, int], None]
+) -> None:
+    """Launches the cluster and, if asked to, has it start GPU machines and waits for them.
+
+    Args:
+        path: the cluster file.
+        gpus: how many to start now; with 0, they come when trials wait for them.
+        wait_minutes: for how long at most.
+        progress: told the GPUs that are there, and those wanted.
+
+    Raises:
+        UserError: the file is not fit, the launch fails, or the GPUs do not come.
+    """
+    tree = check_cluster_file(path)
+    ensure_token()
+    _check_files(path, tree)
+    _ray(tree, "up", str(path), "--yes", "--no-config-cache")
+    if not gpus:
+        return
+    nodes = report(path, request_gpus=gpus)
+    deadline = time.monotonic() + 60 * wait_minutes
+    while (there := _num_gpus(nodes)) < gpus:
+        progress(there, gpus)
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"{there} of {gpus} GPUs came within {wait_minutes:g} minutes; the cluster is up "
+                f"and paid: see `ray exec {path} 'ray status -v'` for what the provider says, or "
+                f"end it with `dfsc-tune cluster down {path}`"
+            )
+        time.sleep(_POLL_SECONDS)
+        nodes = report(path)
+    progress(there, gpus)
+
+
+def _check_files(path: Path, tree: Mapping[str, Any]) -> None:
+    """Refuses to launch without what is to be shipped, or the key to the hosts."""
+    key = tree.get("auth", {}).get("ssh_private_key")
+    for name in [*tree["file_mounts"].values(), *([key] if key else [])]:
+        if not Path(name).expanduser().exists():
+            raise UserError(f"there is no {name}, which {path} names; correct it there")
+
+
+def report(path: Path, *, request_gpus: int | None = None) -> list[Node]:
+    """The nodes that a cluster has or had, as its head says.
+
+    Args:
+        path: the cluster file.
+        request_gpus: have the autoscaler start so many, if they are not there.
+
+    Raises:
+        UserError: the head does not answer.
+    """
+    command = _REPORT if request_gpus is None else f"{_REPORT} {request_gpus}"
+    answer = _ray(read_cluster_file(path), "exec", str(path), command, capture=True)
+    for line in answer.splitlines():
+        if REPORT_MARK in line:
+            return [Node(**row) for row in json.loads(line.split(REPORT_MARK, 1)[1])]
+    raise UserError(f"the head of {path} says nothing of its nodes; is dfsc-tune installed there?")
+
+
+def take_down(path: Path) -> list[str]:
+    """Ends a cluster; what may still run, in sentences: none means that nothing does.
+
+    Raises:
+        UserError: Ray's launcher fails, so the cluster may be as it was.
+    """
+    tree = read_cluster_file(path)
+    _ray(tree, "down", str(path), "--yes")
+    if tree["provider"].get("type") == "local":
+        return list(_left_on_hosts(tree))
+    return list(_left_at_provider(tree))
+
+
+def _left_at_provider(tree: Mapping[str, Any]) -> Iterator[str]:
+    kind = tree["provider"]["type"]
+    try:
+        from ray.autoscaler._private.providers import _get_node_provider
+
+        provider = _get_node_provider(dict(tree["provider"]), tree["cluster_name"])
+        left = provider.non_terminated_nodes({})
+    except Exception as error:
+        # Each provider's library has exceptions of its own.
+        yield (
+            f"{kind} was not asked what still runs ({str(error).splitlines()[0]}); look in its "
+            f"console for machines tagged ray-cluster-name = {tree['cluster_name']}"
+        )
+        return
+    if left:
+        yield f"{len(left)} machines are not ended yet at {kind}: {', '.join(map(str, left))}"
+
+
+def _left_on_hosts(tree: Mapping[str, Any]) -> Iterator[str]:
+    """Stops Ray where `ray down` left it, and says where it still runs."""
+    provider, auth = tree["provider"], tree["auth"]
+    named = auth.get("ssh_private_key")
+    key = ["-i", str(Path(named).expanduser())] if named else []
+    # By its own login shell, as the launcher does, for that knows where ray is.
+    stop = "bash --login -i -c 'ray stop --force' > /dev/null 2>&1; pgrep -x raylet > /dev/null"
+    for host in [provider["head_ip"], *provider.get("worker_ips", [])]:
+        login = f"{auth['ssh_user']}@{host}" if "ssh_user" in auth else host
+        done = subprocess.run(
+            ["ssh", *_SSH_OPTIONS, *key, login, stop], capture_output=True, text=True
+        )
+        if done.returncode == 0:
+            yield f"Ray still runs on {host}"
+        elif done.returncode != 1:
+            why = (done.stderr.strip() or "ssh failed").splitlines()[-1]
+            yield f"{host} was not asked what still runs ({why})"
+
+
+def _num_gpus(nodes: list[Node]) -> int:
+    return int(sum(node.gpus for node in nodes if node.alive))
+
+
+def _ray(tree: Mapping[str, Any], *arguments: str, capture: bool = False) -> str:
+    """Runs Ray's launcher; its output if asked for, else it goes to stderr."""
+    is_local = tree["provider"].get("type") == "local"
+    # With the other autoscaler, workers of one's own hosts never join (Ray 2.60).
+    switch = {"RAY_UP_enable_autoscaler_v2": "0" if is_local else "1"}
+    done = subprocess.run(
+        [*_RAY, *arguments],
+        env=os.environ | switch,
+        stdout=subprocess.PIPE if capture else sys.stderr,
+        stderr=subprocess.PIPE if capture else None,
+        text=True,
+    )
+    if done.returncode:
+        said = (done.stderr or "").strip().splitlines()
+        why = f": {said[-1]}" if said else ", see above"
+        raise UserError(f"`ray {arguments[0]}` failed with status {done.returncode}{why}")
+    return done.stdout or ""

@@ -1,0 +1,120 @@
+"""A command of `dfsc-tune` made ready for a cluster: what it needs of this machine goes along."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.models.teacher_files import card_path, find_teacher, is_path, user_folder
+from dfsc_tune.remote import Store, is_remote
+
+_COMMANDS = ("search", "resume")
+_WAIT = ("--wait-for-gpus", "30")
+
+
+@dataclass(frozen=True)
+class Job:
+    """A command that can be submitted."""
+
+    command: str
+    """For a shell on the cluster."""
+    run: str
+    """Where its run will be: an address, or a path on the cluster."""
+
+
+def pack(words: Sequence[str], folder: Path, name: str, *, wait: bool) -> Job:
+    """Copies what a command names of this machine into a folder, from which it is then run.
+
+    Args:
+        words: the command's, without `dfsc-tune`.
+        folder: an empty one, which is sent to the cluster.
+        name: the run's, where the command gives none.
+        wait: whether the cluster is one that starts GPU machines when they are asked for.
+
+    Raises:
+        UserError: it cannot be run on a cluster, with what to change.
+    """
+    if not words or words[0] not in _COMMANDS:
+        raise UserError(f"give a command after --: {' or '.join(_COMMANDS)}, as on this machine")
+    words = [part for word in words for part in _split(word)]
+    options = _options(words)
+    if "--address" in options:
+        raise UserError("leave --address out: a job runs on the cluster that it is sent to")
+    _check_data(options)
+    for option in ("--space", "--teacher"):
+        if option in options:
+            words[words.index(option) + 1] = _take_along(option, options[option], folder)
+    if wait and "--gpus" in options and _WAIT[0] not in options:
+        words += _WAIT
+    if words[0] == "resume":
+        run = words[1] if len(words) > 1 else ""
+        _check_place(run, "the run's name")
+    else:
+        results = options.get("--results", "")
+        _check_place(results, "--results")
+        if "--name" not in options:
+            words += ["--name", name]
+        run = _below(results, options.get("--name", name))
+    return Job(f"python -m dfsc_tune {shlex.join(words)}", run)
+
+
+def _split(word: str) -> list[str]:
+    """An option and its value, where they are one word."""
+    return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return {option: value for option, value in pairs if option.startswith("--")}
+
+
+def _check_place(place: str, what: str) -> None:
+    if is_remote(place):
+        Store(place)
+    elif not Path(place).is_absolute():
+        raise UserError(
+            f"{what} must be an address such as s3://BUCKET/runs, or an absolute path that every "
+            "node of the cluster shares: what lies elsewhere is gone with the cluster"
+        )
+
+
+def _check_data(options: dict[str, str]) -> None:
+    data = options.get("--data")
+    if data is None:
+        return
+    if is_remote(data):
+        Store(data)
+    elif not Path(data).is_absolute():
+        raise UserError(
+            f"--data {data} is on this machine: put it into an object store and give its address, "
+            "or give an absolute path on the cluster"
+        )
+
+
+def _take_along(option: str, value: str, folder: Path) -> str:
+    """The value by which the cluster finds a space or teacher; its files are copied if need be."""
+    if option == "--space":
+        source = Path(value)
+        if source.suffix not in (".yaml", ".yml"):
+            return value
+        if not source.is_file():
+            raise UserError(f"there is no search space {value}")
+        shutil.copy(source, folder / source.name)
+        return source.name
+    if value == "random":
+        return value
+    weights = find_teacher(value)
+    if not is_path(value) and user_folder() not in weights.parents:
+        return value
+    for path in (weights, card_path(weights)):
+        if path.is_file():
+            shutil.copy(path, folder / path.name)
+    return weights.name
+
+
+def _below(results: str, name: str) -> str:
+    return str(Store(results) / name) if is_remote(results) else str(Path(results) / name)

@@ -1,0 +1,248 @@
+"""Writes a cluster file: one that comes along, with the user's wishes filled in."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import ray
+import yaml
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.launch.cluster_files import PROVIDERS, shipped_folder
+from dfsc_tune.launch.prices import HourlyCost, Machine, find_machine, hourly_cost
+
+_SOURCE = "~/dfsc_tune_source"
+_MACHINE_KEYS = {"aws": "InstanceType", "gcp": "machineType", "azure": "vmSize"}
+
+
+@dataclass(frozen=True)
+class ClusterWishes:
+    """What a user wants of a cluster; None leaves it as in the file that comes along."""
+
+    provider: str
+    gpus: int = 8
+    name: str = "dfsc-tune"
+    machine: str | None = None
+    gpus_per_machine: int | None = None
+    cpus_per_machine: int | None = None
+    price_per_hour: float | None = None
+    region: str | None = None
+    spot: bool = True
+    """Spot machines first, on-demand ones where there is no spot; else the latter only."""
+    hours: int = 12
+    """After which each machine ends itself."""
+    image: str | None = None
+    """The machines' disk image."""
+    project: str | None = None
+    """On Google Cloud, the project; on Azure, the resource group."""
+    hosts: tuple[str, ...] = ()
+    """Of one's own; the first is the head."""
+    user: str | None = None
+    """Who may log in there by ssh."""
+    package: str | None = None
+    """What the nodes install: a folder or wheel of this machine, or what pip takes."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A cluster file and what it would cost."""
+
+    text: str
+    cost: HourlyCost | None
+    """None for one's own hosts."""
+    num_machines: int
+
+
+def render(wishes: ClusterWishes) -> Rendered:
+    """The cluster file that a user wishes for.
+
+    Raises:
+        UserError: a wish is missing or cannot be met.
+    """
+    if wishes.provider not in PROVIDERS:
+        raise UserError(
+            f"no cluster file for '{wishes.provider}'; choose from {', '.join(PROVIDERS)} (for "
+            "Kubernetes, change cluster/kubernetes.yaml)"
+        )
+    text = (shipped_folder() / f"{wishes.provider}.yaml").read_text(encoding="utf-8")
+    tree = yaml.safe_load(text)
+    tree["cluster_name"] = wishes.name
+    _set_package(tree, wishes)
+    if wishes.provider == "on_premise":
+        _set_hosts(tree, wishes)
+        return Rendered(_header(wishes, None) + _dump(tree), None, len(wishes.hosts))
+    machine, head = _machines(tree, wishes)
+    num_machines = math.ceil(wishes.gpus / machine.gpus)
+    _set_nodes(tree, wishes, machine, num_machines)
+    _set_place(tree, wishes)
+    _set_lifetime(tree, wishes)
+    cost = hourly_cost(machine, head, wishes.gpus)
+    return Rendered(_header(wishes, cost) + _dump(tree), cost, num_machines)
+
+
+def machine_names(tree: Mapping[str, Any]) -> dict[str, str]:
+    """The kind of machine of each node type of a cluster file; none for one's own hosts."""
+    key = _MACHINE_KEYS.get(tree["provider"]["type"], "")
+    types = tree.get("available_node_types", {})
+    return {name: _settings(node)[key] for name, node in types.items()} if key else {}
+
+
+def _machines(tree: dict[str, Any], wishes: ClusterWishes) -> tuple[Machine, Machine]:
+    named = machine_names(tree)
+    machine = find_machine(
+        wishes.provider,
+        wishes.machine or named["gpu_on_demand"],
+        gpus=wishes.gpus_per_machine,
+        cpus=wishes.cpus_per_machine,
+        per_hour=wishes.price_per_hour,
+    )
+    if not machine.gpus:
+        raise UserError(f"the machine {machine.name} has no GPU; choose another --machine")
+    head = find_machine(wishes.provider, named["head"], gpus=None, cpus=None, per_hour=None)
+    return machine, head
+
+
+def _settings(node: dict[str, Any]) -> dict[str, Any]:
+    """Where a node type's machine is named."""
+    config: dict[str, Any] = node["node_config"]
+    settings: dict[str, Any] = config.get("azure_arm_parameters", config)
+    return settings
+
+
+def _set_nodes(
+    tree: dict[str, Any], wishes: ClusterWishes, machine: Machine, num_machines: int
+) -> None:
+    tree["max_workers"] = tree["upscaling_speed"] = num_machines
+    types = tree["available_node_types"]
+    if not wishes.spot:
+        del types["gpu_spot"]
+    for name, node in types.items():
+        if name != "head":
+            node["max_workers"] = num_machines
+            node["resources"] = {"CPU": machine.cpus, "GPU": machine.gpus}
+            _settings(node)[_MACHINE_KEYS[wishes.provider]] = machine.name
+
+
+def _set_place(tree: dict[str, Any], wishes: ClusterWishes) -> None:
+    provider, types = tree["provider"], tree["available_node_types"]
+    if wishes.provider == "aws":
+        provider["region"] = wishes.region or provider["region"]
+        image = wishes.image or _find_image(provider["region"])
+        for node in types.values():
+            node["node_config"]["ImageId"] = image
+    elif wishes.provider == "gcp":
+        if wishes.project is None:
+            raise UserError("Google Cloud needs --project, the project that pays")
+        provider["project_id"] = wishes.project
+        if wishes.region:
+            provider |= {"region": wishes.region, "availability_zone": f"{wishes.region}-a"}
+        for node in types.values():
+            for account in node["node_config"].get("serviceAccounts", []):
+                account["email"] = account["email"].replace("PROJECT", wishes.project)
+            if wishes.image and "serviceAccounts" in node["node_config"]:
+                disk = node["node_config"]["disks"][0]
+                disk["initializeParams"]["sourceImage"] = wishes.image
+    else:
+        provider["location"] = wishes.region or provider["location"]
+        provider["resource_group"] = wishes.project or provider["resource_group"]
+        if wishes.image:
+            raise UserError("--image is for aws and gcp; on Azure, change the file's image* lines")
+
+
+def _find_image(region: str) -> str:
+    """The newest image of AWS with NVIDIA's driver, as AWS says."""
+    name = (
+        "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+    )
+    try:
+        import boto3
+
+        answer = boto3.client("ssm", region_name=region).get_parameter(Name=name)
+    except Exception as error:
+        # botocore makes its exceptions at run time, and a missing boto3 is as good a reason.
+        raise UserError(
+            f"AWS does not say which image has NVIDIA's driver ({str(error).splitlines()[0]}); "
+            "give its id with --image ami-…, see the head of cluster/aws.yaml"
+        ) from error
+    return str(answer["Parameter"]["Value"])
+
+
+def _set_lifetime(tree: dict[str, Any], wishes: ClusterWishes) -> None:
+    for number, command in enumerate(tree["setup_commands"]):
+        command = re.sub(r"(shutdown -P \+)\d+", rf"\g<1>{60 * wishes.hours}", command)
+        command = re.sub(r"(azure_guard\.sh )\d+", rf"\g<1>{wishes.hours}", command)
+        tree["setup_commands"][number] = command
+    for node in tree["available_node_types"].values():
+        scheduling = node["node_config"].get("scheduling", {})
+        if "maxRunDuration" in scheduling:
+            scheduling["maxRunDuration"] = {"seconds": str(3600 * wishes.hours)}
+
+
+def _set_hosts(tree: dict[str, Any], wishes: ClusterWishes) -> None:
+    if not wishes.hosts:
+        raise UserError("your own hosts need --hosts HEAD,WORKER,…")
+    tree["provider"] |= {"head_ip": wishes.hosts[0], "worker_ips": list(wishes.hosts[1:])}
+    tree["max_workers"] = len(wishes.hosts) - 1
+    tree["auth"]["ssh_user"] = wishes.user or tree["auth"]["ssh_user"]
+
+
+def _set_package(tree: dict[str, Any], wishes: ClusterWishes) -> None:
+    """Lets nodes install this package from where the user has it."""
+    checkout = Path(__file__).parents[2]
+    given = wishes.package
+    if given is None:
+        is_checkout = (checkout / "pyproject.toml").is_file()
+        given = str(checkout) if is_checkout else f"dfsc-tune=={version('dfsc-tune')}"
+    mounts = tree["file_mounts"]
+    del mounts[_SOURCE]
+    mounts["~/dfsc_tune_cluster"] = str(shipped_folder())
+    wheel = Path(given)
+    if wheel.is_dir():
+        mounts[_SOURCE] = str(wheel.resolve())
+        what = "$HOME/dfsc_tune_source"
+    elif wheel.suffix == ".whl" and wheel.is_file():
+        mounts[f"~/{wheel.name}"] = str(wheel.resolve())
+        what = f"$HOME/{wheel.name}"
+    else:
+        what = given
+    extra = "" if wishes.provider == "on_premise" else f"[{wishes.provider}]"
+    install = (
+        "~/.local/bin/uv pip install --quiet --python ~/env/bin/python "
+        "--constraint ~/dfsc_tune_cluster/constraints.txt "
+        f"'ray[default,tune]=={ray.__version__}' "
+        + (f'"{what}{extra}"' if what != given else f"'{_with_extra(what, extra)}'")
+    )
+    tree["setup_commands"] = [
+        install
+        if "uv pip install" in command
+        else command.replace(f"{_SOURCE}/cluster/", "~/dfsc_tune_cluster/")
+        for command in tree["setup_commands"]
+    ]
+
+
+def _with_extra(requirement: str, extra: str) -> str:
+    name, *rest = re.split(r"(?=[=<>!~@ ])", requirement, maxsplit=1)
+    return name + extra + "".join(rest)
+
+
+def _header(wishes: ClusterWishes, cost: HourlyCost | None) -> str:
+    what = f"{wishes.gpus} GPUs on {wishes.provider}" if cost else f"{len(wishes.hosts)} hosts"
+    lines = [f"A cluster of {what} for `dfsc-tune search`, written by `dfsc-tune cluster render`."]
+    if cost:
+        lines += [
+            f"Cost: about {cost.on_demand:.2f} {cost.currency} an hour on demand, "
+            f"{cost.idle:.2f} idle (prices assumed on {cost.date}; they change).",
+            f"Each machine ends itself {wishes.hours} hours after its set-up.",
+        ]
+    return "".join(f"# {line}\n" for line in lines) + "\n"
+
+
+def _dump(tree: dict[str, Any]) -> str:
+    text: str = yaml.safe_dump(tree, sort_keys=False, width=100)
+    return text

@@ -1,0 +1,300 @@
+"""The files of `cluster/`, and rendered ones: valid, pinned, guarded, priced."""
+
+from __future__ import annotations
+
+import copy
+import gzip
+import json
+import re
+import shlex
+import tomllib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import jsonschema
+import pytest
+import ray
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from test_cli import assert_one_sentence, invoke
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.launch import lifecycle
+from dfsc_tune.launch.cluster_files import (
+    PLACEHOLDER,
+    PROVIDERS,
+    check_cluster_file,
+    faults,
+    filled,
+    shipped_folder,
+)
+from dfsc_tune.launch.lifecycle import Node
+from dfsc_tune.launch.prices import hourly_cost, known_machines
+from dfsc_tune.launch.spend import spend_so_far
+
+FOLDER = shipped_folder()
+SCHEMAS = Path(__file__).parent / "assets" / "kuberay"
+PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+
+
+def read(name: str) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def header(text: str) -> str:
+    lines = (line for line in text.splitlines() if line.startswith("#"))
+    return " ".join(line.removeprefix("#").strip() for line in lines)
+
+
+@pytest.fixture(params=PROVIDERS)
+def provider(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+def test_ray_takes_it_and_nothing_is_unsafe_or_without_a_limit(provider: str) -> None:
+    tree = yaml.safe_load(read(f"{provider}.yaml"))
+    filled(tree)
+    assert list(faults(tree)) == []
+
+
+def test_each_says_its_purpose_cost_commands_and_what_to_change(provider: str) -> None:
+    text = header(read(f"{provider}.yaml"))
+    for word in ("dfsc-tune search", "Cost:", "cluster up", "submit", "cluster down", "Change:"):
+        assert word in text
+
+
+def test_a_file_with_placeholders_is_not_launched(provider: str) -> None:
+    path = FOLDER / f"{provider}.yaml"
+    if provider == "azure":
+        assert check_cluster_file(path)["max_workers"] == 8
+    else:
+        with pytest.raises(UserError, match="must be replaced"):
+            check_cluster_file(path)
+
+
+def without(tree: dict[str, Any], *keys: str) -> dict[str, Any]:
+    tree = copy.deepcopy(tree)
+    inner = tree
+    for key in keys[:-1]:
+        inner = inner[key]
+    del inner[keys[-1]]
+    return tree
+
+
+def test_faults_are_found() -> None:
+    tree = yaml.safe_load(read("aws.yaml"))
+
+    def changed(old: str, new: str) -> str:
+        text = yaml.safe_dump(tree, width=10_000)
+        assert old in text
+        return "; ".join(faults(yaml.safe_load(text.replace(old, new))))
+
+    assert "nightly" in changed("'ray[default,tune]==2.60.0'", "https://ray-wheels/latest.whl")
+    assert "installs Ray 2.59.0" in changed("tune]==2.60.0", "tune]==2.59.0")
+    assert "0.0.0.0" in changed("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0")
+    assert "not kept on the head's loopback" in changed("--dashboard-host=127.0.0.1", "")
+    assert "without RAY_AUTH_MODE" in changed(
+        "RAY_AUTH_MODE=token ray start --address", "ray start"
+    )
+    assert "nothing ends the machines of gpu_spot" in changed("sudo shutdown -P +720", "echo")
+    assert "stopped, not terminated" in changed("Behavior: terminate", "Behavior: stop")
+    assert "max_workers" in "; ".join(faults(without(tree, "max_workers")))
+    assert "token" in "; ".join(faults(without(tree, "file_mounts", "~/.ray/auth_token")))
+    assert "how Ray is started" in "; ".join(faults(without(tree, "worker_start_ray_commands")))
+
+
+def test_what_ray_refuses_is_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_text(read("azure.yaml").replace("max_workers: 8\nups", "max_wrkers: 8\nups"))
+    with pytest.raises(UserError, match=r"Ray refuses it .*max_wrkers"):
+        check_cluster_file(path)
+    with pytest.raises(UserError, match="cluster render"):
+        check_cluster_file(tmp_path / "none.yaml")
+
+
+def test_pins_fit_the_package_and_agree_with_each_other() -> None:
+    pins = dict(line.split("==") for line in read("constraints.txt").splitlines() if "==" in line)
+    assert pins["ray"] == ray.__version__
+    for text in (*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["aws"][1:]):
+        needed = Requirement(text)
+        assert needed.specifier.contains(pins[canonicalize_name(needed.name)]), text
+    everything = " ".join(path.read_text() for path in FOLDER.iterdir())
+    assert set(re.findall(r"ray(?:\[[\w,]+\])?==([\w.]+)", everything)) == {ray.__version__}
+    tag = f"dfsc-tune:{PROJECT['version']}-ray{ray.__version__}"
+    assert set(re.findall(r"REGISTRY/([\w.:-]+)", everything)) == {tag}
+
+
+def strict(schema: Any) -> Any:
+    """The schema, but that fields it does not know are refused."""
+    if isinstance(schema, list):
+        return [strict(x) for x in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: strict(x) for key, x in schema.items()}
+    if isinstance(found.get("properties"), dict) and "type" in found:
+        found.setdefault("additionalProperties", False)
+    return found
+
+
+def kubernetes() -> dict[str, Any]:
+    return {tree["kind"]: tree for tree in yaml.safe_load_all(read("kubernetes.yaml"))}
+
+
+def check_kubernetes(kind: str, tree: dict[str, Any]) -> None:
+    name = {"RayCluster": "rayclusters", "RayJob": "rayjobs"}[kind]
+    schema = json.loads(gzip.decompress((SCHEMAS / f"{name}.v1.schema.json.gz").read_bytes()))
+    jsonschema.Draft202012Validator(strict(schema)).validate(tree)
+
+
+def test_kuberay_takes_the_documents_and_would_refuse_a_typo() -> None:
+    documents = kubernetes()
+    assert set(documents) == {"RayCluster", "RayJob"}
+    for kind, tree in documents.items():
+        check_kubernetes(kind, tree)
+    documents["RayCluster"]["spec"]["authOption"] = {"mode": "token"}
+    with pytest.raises(jsonschema.ValidationError, match="authOption"):
+        check_kubernetes("RayCluster", documents["RayCluster"])
+
+
+def test_kubernetes_is_guarded_and_the_job_runs_our_search() -> None:
+    documents = kubernetes()
+    job = documents["RayJob"]["spec"]
+    assert job["shutdownAfterJobFinishes"]
+    assert job["activeDeadlineSeconds"] == 43200
+    for spec in (job["rayClusterSpec"], documents["RayCluster"]["spec"]):
+        assert spec["rayVersion"] == ray.__version__
+        assert spec["authOptions"] == {"mode": "token"}
+        assert spec["headGroupSpec"]["serviceType"] == "ClusterIP"
+        (gpu,) = spec["workerGroupSpecs"]
+        assert (gpu["minReplicas"], gpu["maxReplicas"]) == (0, 8)
+        for group in (spec["headGroupSpec"], gpu):
+            assert group["template"]["spec"]["activeDeadlineSeconds"] == 43200
+    from test_readme import COMMANDS
+
+    words = shlex.split(job["entrypoint"])
+    assert words[:2] == ["dfsc-tune", "search"]
+    COMMANDS[("search",)].make_context("search", words[2:])
+
+
+@pytest.mark.parametrize("provider", ["aws", "gcp", "azure"])
+def test_the_costs_in_the_header_are_those_of_the_table(provider: str) -> None:
+    text = header(read(f"{provider}.yaml"))
+    types = yaml.safe_load(read(f"{provider}.yaml"))["available_node_types"]
+    known = known_machines(provider)
+    (machine,) = (x for x in known.values() if x.gpus and f"8 × {x.name}" in text)
+    (head,) = (x for x in known.values() if not x.gpus)
+    assert head.name in json.dumps(types["head"])
+    cost = hourly_cost(machine, head, 8)
+    on_demand, spot = (f"{x:.2f}" for x in (cost.on_demand, cost.spot))
+    assert f"{on_demand} USD an hour on demand" in text
+    assert f"demand, {spot} if all are spot" in text
+    assert f"{cost.idle:.2f} USD an hour" in text
+    assert f"4 hours with all 8: {4 * cost.spot:.0f} to {4 * cost.on_demand:.0f} USD" in text
+
+
+def rendered(tmp_path: Path, *arguments: str) -> tuple[dict[str, Any], str]:
+    path = tmp_path / "cluster.yaml"
+    result = invoke("cluster", "render", *arguments, "--output", path)
+    assert result.exit_code == 0, result.output
+    return check_cluster_file(path), result.stdout
+
+
+def test_render_aws(tmp_path: Path) -> None:
+    tree, said = rendered(
+        tmp_path, "aws", "--gpus", "6", "--machine", "g6.12xlarge", "--region", "eu-west-1",
+        "--image", "ami-1", "--hours", "3", "--no-spot", "--package", "dfsc-tune==0.1.0",
+    )  # fmt: skip
+    assert set(tree["available_node_types"]) == {"head", "gpu_on_demand"}
+    worker = tree["available_node_types"]["gpu_on_demand"]
+    assert worker["node_config"]["InstanceType"] == "g6.12xlarge"
+    assert worker["resources"] == {"CPU": 48, "GPU": 4}
+    assert tree["max_workers"] == worker["max_workers"] == 2
+    assert tree["provider"]["region"] == "eu-west-1"
+    assert "sudo shutdown -P +180" in tree["setup_commands"]
+    assert any("'dfsc-tune[aws]==0.1.0'" in command for command in tree["setup_commands"])
+    # Two machines of 4.602 and the head.
+    assert "9.61 USD an hour" in said
+    assert "28.82 USD in its 3 hours" in said
+    assert "spot" not in said
+
+
+def test_render_gcp_azure_and_own_hosts(tmp_path: Path) -> None:
+    tree, _ = rendered(tmp_path / "a", "gcp", "--project", "mine", "--hours", "2")
+    for node in tree["available_node_types"].values():
+        assert node["node_config"]["scheduling"]["maxRunDuration"] == {"seconds": "7200"}
+    assert "mine.iam" in json.dumps(tree)
+    tree, _ = rendered(tmp_path / "b", "azure", "--region", "westeurope", "--hours", "2")
+    assert tree["provider"]["location"] == "westeurope"
+    assert any("azure_guard.sh 2 " in command for command in tree["setup_commands"])
+    tree, said = rendered(tmp_path / "c", "on_premise", "--hosts", "a,b,c", "--user", "me")
+    assert tree["provider"] == {"type": "local", "head_ip": "a", "worker_ips": ["b", "c"]}
+    assert (tree["max_workers"], tree["auth"]["ssh_user"]) == (2, "me")
+    assert "USD" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["moon"], "choose from aws"),
+        (["aws", "--image", "a", "--machine", "x9"], "--gpus-per-machine"),
+        (["aws", "--image", "a", "--machine", "m7i.2xlarge"], "has no GPU"),
+        (["gcp"], "--project"),
+        (["on_premise"], "--hosts"),
+    ],
+)
+def test_render_says_what_is_missing(tmp_path: Path, arguments: list[str], text: str) -> None:
+    result = invoke("cluster", "render", *arguments, "--output", tmp_path / "cluster.yaml")
+    assert_one_sentence(result, text)
+    assert not (tmp_path / "cluster.yaml").exists()
+
+
+def test_a_machine_of_unknown_price_is_described_by_its_user(tmp_path: Path) -> None:
+    tree, said = rendered(
+        tmp_path, "aws", "--image", "a", "--machine", "x9", "--gpus-per-machine", "8",
+        "--cpus-per-machine", "96", "--price-per-hour", "20",
+    )  # fmt: skip
+    assert tree["available_node_types"]["gpu_spot"]["resources"] == {"CPU": 96, "GPU": 8}
+    assert "20.40 USD an hour" in said
+    assert not PLACEHOLDER.search(yaml.safe_dump(tree))
+
+
+def test_spend_is_hours_times_prices() -> None:
+    nodes = [
+        Node("a", "head", True, True, 0, 0, hours=4),
+        Node("b", "gpu_spot", True, False, 1, 1, hours=2),
+        Node("c", "gpu_on_demand", False, False, 1, 0, hours=1),
+    ]
+    spend = spend_so_far(FOLDER / "aws.yaml", nodes)
+    assert spend is not None
+    assert spend.amount == pytest.approx(4 * 0.403 + 0.4 * 2 * 0.978 + 0.978)
+    assert spend_so_far(FOLDER / "on_premise.yaml", nodes) is None
+
+
+def test_up_wants_what_is_shipped_and_the_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    rendered(tmp_path, "on_premise", "--hosts", "a,b", "--user", "me")
+    result = invoke("cluster", "up", tmp_path / "cluster.yaml")
+    assert_one_sentence(result, "there is no ~/.ssh/id_ed25519")
+
+
+def test_down_does_not_claim_what_it_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lifecycle, "_ray", lambda *arguments, **options: "")
+    # No host of that name answers, and no cloud lets us in.
+    result = invoke("cluster", "down", FOLDER / "on_premise.yaml")
+    assert result.exit_code == 1
+    assert "HEAD_HOST was not asked" in result.stderr
+    assert "not sure" in result.stderr
+    nodes: list[str] = ["i-1"]
+    monkeypatch.setattr(
+        "ray.autoscaler._private.providers._get_node_provider",
+        lambda config, name: SimpleNamespace(non_terminated_nodes=lambda tags: nodes),
+    )
+    result = invoke("cluster", "down", FOLDER / "aws.yaml")
+    assert (result.exit_code, "i-1" in result.stderr) == (1, True)
+    nodes.clear()
+    result = invoke("cluster", "down", FOLDER / "aws.yaml")
+    assert (result.exit_code, "nothing" in result.stdout) == (0, True)

@@ -1,0 +1,190 @@
+"""Jobs of a real local head with a token: a search killed, stopped, resumed, fetched; refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from conftest import CATEGORY, make_tray
+from local_head import Head, local_head
+from object_store import s3_server
+from test_cli import assert_one_sentence, invoke
+
+from dfsc_tune import results
+from dfsc_tune.errors import UserError
+from dfsc_tune.launch.pack import pack
+from dfsc_tune.launch.token import ensure_token
+from dfsc_tune.remote import Store
+
+ADDRESS = "s3://bucket/runs"
+SPACE = """\
+fixed:
+  model: {network: tiny, image_size: 128, teacher: random}
+parameters: {margin: {type: float, low: 0.0, high: 2.0}}
+budget: {num_trials: 3, num_steps: 240, report_interval: 8, grace_period: 120}
+"""
+
+
+def test_what_a_command_needs_goes_along(tmp_path: Path) -> None:
+    (tmp_path / "my space.yaml").write_text("space")
+    folder = tmp_path / "job"
+    folder.mkdir()
+    words = ["search", "--category=all", "--gpus", "8", "--space", str(tmp_path / "my space.yaml")]
+    job = pack([*words, "--results", ADDRESS], folder, "x", wait=True)
+    assert job.command == (
+        "python -m dfsc_tune search --category all --gpus 8 --space 'my space.yaml' "
+        f"--results {ADDRESS} --wait-for-gpus 30 --name x"
+    )
+    assert job.run == f"{ADDRESS}/x"
+    assert (folder / "my space.yaml").read_text() == "space"
+    job = pack(["search", "--name", "y", "--results", "/shared"], folder, "x", wait=False)
+    assert job.run == "/shared/y"
+    assert pack(["resume", f"{ADDRESS}/y"], folder, "x", wait=False).run == f"{ADDRESS}/y"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["dance"], "give a command"),
+        (["search", "--category", "a"], "--results must be an address"),
+        (["search", "--results", "results"], "--results must be an address"),
+        (["search", "--results", "s3://k:s@b/x"], "holds a key"),
+        (["search", "--results", ADDRESS, "--data", "data"], "is on this machine"),
+        (["search", "--results", ADDRESS, "--space", "none.yaml"], "no search space"),
+        (["search", "--results", ADDRESS, "--teacher", "none.pth"], "no teacher weights"),
+        (["search", "--results", ADDRESS, "--address", "auto"], "leave --address out"),
+        (["resume", "nightly"], "must be an address"),
+    ],
+)
+def test_what_cannot_run_there_is_refused(words: list[str], text: str, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=text):
+        pack(words, tmp_path, "x", wait=False)
+
+
+def test_a_token_is_made_once_and_is_its_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = ensure_token()
+    token = path.read_text()
+    assert len(token) == 64
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)
+    assert ensure_token().read_text() == token
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_no_cluster_is_one_sentence(tmp_path: Path) -> None:
+    assert_one_sentence(
+        invoke("job", "list", "--cluster", "http://127.0.0.1:9"), "no dashboard answers"
+    )
+    assert_one_sentence(invoke("job", "list", "--cluster", tmp_path / "no.yaml"), "cluster file")
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Head, Path]]:
+    """A head that a store with data lets in, as by a machine's role, and a folder with a space."""
+    folder = tmp_path_factory.mktemp("head")
+    make_tray(folder / "data")
+    (folder / "space.yaml").write_text(SPACE)
+    with s3_server("bucket") as s3, pytest.MonkeyPatch.context() as patch:
+        for name, value in s3.items():
+            patch.setenv(name, value)
+        for path in (folder / "data").rglob("*.png"):
+            Store("s3://bucket/data").put(path, path.relative_to(folder / "data").as_posix())
+        with local_head(folder, "--num-cpus=2") as started:
+            yield started, folder
+
+
+def run(head: tuple[Head, Path], *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command of a user who has the head's token."""
+    started, folder = head
+    words = list(arguments)
+    # Before what is after --.
+    place = 1 if words[0] == "submit" else 2
+    words[place:place] = ["--cluster", started.dashboard]
+    command = [sys.executable, "-m", "dfsc_tune", *words]
+    done = subprocess.run(
+        command, cwd=folder, env=started.environment, capture_output=True, text=True, timeout=300
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def wait_for_reports(stored: Store, count: int) -> None:
+    deadline = time.monotonic() + 180
+    while (stored.read("ledger.jsonl") or b"").count(b"reported") < count:
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.mark.slow
+def test_a_search_in_a_store_is_killed_stopped_resumed_and_fetched(
+    head: tuple[Head, Path],
+) -> None:
+    folder = head[1]
+    stored = Store(ADDRESS) / "x"
+    killed = run(
+        head, "submit", "--detach", "--", "search", "--data", "s3://bucket/data",
+        "--category", CATEGORY, "--space", "space.yaml", "--results", ADDRESS, "--name", "x",
+    )  # fmt: skip
+    assert killed.returncode == 0, killed.stderr
+    wait_for_reports(stored, 6)
+    os.kill(json.loads(stored.read("driver.json") or b"")["pid"], signal.SIGKILL)
+    # As if its machine were lost: nothing of the run is left there.
+    before = (stored.read("ledger.jsonl") or b"").decode().splitlines()
+    followed = run(head, "job", "logs", killed.stdout.strip())
+    assert followed.returncode == 1
+    assert "failed" in followed.stderr
+    shutil.rmtree(folder / "home" / ".cache" / "dfsc_tune" / "runs")
+
+    stopped = run(head, "submit", "--detach", "--", "resume", str(stored)).stdout.strip()
+    wait_for_reports(stored, len(before) + 6)
+    told = run(head, "job", "stop", stopped)
+    assert told.stdout == f"job {stopped}: stopped\n"
+    assert f"resume {stored}" in told.stderr
+
+    done = run(head, "submit", "--", "resume", str(stored))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "best of run x" in done.stdout
+    assert f"kept in {stored}" in done.stdout
+    after = (stored.read("ledger.jsonl") or b"").decode().splitlines()
+    assert after[: len(before)] == before
+
+    jobs = json.loads(run(head, "job", "list", "--json").stdout)
+    assert [job["status"] for job in jobs] == ["FAILED", "STOPPED", "SUCCEEDED"]
+    assert {job["run"] for job in jobs} == {str(stored)}
+    fetched = run(head, "job", "fetch", jobs[-1]["job_id"], "--to", "here")
+    assert fetched.returncode == 0, fetched.stderr
+    trials = results.load(folder / "here" / "x").trials
+    assert len(trials) == 3
+    assert set(trials["state"]) <= {"complete", "pruned"}
+    kept = {name.split("/")[1] for name in stored.files("checkpoints")}
+    assert kept == set(trials.loc[trials["state"] == "complete", "trial"])
+    texts = [x for x in stored.files() if x.endswith(("yaml", "jsonl", "journal"))]
+    secret = os.environ["AWS_SECRET_ACCESS_KEY"].encode()
+    assert texts
+    assert not any(secret in (stored.read(name) or b"") for name in texts)
+    # What is not on the way to the end is not there any more either.
+    assert stored.find("driver.json") is None
+
+
+@pytest.mark.slow
+def test_nobody_comes_in_without_the_token(head: tuple[Head, Path], tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dfsc_tune", "job", "list", "--cluster", head[0].dashboard],
+        env={**head[0].environment, "HOME": str(tmp_path), "RAY_AUTH_MODE": "disabled"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert "does not let this machine in" in done.stderr
+    assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stderr
