@@ -22,7 +22,7 @@ RECIPES: dict[str, tuple[DefectKind, Recipe]] = {
 }
 """Each recipe by name, with the kind of defect that it imitates."""
 
-VERSION = 1
+VERSION = 2
 """Goes up when the same seed gives other images."""
 
 # A pixel has changed when a channel differs by so many grey levels.

@@ -12,6 +12,9 @@ from dfsc_tune.synthetic.regions import Mask, Pixels
 Corners = npt.NDArray[np.int64]
 
 _RING = 3
+# In grey levels.
+_VISIBLE_MISFIT = 28.0
+_HIDDEN_SHARE = 0.6
 # The median of a standard normal variable's absolute value.
 _MEDIAN_OF_NORMAL = 0.6745
 # An offset of brightness is evened out by blending, so it counts less than a difference in pattern.
@@ -83,6 +86,12 @@ def misfits(target: Pixels, mask: Mask, image: Pixels, corners: Corners) -> npt.
     pattern: npt.NDArray[np.float64] = np.sqrt(np.square(difference - offset).mean(axis=(1, 2)))
     pattern += _OFFSET_WEIGHT * np.sqrt(np.square(offset).mean(axis=(1, 2)))
     return pattern
+
+
+def tolerance(target: Pixels, mask: Mask) -> float:
+    """The largest misfit at which no seam shows: in a restless pattern a larger one is hidden."""
+    restlessness = float(target[_ring(mask)].std(axis=0).max())
+    return max(_VISIBLE_MISFIT, _HIDDEN_SHARE * restlessness)
 
 
 def smooth_filling(rng: np.random.Generator, target: Pixels, mask: Mask) -> tuple[float, Pixels]:

@@ -11,12 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import ndimage
 
-from dfsc_tune.synthetic.blending import Corners, blend, crop, misfits, smooth_filling
+from dfsc_tune.synthetic.blending import Corners, blend, crop, misfits, smooth_filling, tolerance
 from dfsc_tune.synthetic.regions import Mask, Pixels, Region
 from dfsc_tune.synthetic.scenes import Scene
 
-# Above this, in grey levels, a seam would show.
-_MAX_MISFIT = 28.0
 _NUM_PLACES = 200
 _NUM_OTHERS = 6
 # One of so many best places is taken, so that not all anomalies look the same.
@@ -49,8 +47,8 @@ def moved(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pi
 def swapped(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
     """Two unlike parts have changed places."""
     first, second = scene.region(rng), scene.region(rng)
-    colours = [_box(scene.pixels, part)[part.mask].mean(axis=0) for part in (first, second)]
-    if first is second or np.abs(colours[0] - colours[1]).max() < _UNLIKE:
+    difference = _colour(scene.pixels, first) - _colour(scene.pixels, second)
+    if first is second or np.abs(difference).max() < _UNLIKE:
         return None
     image: Pixels | None = scene.pixels
     sources = (scene, *_some(rng, others))
@@ -69,13 +67,29 @@ def replaced(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) ->
     for other in some:
         there = _box(other.pixels, region)
         misfit = misfits(here, region.mask, other.pixels, np.array([[region.top, region.left]]))
-        if misfit[0] < _MAX_MISFIT and np.abs(here - there)[region.mask].mean() > _UNLIKE:
+        fits = misfit[0] < tolerance(here, region.mask)
+        if fits and np.abs(here - there)[region.mask].mean() > _UNLIKE:
             return _with_box(scene.pixels, region.top, region.left, there, region.mask)
     donors = [other for other in some if other.regions]
     rest = _without(rng, scene.pixels, region, (scene, *some))
     if rest is None or not donors:
         return None
     return _with_part(rest, donors[0].pixels, donors[0].region(rng), region.centre)
+
+
+def recoloured(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """A part has the colour that an unlike part has, of this image or of another."""
+    region = scene.region(rng)
+    donors = [other for other in (scene, *_some(rng, others)) if other.regions]
+    donor = donors[rng.integers(len(donors))]
+    wanted = _colour(donor.pixels, donor.region(rng))
+    change = wanted - _colour(scene.pixels, region)
+    if np.abs(change).max() < _UNLIKE:
+        return None
+    image = scene.pixels.copy()
+    inside = ndimage.gaussian_filter(region.mask.astype(np.float32), 1.0)
+    _box(image, region)[...] += inside[..., None] * change
+    return image.clip(0, 255)
 
 
 def mirrored(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
@@ -119,6 +133,7 @@ RECIPES = {
     "moved": moved,
     "swapped": swapped,
     "replaced": replaced,
+    "recoloured": recoloured,
     "mirrored": mirrored,
     "resized": resized,
 }
@@ -141,7 +156,7 @@ def _without(
             )
         ]
     found.sort(key=lambda item: item[0])
-    if found[0][0] > _MAX_MISFIT:
+    if found[0][0] > tolerance(target, region.mask):
         return None
     return _with_box(image, region.top, region.left, found[0][1], region.mask)
 
@@ -157,7 +172,7 @@ def _with_copy(
     corners = corners[on_product & _are_free(scene.occupied, region.mask, corners)]
     misfit = misfits(piece, region.mask, image, corners)
     order = np.argsort(misfit)[:_NUM_BEST]
-    order = order[misfit[order] < _MAX_MISFIT]
+    order = order[misfit[order] < tolerance(piece, region.mask)]
     if not len(order):
         return None
     top, left = corners[order[rng.integers(len(order))]].tolist()
@@ -172,7 +187,7 @@ def _with_part(
     if corner.min() < 0 or (corner + region.mask.shape).max() > len(image):
         return None
     piece = _box(source, region)
-    if misfits(piece, region.mask, image, corner)[0] > _MAX_MISFIT:
+    if misfits(piece, region.mask, image, corner)[0] > tolerance(piece, region.mask):
         return None
     top, left = corner[0].tolist()
     return _with_box(image, top, left, piece, region.mask)
@@ -187,6 +202,12 @@ def _with_box(image: Pixels, top: int, left: int, source: Pixels, mask: Mask) ->
 
 def _box(image: Pixels, region: Region) -> Pixels:
     return crop(image, region.top, region.left, region.mask)
+
+
+def _colour(image: Pixels, region: Region) -> Pixels:
+    """The mean colour of a region, (3,)."""
+    colour: Pixels = _box(image, region)[region.mask].mean(axis=0)
+    return colour
 
 
 def _some(rng: np.random.Generator, others: Sequence[Scene]) -> list[Scene]:

@@ -23,13 +23,14 @@ Pixels = npt.NDArray[np.float32]
 _SIZE = 256
 _SCALES = (30, 100, 300)
 _MIN_SHARE, _MAX_SHARE = 0.0008, 0.15
-_MIN_EXTENT, _MIN_SOLIDITY = 0.25, 0.5
+_MIN_EXTENT, _MIN_SOLIDITY = 0.2, 0.5
 # Thinner than a screw is an edge, not a part.
 _MIN_ASPECT = 0.15
+_RARE = 0.96
 _MIN_CONTRAST = 15.0
 _SAME_COLOUR = 15.0
 _MAX_OVERLAP = 0.3
-_LEAST_OF_BEST = 0.2
+_LEAST_OF_BEST = 0.4
 _MAX_REGIONS = 16
 # The antialiased border of a part belongs to it.
 _BORDER = 2
@@ -101,12 +102,14 @@ def _candidates(lab: Pixels, scale: int) -> Iterator[tuple[float, Mask]]:
         unrest = np.percentile(np.linalg.norm(near - around, axis=1), 70)
         colour = lab[box][mask].mean(axis=0)
         contrast = float(np.linalg.norm(colour - around))
-        if contrast < max(_MIN_CONTRAST, unrest) or not _is_compact(found):
-            continue
         rarity = 1 - float((np.linalg.norm(sample - colour, axis=1) < _SAME_COLOUR).mean())
+        # A part of a colour of its own may be long and bent, such as a cable.
+        is_part = rarity > _RARE or _is_compact(found)
+        if contrast < max(_MIN_CONTRAST, unrest) or not is_part:
+            continue
         whole = np.zeros(labels.shape, dtype=bool)
         whole[box] = mask
-        yield contrast * rarity**2 * share**0.5, whole
+        yield contrast * rarity**2 * share**0.25, whole
 
 
 def _is_compact(found: Any) -> bool:
