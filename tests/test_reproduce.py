@@ -132,6 +132,16 @@ def test_more_seeds_are_more_trials_of_the_same_search() -> None:
     assert two == three
 
 
+def test_a_scale_leaves_what_a_line_scores_as_in_the_paper() -> None:
+    fixed = {"train": {"ema_momentum": 0.5}, "score": {"sigmoid": False}}
+    scale = Scale(load_space("default").model_copy(update={"fixed": fixed}), 1)
+    for line in (line for exhibit in EXHIBITS.values() for line in exhibit.lines):
+        space = study_space(line.study, ["pushpins"], scale)
+        config = trainings(space, "pushpins")[0]
+        # Else no average of that momentum would be there to score.
+        assert line.scoring.ema_momentum in config.train.ema_momenta
+
+
 def test_a_scale_may_not_fix_what_is_studied() -> None:
     space = load_space("smoke").model_copy(update={"fixed": {"loss": {"margin": 1.0}}})
     with pytest.raises(UserError, match=r"study 'margins'.*is searched already"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from dfsc_tune.errors import UserError
@@ -39,8 +39,8 @@ class Study:
     name: str
     settings: tuple[Setting, ...]
     """What differs between the trainings, the same names in each."""
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    """What they share, above the scale's own."""
+    fixed: Mapping[str, Any]
+    """What they share, above the scale's own: what a `Scoring` decides is as the paper has it."""
     penalty: bool = False
     """Whether EfficientAD's penalty belongs to it, where there are photographs."""
     larger_network: bool = False
@@ -87,6 +87,7 @@ class Exhibit:
         return tuple({line.study.name: line.study for line in self.lines}.values())
 
 
+_PAPERS: dict[str, Any] = {"train": {"ema_momentum": _MOMENTUM}, "score": {"sigmoid": True}}
 _PLAIN: dict[str, Any] = {
     "train": {
         "optimizer": "adam",
@@ -99,14 +100,16 @@ _PLAIN: dict[str, Any] = {
     "model": {"instance_norm_relu": False},
     "score": {"sigmoid": False},
 }
-DFSC = Study("dfsc", ({"margin": PAPERS_MARGIN},))
+DFSC = Study("dfsc", ({"margin": PAPERS_MARGIN},), _PAPERS)
 EFFICIENTAD_S = Study("efficientad_s", ({"margin": 0.0},), _PLAIN, penalty=True)
 EFFICIENTAD_M = Study(
     "efficientad_m", ({"margin": 0.0},), _PLAIN, penalty=True, larger_network=True
 )
-_MARGINS = Study("margins", tuple({"margin": margin} for margin in MARGINS))
+_MARGINS = Study("margins", tuple({"margin": margin} for margin in MARGINS), _PAPERS)
 _QUANTILES = Study(
-    "quantiles", tuple({"margin": PAPERS_MARGIN, "quantile": quantile} for quantile in QUANTILES)
+    "quantiles",
+    tuple({"margin": PAPERS_MARGIN, "quantile": quantile} for quantile in QUANTILES),
+    _PAPERS,
 )
 _VANILLA: Setting = {"margin": 0.0, "instance_norm_relu": False}
 _NORMS: Setting = {"margin": 0.0, "instance_norm_relu": True}
@@ -115,7 +118,7 @@ _ABLATION = Study(
     "ablation",
     (_VANILLA, _NORMS, _CONSTRAINED),
     # Gradients never see an average: one training is scored with and without.
-    {"train": {"ema_momentum": _MOMENTUM, "extra_ema_momenta": [0.0]}},
+    {**_PAPERS, "train": {"ema_momentum": _MOMENTUM, "extra_ema_momenta": [0.0]}},
 )
 
 _METHODS = (

@@ -85,7 +85,7 @@ def reproduce(
     folder = request.results / request.name
     for study, of_study in requests(exhibit, request, scale):
         console.print(f"study {study.name}: {of_study.results / of_study.name}", highlight=False)
-        run, interrupted_by = carry_out(of_study, study, console)
+        run, interrupted_by = carry_out(of_study, console)
         if interrupted_by is not None:
             return Reproduction(exhibit, folder, [], [], interrupted_by)
         runs[study.name] = run, _judged(exhibit, study, run, request, console)

@@ -81,14 +81,11 @@ def study_space(study: Study, categories: Iterable[str], scale: Scale) -> Search
     return validate(SearchSpace, tree, source=f"the scale of study '{study.name}'")
 
 
-def carry_out(
-    request: SearchRequest, study: Study, console: Console
-) -> tuple[Run, signal.Signals | None]:
+def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Signals | None]:
     """Trains what of a study is not trained yet; the run, and the signal that broke it off if so.
 
     Args:
         request: with the study's space and name, in the reproduction's folder.
-        study: which.
         console: for progress.
 
     Raises:
