@@ -16,6 +16,11 @@ BY_ANOMALIB = " (anomalib)"
 Measure = Literal["logical", "structural", "mean", "au_spro"]
 """Image AUROC of a kind, or the mean of the two; or AU-sPRO up to an FPR of 0.05, their mean."""
 
+Protocol = Literal["oracle", "holdout", "synthetic"]
+"""On which images something is chosen and on which it is reported: an objective by its name."""
+PROTOCOLS: tuple[Protocol, ...] = ("oracle", "holdout")
+"""The paper's first."""
+
 MOST_SEEDS = 10
 """A study lists its trainings for so many seeds, so that one that ran can be given more."""
 MARGINS = (0.0, 0.2, 0.4, 1.0, 2.0)
@@ -80,6 +85,11 @@ class Exhibit:
     chooses_margin: bool = False
     """Whether its lines are margins, of which one is to be chosen for each category."""
     notes: tuple[str, ...] = ()
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """Where nothing is chosen, `synthetic` reports on what `oracle` does: all test images."""
+        return (*PROTOCOLS, "synthetic") if self.chooses_margin else PROTOCOLS
 
     @property
     def studies(self) -> tuple[Study, ...]:
