@@ -135,7 +135,8 @@ class Judge:
         self._run = run
         self._base = validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
         makes = "synthetic" in protocols
-        objective = ObjectiveConfig(name="synthetic" if makes else "oracle")
+        name = "synthetic" if makes else "oracle"
+        objective = self._base.objective.model_copy(update={"name": name})
         config = self._base.model_copy(update={"objective": objective})
         self.data: CategoryData = prepare_category(config, data, device)
         if self.data.fingerprint != run.settings["datasets"][category]["fingerprint"]:
