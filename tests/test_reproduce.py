@@ -27,11 +27,12 @@ from dfsc_tune.reproduce.exhibits import (
     BY_ANOMALIB,
     EXHIBITS,
     MARGINS,
+    PROTOCOLS,
     Scoring,
     find_exhibit,
     papers_margin,
 )
-from dfsc_tune.reproduce.judge import PROTOCOLS, judge_study, splits_of
+from dfsc_tune.reproduce.judge import judge_study, splits_of
 from dfsc_tune.reproduce.numbers import Models, Number, average
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.studies import Scale, study_space
@@ -132,6 +133,16 @@ def test_more_seeds_are_more_trials_of_the_same_search() -> None:
     assert two == three
 
 
+def test_a_scale_leaves_what_a_line_scores_as_in_the_paper() -> None:
+    fixed = {"train": {"ema_momentum": 0.5}, "score": {"sigmoid": False}}
+    scale = Scale(load_space("default").model_copy(update={"fixed": fixed}), 1)
+    for line in (line for exhibit in EXHIBITS.values() for line in exhibit.lines):
+        space = study_space(line.study, ["pushpins"], scale)
+        config = trainings(space, "pushpins")[0]
+        # Else no average of that momentum would be there to score.
+        assert line.scoring.ema_momentum in config.train.ema_momenta
+
+
 def test_a_scale_may_not_fix_what_is_studied() -> None:
     space = load_space("smoke").model_copy(update={"fixed": {"loss": {"margin": 1.0}}})
     with pytest.raises(UserError, match=r"study 'margins'.*is searched already"):
@@ -198,7 +209,7 @@ def scores_of(split, separation: float, seed: int) -> dict[str, float]:
 
 def test_a_margin_is_chosen_on_the_selection_part_and_told_on_the_other(trays: Path) -> None:
     categories = ("screw_bag", "pushpins")
-    splits = {name: splits_of(read_category(trays, name)) for name in categories}
+    splits = {name: splits_of(read_category(trays, name), PROTOCOLS) for name in categories}
     lines = [line.label for line in EXHIBITS["table3"].lines]
     # The first category needs a large margin, the second none.
     quality = {"screw_bag": [0, 1, 2, 4, 8], "pushpins": [8, 4, 2, 1, 0]}
@@ -232,7 +243,7 @@ def test_a_margin_is_chosen_on_the_selection_part_and_told_on_the_other(trays: P
 
 
 def test_doubt_is_that_of_a_mean_and_a_single_run(trays: Path) -> None:
-    splits = splits_of(read_category(trays, "pushpins"))
+    splits = splits_of(read_category(trays, "pushpins"), PROTOCOLS)
     model = Models({s: scores_of(splits["oracle"], 1.0, s) for s in range(3)})
     exhibit = replace(EXHIBITS["table3"], chooses_margin=False)
     exhibit = replace(exhibit, lines=exhibit.lines[:1])
@@ -285,7 +296,9 @@ def test_models_are_scored_once_for_all_lines_and_measured_as_evaluate_does(
     run, config = trained(tmp_path, rendered, "juice_bottle")
     scorings = [Scoring(False, 0.0), Scoring(True, 0.99)]
     said: list[str] = []
-    judge = partial(judge_study, run, rendered, scorings, areas=True, device="cpu", say=said.append)
+    judge = partial(
+        judge_study, run, rendered, scorings, PROTOCOLS, areas=True, device="cpu", say=said.append
+    )
     judged = judge()
     assert len(judged.scores) == 2 * 24
     assert len(judged.areas) == 2 * len(PROTOCOLS)
@@ -309,7 +322,9 @@ def test_other_data_are_refused(rendered: Path, tmp_path: Path) -> None:
     run, _ = trained(tmp_path / "run", rendered, "juice_bottle")
     run.settings["datasets"]["juice_bottle"]["fingerprint"] = "0" * 32
     with pytest.raises(UserError, match="the data of juice_bottle changed"):
-        judge_study(run, rendered, [Scoring()], areas=False, device="cpu", say=lambda text: None)
+        judge_study(
+            run, rendered, [Scoring()], PROTOCOLS, areas=False, device="cpu", say=lambda text: None
+        )
 
 
 SPACE = """\
@@ -318,6 +333,7 @@ fixed:
   train: {learning_rate: 1e-3}
 parameters:
   margin: {type: float, low: 0.0, high: 2.0}
+objective: {per_recipe: 1}
 budget: {num_trials: 1, num_steps: 4, report_interval: 4, grace_period: 4}
 """
 
@@ -339,8 +355,13 @@ def test_a_table_is_made_by_one_command_and_shown_by_the_next(
         assert text in result.stdout
     assert "note: not at the paper's scale: PDN tiny at 128 pixels, 4 steps" in result.stdout
     table = pd.read_parquet("results/small/table3.parquet")
-    assert set(table["protocol"]) == set(PROTOCOLS)
-    assert len(table) == len(PROTOCOLS) * (len(MARGINS) + 2)
+    assert set(table["protocol"]) == {*PROTOCOLS, "synthetic"}
+    assert len(table) == 3 * (len(MARGINS) + 2)
+    # Both report on all test images; of margins that are not chosen they tell the same.
+    fixed = table[table["line"].str.startswith("margin ")].set_index(["protocol", "line"])["ours"]
+    pd.testing.assert_series_equal(fixed["oracle"], fixed["synthetic"])
+    scored = pd.read_parquet("results/small/margins/test_scores.parquet")
+    assert scored["image"].str.startswith("synthetic/").any()
     assert "Table 3" in Path("results/small/table3.html").read_text()
     trials = pd.read_parquet("results/small/margins/trials.parquet")
     assert trials["state"].tolist() == ["complete"] * 5

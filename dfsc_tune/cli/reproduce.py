@@ -142,9 +142,10 @@ def _print_tables(found: Reproduction) -> None:
     from dfsc_tune.reproduce.page import LEGEND, shown_tables
 
     typer.echo(found.exhibit.title)
-    for title, table in shown_tables(found.cells):
-        typer.echo(f"\n{title}")
-        print_table([table.columns, *table.rows])
+    for section in shown_tables(found.cells):
+        typer.echo(f"\n{section.title}")
+        if section.table:
+            print_table([section.table.columns, *section.table.rows])
     typer.echo(f"\n{LEGEND}")
     for note in found.notes:
         typer.echo(f"note: {note}")

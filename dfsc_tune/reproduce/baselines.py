@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import Interval
 from dfsc_tune.models.pdn import normalize_images
-from dfsc_tune.reproduce.exhibits import BY_ANOMALIB
+from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, PROTOCOLS
 from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
 from dfsc_tune.reproduce.numbers import LEVEL, Models
 from dfsc_tune.results import Run
@@ -88,7 +88,7 @@ def judge_baselines(
                 if _has(scores, of_model) and (not areas or _has(found_areas, of_model)):
                     continue
                 say(f"{line}: {category}, seed {seed} …")
-                judge = judge or Judge(run, category, data, device)
+                judge = judge or Judge(run, category, data, device, PROTOCOLS)
                 rows, rows_of_areas = _judged(judge, line, seed, areas, device)
                 if not _has(scores, of_model):
                     scores = with_rows(folder / SCORES, scores, [{**of_model, **x} for x in rows])

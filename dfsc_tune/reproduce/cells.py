@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 from dfsc_tune.objective import Split
-from dfsc_tune.reproduce.exhibits import Exhibit, Measure
-from dfsc_tune.reproduce.judge import Protocol, Splits
+from dfsc_tune.reproduce.exhibits import Exhibit, Measure, Protocol
+from dfsc_tune.reproduce.judge import Splits
 from dfsc_tune.reproduce.numbers import (
     LEVEL,
     Models,
@@ -98,7 +98,7 @@ def cells_of(
                         exhibit.name, protocol, category, line, measure, over=bases.get(line) or ""
                     )  # fmt: skip
                     paper = published(category, line, measure)
-                    known = comparable and protocol == "oracle"
+                    known = comparable and protocol != "holdout"
                     cells.append(_filled(cell, number, gain, paper, known))
     return cells
 

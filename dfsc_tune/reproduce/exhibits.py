@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from dfsc_tune.errors import UserError
@@ -15,6 +15,11 @@ BY_ANOMALIB = " (anomalib)"
 
 Measure = Literal["logical", "structural", "mean", "au_spro"]
 """Image AUROC of a kind, or the mean of the two; or AU-sPRO up to an FPR of 0.05, their mean."""
+
+Protocol = Literal["oracle", "holdout", "synthetic"]
+"""On which images something is chosen and on which it is reported: an objective by its name."""
+PROTOCOLS: tuple[Protocol, ...] = ("oracle", "holdout")
+"""The paper's first."""
 
 MOST_SEEDS = 10
 """A study lists its trainings for so many seeds, so that one that ran can be given more."""
@@ -39,8 +44,8 @@ class Study:
     name: str
     settings: tuple[Setting, ...]
     """What differs between the trainings, the same names in each."""
-    fixed: Mapping[str, Any] = field(default_factory=dict)
-    """What they share, above the scale's own."""
+    fixed: Mapping[str, Any]
+    """What they share, above the scale's own: what a `Scoring` decides is as the paper has it."""
     penalty: bool = False
     """Whether EfficientAD's penalty belongs to it, where there are photographs."""
     larger_network: bool = False
@@ -82,11 +87,17 @@ class Exhibit:
     notes: tuple[str, ...] = ()
 
     @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """Where nothing is chosen, `synthetic` reports on what `oracle` does: all test images."""
+        return (*PROTOCOLS, "synthetic") if self.chooses_margin else PROTOCOLS
+
+    @property
     def studies(self) -> tuple[Study, ...]:
         """The searches it needs, none twice."""
         return tuple({line.study.name: line.study for line in self.lines}.values())
 
 
+_PAPERS: dict[str, Any] = {"train": {"ema_momentum": _MOMENTUM}, "score": {"sigmoid": True}}
 _PLAIN: dict[str, Any] = {
     "train": {
         "optimizer": "adam",
@@ -99,14 +110,16 @@ _PLAIN: dict[str, Any] = {
     "model": {"instance_norm_relu": False},
     "score": {"sigmoid": False},
 }
-DFSC = Study("dfsc", ({"margin": PAPERS_MARGIN},))
+DFSC = Study("dfsc", ({"margin": PAPERS_MARGIN},), _PAPERS)
 EFFICIENTAD_S = Study("efficientad_s", ({"margin": 0.0},), _PLAIN, penalty=True)
 EFFICIENTAD_M = Study(
     "efficientad_m", ({"margin": 0.0},), _PLAIN, penalty=True, larger_network=True
 )
-_MARGINS = Study("margins", tuple({"margin": margin} for margin in MARGINS))
+_MARGINS = Study("margins", tuple({"margin": margin} for margin in MARGINS), _PAPERS)
 _QUANTILES = Study(
-    "quantiles", tuple({"margin": PAPERS_MARGIN, "quantile": quantile} for quantile in QUANTILES)
+    "quantiles",
+    tuple({"margin": PAPERS_MARGIN, "quantile": quantile} for quantile in QUANTILES),
+    _PAPERS,
 )
 _VANILLA: Setting = {"margin": 0.0, "instance_norm_relu": False}
 _NORMS: Setting = {"margin": 0.0, "instance_norm_relu": True}
@@ -115,7 +128,7 @@ _ABLATION = Study(
     "ablation",
     (_VANILLA, _NORMS, _CONSTRAINED),
     # Gradients never see an average: one training is scored with and without.
-    {"train": {"ema_momentum": _MOMENTUM, "extra_ema_momenta": [0.0]}},
+    {**_PAPERS, "train": {"ema_momentum": _MOMENTUM, "extra_ema_momenta": [0.0]}},
 )
 
 _METHODS = (

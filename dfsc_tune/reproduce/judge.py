@@ -7,9 +7,9 @@ trainings know nothing of it, so one model's scores serve them all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,13 +26,9 @@ from dfsc_tune.metrics import Defect, au_spro_by_kind, au_spro_interval
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import Split, split_test
 from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
-from dfsc_tune.reproduce.exhibits import Scoring
+from dfsc_tune.reproduce.exhibits import Protocol, Scoring
 from dfsc_tune.results import CHECKPOINTS, Run
 from dfsc_tune.trial import finished_detector
-
-Protocol = Literal["oracle", "holdout"]
-PROTOCOLS: tuple[Protocol, ...] = ("oracle", "holdout")
-"""The paper's first; each an objective by its name."""
 
 SCORES, AREAS = "test_scores.parquet", "test_areas.parquet"
 _MODEL = ["category", "trial", "sigmoid", "ema_momentum"]
@@ -45,26 +41,41 @@ class Judged:
     """What a study's models are worth."""
 
     scores: pd.DataFrame
-    """A row a model and image: category, trial, sigmoid, ema_momentum, image, score."""
+    """A row a model and image: category, trial, sigmoid, ema_momentum, image, kind, score."""
     areas: pd.DataFrame
     """A row a model and protocol: category, trial, sigmoid, ema_momentum, protocol, au_spro (of its
     report part, the mean of both kinds), low and high (its 95 % interval); where they were asked
     for and all anomalous images have masks."""
 
 
-def splits_of(category: Category) -> Splits:
-    """What each protocol selects and reports on.
+def splits_of(category: Category, protocols: Sequence[Protocol]) -> Splits:
+    """What each protocol selects and reports on; `synthetic` selects on what is not made yet.
 
     Raises:
         UserError: a protocol cannot be carried out on these images.
     """
-    return {name: split_test(category, ObjectiveConfig(name=name)) for name in PROTOCOLS}
+    return {name: split_test(category, ObjectiveConfig(name=name)) for name in protocols}
+
+
+def with_made(splits: Splits, scores: pd.DataFrame, category: str) -> Splits:
+    """The splits, `synthetic` selecting on the images that were made for it and scored."""
+    if "synthetic" not in splits or scores.empty:
+        return splits
+    split = splits["synthetic"]
+    tested = [record.name for record in split.report]
+    made = scores[(scores["category"] == category) & ~scores["image"].isin(tested)]
+    selection = tuple(
+        ImageRecord(Path(row["image"]), row["image"], row["kind"], row["kind"])
+        for row in made.drop_duplicates("image").to_dict("records")
+    )
+    return {**splits, "synthetic": replace(split, selection=selection)}
 
 
 def judge_study(
     run: Run,
     data: Path,
     scorings: Sequence[Scoring],
+    protocols: Sequence[Protocol],
     *,
     areas: bool,
     device: str,
@@ -76,6 +87,7 @@ def judge_study(
         run: the study's.
         data: the folder that holds its categories.
         scorings: each is a model of its own of every training.
+        protocols: that the scores are to serve.
         areas: whether to measure AU-sPRO too, which takes minutes a model on large images.
         device: where the models run.
         say: told what goes on.
@@ -96,7 +108,7 @@ def judge_study(
         if not unscored and not unmeasured:
             continue
         say(f"scoring {len({*unscored, *unmeasured})} models of {name} …")
-        judge = Judge(run, str(name), data, device)
+        judge = Judge(run, str(name), data, device, protocols)
         for trial, scoring in dict.fromkeys([*unscored, *unmeasured]):
             model = _named(str(name), trial, scoring)
             detector = judge.detector(trial, scoring)
@@ -112,34 +124,37 @@ def judge_study(
 class Judge:
     """A category's images, ready to be scored by its models.
 
-    `data` is the category as its trials see it, `images` are all that a protocol selects or reports
-    on.
+    `images` are all that a protocol selects or reports on.
     """
 
-    def __init__(self, run: Run, category: str, data: Path, device: str) -> None:
+    def __init__(
+        self, run: Run, category: str, data: Path, device: str, protocols: Sequence[Protocol]
+    ) -> None:
         tree = run.settings["base_configs"][category]
         self._run = run
         self._base = validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
-        self.data: CategoryData = prepare_category(self._base, data, device)
+        makes = "synthetic" in protocols
+        name = "synthetic" if makes else "oracle"
+        objective = self._base.objective.model_copy(update={"name": name})
+        config = self._base.model_copy(update={"objective": objective})
+        self.data: CategoryData = prepare_category(config, data, device)
         if self.data.fingerprint != run.settings["datasets"][category]["fingerprint"]:
             raise UserError(
                 f"the data of {category} changed since the run in {run.folder}; restore them, or "
                 "choose another --name"
             )
         self._device = device
-        self._splits = splits_of(self.data.category)
-        records = {
-            record.name: record
-            for split in self._splits.values()
-            for record in (*split.selection, *split.report)
-        }
-        self.images: PreparedImages = prepare_images(
-            list(records.values()),
-            self.data.trial.teacher,
-            self._base.model,
-            device,
-            self._base.speed.feature_dtype,
-        )
+        self._splits = splits_of(self.data.category, protocols)
+        self.images: PreparedImages = self.data.trial.selection
+        if makes:
+            tested = prepare_images(
+                self.data.category.test,
+                self.data.trial.teacher,
+                config.model,
+                device,
+                config.speed.feature_dtype,
+            )
+            self.images = _joined(tested, self.images)
 
     def detector(self, trial: str, scoring: Scoring) -> Detector:
         """A trained model, scored as asked."""
@@ -159,7 +174,7 @@ class Judge:
         maps = detector.difference_maps(self.images.pixels, self.images.features, self._device)
         scores = detector.scores(maps, self.images.sizes).tolist()
         for record, score in zip(self.images.records, scores, strict=True):
-            yield {"image": record.name, "score": score}
+            yield {"image": record.name, "kind": record.kind, "score": score}
 
     def areas(self, detector: Detector) -> Iterator[dict[str, Any]]:
         """A row a protocol; none where an anomalous image has no mask."""
@@ -176,6 +191,15 @@ class Judge:
         by_name = {x.name: found for x, found in zip(self.images.records, maps, strict=True)}
         for protocol, split in self._splits.items():
             yield {"protocol": protocol, **_area(category, split.report, by_name)}
+
+
+def _joined(first: PreparedImages, second: PreparedImages) -> PreparedImages:
+    return PreparedImages(
+        records=(*first.records, *second.records),
+        pixels=np.concatenate([first.pixels, second.pixels]),
+        features=np.concatenate([first.features, second.features]),
+        sizes=np.concatenate([first.sizes, second.sizes]),
+    )
 
 
 def _area(

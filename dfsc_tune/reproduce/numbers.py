@@ -17,8 +17,8 @@ from dfsc_tune.metrics import (
     mean_image_auroc_interval,
 )
 from dfsc_tune.objective import Split
-from dfsc_tune.reproduce.exhibits import Line, Measure, setting_for
-from dfsc_tune.reproduce.judge import Judged, Protocol
+from dfsc_tune.reproduce.exhibits import Line, Measure, Protocol, setting_for
+from dfsc_tune.reproduce.judge import Judged
 from dfsc_tune.results import Run
 
 LEVEL = 0.95

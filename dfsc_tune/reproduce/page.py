@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from itertools import groupby
 from pathlib import Path
 
 from dfsc_tune.checkpoint import write_text
@@ -13,6 +12,7 @@ from dfsc_tune.report.figures import RUN_COLORS, Figure, with_intervals
 from dfsc_tune.report.html import render_template
 from dfsc_tune.report.section import Section, Table
 from dfsc_tune.reproduce.cells import Cell
+from dfsc_tune.reproduce.numbers import LEVEL
 from dfsc_tune.reproduce.reproduction import Reproduction
 
 _MEASURES = {
@@ -23,6 +23,7 @@ _MEASURES = {
 }
 _TITLES = {
     "oracle": "on all test images, as the paper (oracle: optimistic)",
+    "synthetic": "on all test images, chosen by anomalies made of good ones (synthetic)",
     "holdout": "on the test images that chose nothing (holdout)",
 }
 _COLUMNS = ("", "", "ours", "over seeds", "over images", "gain", "paper", "difference")
@@ -35,38 +36,31 @@ LEGEND = (
 )
 
 
-def shown_tables(cells: Sequence[Cell]) -> list[tuple[str, Table]]:
-    """The cells as tables of text in percent, each with its title: one a protocol and measure."""
-
-    def key(cell: Cell) -> tuple[str, str]:
-        return cell.protocol, cell.measure
-
-    order = list(dict.fromkeys(key(cell) for cell in cells))
-    groups = groupby(sorted(cells, key=lambda cell: order.index(key(cell))), key)
+def shown_tables(cells: Sequence[Cell]) -> list[Section]:
+    """The cells as tables of text in percent, one a protocol and measure, each with its figure."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault((cell.protocol, cell.measure), []).append(cell)
     return [
-        (f"{_MEASURES[measure]}, in percent, {_TITLES[protocol]}", Table(_COLUMNS, _rows(found)))
-        for (protocol, measure), found in ((name, list(group)) for name, group in groups)
+        Section(
+            key=f"{protocol}-{measure}",
+            title=f"{_MEASURES[measure]}, in percent, {_TITLES[protocol]}",
+            figures=_figures(found),
+            table=Table(_COLUMNS, _rows(found)),
+        )
+        for (protocol, measure), found in groups.items()
     ]
 
 
 def write_page(found: Reproduction) -> Path:
     """Writes the table as one HTML page beside its runs; the file."""
-    sections = [
-        Section(
-            key=f"table-{number}",
-            title=title,
-            figures=_figures(_cells_of(found.cells, number)),
-            table=table,
-        )
-        for number, (title, table) in enumerate(shown_tables(found.cells))
-    ]
     target = found.folder / f"{found.exhibit.name}.html"
     page = render_template(
         "reproduction.html",
         title=found.exhibit.title,
         legend=LEGEND,
         notes=found.notes,
-        sections=sections,
+        sections=shown_tables(found.cells),
     )
     write_text(target, page)
     return target
@@ -79,26 +73,25 @@ def _cells_of(cells: Sequence[Cell], number: int) -> list[Cell]:
 
 
 def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
-    """A row a cell, category by category."""
-    categories = list(dict.fromkeys(cell.category for cell in cells))
-    return [
-        (
-            cell.category if first else "",
-            cell.line if cell.num_seeds else f"{cell.line} (cited)",
-            _percent(cell.ours),
-            _over_seeds(cell),
-            _interval(cell.low, cell.high),
-            _gain(cell),
-            _percent(cell.paper),
-            _difference(cell),
+    """A row a cell, category by category; a category is named once."""
+    order = list(dict.fromkeys(cell.category for cell in cells))
+    rows: list[tuple[str, ...]] = []
+    before = ""
+    for cell in sorted(cells, key=lambda cell: order.index(cell.category)):
+        rows.append(
+            (
+                cell.category if cell.category != before else "",
+                cell.line if cell.num_seeds else f"{cell.line} (cited)",
+                _percent(cell.ours),
+                _over_seeds(cell),
+                _interval(cell.low, cell.high),
+                _gain(cell),
+                _percent(cell.paper),
+                _difference(cell),
+            )
         )
-        for category in categories
-        for first, cell in _with_first([x for x in cells if x.category == category])
-    ]
-
-
-def _with_first(cells: Sequence[Cell]) -> list[tuple[bool, Cell]]:
-    return [(index == 0, cell) for index, cell in enumerate(cells)]
+        before = cell.category
+    return rows
 
 
 def _figures(cells: Sequence[Cell]) -> list[Figure]:
@@ -112,7 +105,7 @@ def _figures(cells: Sequence[Cell]) -> list[Figure]:
         found = [by_place.get((line, category)) for category in categories]
         values = [cell.ours if cell else None for cell in found]
         intervals = [
-            Interval(cell.low, cell.high, 0.95) if cell and math.isfinite(cell.low) else None
+            Interval(cell.low, cell.high, LEVEL) if cell and math.isfinite(cell.low) else None
             for cell in found
         ]
         series.append((line, RUN_COLORS[index % len(RUN_COLORS)], values, intervals))

@@ -18,7 +18,7 @@ from dfsc_tune.report.score_sections import is_real_loco
 from dfsc_tune.reproduce.baselines import judge_baselines
 from dfsc_tune.reproduce.cells import AVERAGE, Cell, cells_of
 from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Measure, Scoring, Study
-from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of
+from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.studies import Scale, carry_out, study_space
@@ -80,15 +80,19 @@ def reproduce(
     """
     # Before hours of training, and not only after them:
     categories = request.categories
-    splits = {name: splits_of(read_category(request.data, name)) for name in categories}
+    splits = {
+        name: splits_of(read_category(request.data, name), exhibit.protocols) for name in categories
+    }
     runs: dict[str, tuple[Run, Judged]] = {}
     folder = request.results / request.name
     for study, of_study in requests(exhibit, request, scale):
         console.print(f"study {study.name}: {of_study.results / of_study.name}", highlight=False)
-        run, interrupted_by = carry_out(of_study, study, console)
+        run, interrupted_by = carry_out(of_study, console)
         if interrupted_by is not None:
             return Reproduction(exhibit, folder, [], [], interrupted_by)
-        runs[study.name] = run, _judged(exhibit, study, run, request, console)
+        judged = _judged(exhibit, study, run, request, console)
+        runs[study.name] = run, judged
+        splits = {name: with_made(x, judged.scores, name) for name, x in splits.items()}
     models: dict[str, dict[str, Models]] = {
         line.label: {name: models_of(line, name, *runs[line.study.name]) for name in categories}
         for line in exhibit.lines
@@ -130,6 +134,7 @@ def _judged(
             run,
             request.data,
             _scorings(exhibit.lines, study),
+            exhibit.protocols,
             areas="au_spro" in exhibit.measures,
             device=driver_device(request),
             say=partial(console.print, highlight=False),
@@ -146,7 +151,8 @@ def _notes(
     """What a reader of the numbers must know."""
     yield (
         "oracle is the paper's protocol: settings are chosen and reported on the same test images, "
-        "so its numbers are optimistic; holdout reports on images that chose nothing"
+        "so its numbers are optimistic; holdout reports on images that chose nothing; synthetic "
+        "chooses without labels, and where nothing is chosen would tell what oracle does"
     )
     if not comparable:
         yield (

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dfsc_tune.config import ModelConfig, Network, ObjectiveConfig, validate
+from dfsc_tune.config import ModelConfig, Network, validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import known_teachers
 from dfsc_tune.reproduce.exhibits import MOST_SEEDS, Study, setting_for
@@ -75,20 +75,17 @@ def study_space(study: Study, categories: Iterable[str], scale: Scale) -> Search
         "sampler": "listed",
         "budget": budget,
         # All test images: parts of them are judged afterwards, on the same trainings.
-        "objective": ObjectiveConfig(name="oracle").model_dump(),
+        "objective": scale.space.objective.model_copy(update={"name": "oracle"}).model_dump(),
         "resources": scale.space.resources.model_dump(),
     }
     return validate(SearchSpace, tree, source=f"the scale of study '{study.name}'")
 
 
-def carry_out(
-    request: SearchRequest, study: Study, console: Console
-) -> tuple[Run, signal.Signals | None]:
+def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Signals | None]:
     """Trains what of a study is not trained yet; the run, and the signal that broke it off if so.
 
     Args:
         request: with the study's space and name, in the reproduction's folder.
-        study: which.
         console: for progress.
 
     Raises:
