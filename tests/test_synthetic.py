@@ -77,6 +77,7 @@ def test_parts_are_found_and_nothing_else(scenes: list[Scene]) -> None:
         ("moved", {(2, 1)}),
         ("swapped", {(2, 1)}),
         ("replaced", {(2, 1), (1, 2), (3, 0)}),
+        ("recoloured", {(1, 2), (3, 0)}),
     ],
 )
 def test_logical_recipes_change_the_parts_as_they_say(
