@@ -108,11 +108,12 @@ def test_search_refuses_broken_images() -> None:
     assert not list(Path("results").glob("*"))
 
 
-def test_search_without_labels_says_what_is_needed() -> None:
+def test_a_holdout_without_labels_says_what_is_needed() -> None:
     make_tray(Path("data"))
     for kind in ("logical", "structural"):
         shutil.rmtree(Path("data") / CATEGORY / "test" / f"{kind}_anomalies")
-    result = invoke("search", "--category", CATEGORY, "--data", "data")
+    asked = ("search", "--category", CATEGORY, "--data", "data", "--objective", "holdout")
+    result = invoke(*asked)
     assert_one_sentence(result, "no labelled anomalies", "test/<defect type>")
 
 

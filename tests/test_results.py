@@ -22,7 +22,12 @@ SETTINGS = {
     "categories": ["tray"],
     "objective": {"name": "holdout", "metric": "mean"},
     "searched": {"tray": ["margin"]},
-    "datasets": {"tray": {"selection": {"good": 20, "logical": 10, "structural": 10}}},
+    "datasets": {
+        "tray": {
+            "selection": {"good": 20, "logical": 10, "structural": 10},
+            "report": {"good": 20, "logical": 10, "structural": 10},
+        }
+    },
 }
 CONFIG = TrialConfig(
     category="tray", train=TrainConfig(num_steps=20, report_interval=10, extra_ema_momenta=(0.0,))

@@ -25,7 +25,8 @@ from tests.faults.search import kill_tree
 
 pytestmark = pytest.mark.slow
 
-NUM_TRIALS, NUM_STEPS = 12, 12
+# So many that the second node, whose first process may be slow to start, gets its share.
+NUM_TRIALS, NUM_STEPS = 24, 12
 SPACE = f"""\
 fixed:
   model: {{network: tiny, image_size: 128, teacher: random}}
@@ -64,14 +65,14 @@ def test_a_node_gets_the_data_once_and_what_it_ran_goes_on_when_it_is_lost(
             "--space", "space.yaml", "--name", "x", "--address", address, "--gpus", "2",
             "--device", "cpu",
         )  # fmt: skip
-        wait_until(lambda: len(trials_on("second", ledger, whole=True)) >= 3, search)
+        wait_until(lambda: len(trials_on("second", ledger, whole=True)) >= 2, search)
         created, _ = store.communicate("\n", timeout=PATIENCE_SECONDS)
         wait_until(lambda: bool(trials_on("second", ledger, whole=False)), search)
         (lost,) = trials_on("second", ledger, whole=False)
         kill_tree(second.pid)
         _, said = search.communicate(timeout=PATIENCE_SECONDS)
     assert search.returncode == 0, said
-    # Three trials ran there, and more of them were begun: the data came once.
+    # Two trials ran there, and more of them were begun: the data came once.
     data = len(pickle.dumps(category_data.trial, protocol=5))
     assert data <= int(created) < 1.5 * data
     trials = results.load(tmp_path / "results" / "x").trials.set_index("trial")

@@ -87,12 +87,12 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             a category could not be published, and what was found is in the run's folder.
     """
     check_reachable(request)
-    bases = {category: _base_config(request, category) for category in request.categories}
     check_name(request)
     folder = create_run(request.results, request.name)
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
         with removed_on_error(folder):
+            bases = {category: _base_config(request, category) for category in request.categories}
             data = read_data(request, bases, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
