@@ -91,6 +91,6 @@ def _summary(run: Run) -> dict[str, Any]:
         "run": run.folder.name,
         "created": run.settings["created"],
         "categories": run.settings["categories"],
-        "objective": run.settings["objective"]["name"],
+        "objective": run.objective,
         "trials": {str(state): int(count) for state, count in counts.items()},
     }

@@ -270,7 +270,7 @@ def _facts(run: Run) -> list[tuple[str, str]]:
         ("started", settings.get("created")),
         ("trials", _count_states(run.trials)),
         ("time of all trials", _hours(run, run.trials)),
-        ("objective", f"{settings['objective']['name']}, {settings['objective']['metric']} AUROC"),
+        ("objective", f"{run.objective}, {settings['objective']['metric']} AUROC"),
         ("sampler", space.get("sampler")),
         ("steps of a trial", f"{budget['num_steps']:,}" if budget else None),
         ("data", settings.get("data") or "the built-in data"),

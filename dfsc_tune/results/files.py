@@ -40,6 +40,13 @@ class Run:
     reports: pd.DataFrame
     scores: pd.DataFrame
 
+    @property
+    def objective(self) -> str:
+        """What its categories were judged by: mostly one name, else several."""
+        asked = self.settings["objective"]["name"]
+        datasets = self.settings["datasets"].values()
+        return ", ".join(sorted({read.get("objective", asked) for read in datasets}))
+
 
 def create_run(results: Path, name: str) -> Path:
     """Makes the folder of a new run.
