@@ -28,7 +28,7 @@ from dfsc_tune.errors import StorageError
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search.course import Course
 from dfsc_tune.search.failures import MAX_RETRIES, Failure, classify, next_attempt
-from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.ledger import Ledger, interruptions
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.trainable import to_metrics
@@ -181,7 +181,12 @@ def test_a_lost_worker_is_tried_again_after_a_pause_in_its_place(
 ) -> None:
     config = start(course)
     course.report("0001", result(config, 10))
+    moment = time.monotonic() + 5
+    monkeypatch.setattr(time, "monotonic", lambda: moment)
     course.broke("0001", LOST)
+    found = interruptions(course.tables.folder)
+    assert (found.num_losses, found.num_resumes) == (1, 0)
+    assert found.seconds == pytest.approx(5, abs=1)
     assert course.next_trial() is None
     later = time.monotonic() + 2.1
     monkeypatch.setattr(time, "monotonic", lambda: later)

@@ -12,7 +12,7 @@ import pytest
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import LEDGER
-from dfsc_tune.search.ledger import Event, Ledger, working_seconds
+from dfsc_tune.search.ledger import BROKE, RESUMED, Event, Ledger, interruptions, working_seconds
 
 EVENTS = [{"event": "began"}, {"event": "reported", "value": 0.1 + 0.2, "text": "ü"}]
 
@@ -104,3 +104,17 @@ def test_a_run_worked_while_its_sessions_did(
 def test_a_ledger_without_times_tells_none(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text('{"event": "began"}\n{"event": "failed", "at": 1.0}\n')
     assert working_seconds(tmp_path) is None
+
+
+def test_interruptions_are_added_up_and_told(tmp_path: Path) -> None:
+    assert str(interruptions(tmp_path)) == ""
+    with closing(Ledger(tmp_path)) as ledger:
+        for seconds in (1.5, 31.0):
+            ledger.append({"event": BROKE, "trial": "0001", "kind": "lost", "seconds": seconds})
+        ledger.append({"event": RESUMED})
+    found = interruptions(tmp_path)
+    assert (found.num_losses, found.seconds, found.num_resumes) == (2, 32.5, 1)
+    assert str(found) == (
+        "interruptions: trials lost their process 2 times, 32 s of training; "
+        "the run was resumed once"
+    )

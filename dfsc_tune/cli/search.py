@@ -170,6 +170,7 @@ def resume(
 
 def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
     from dfsc_tune.results import resume_command, stored_at
+    from dfsc_tune.search.ledger import interruptions
 
     if outcome.interrupted_by:
         console.print(
@@ -180,6 +181,8 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
     found = print_headlines(outcome.folder, json)
     if (store := stored_at(outcome.folder)) is not None:
         console.print(f"kept in {store}; copy it here: dfsc-tune fetch {store}", highlight=False)
+    if summary := str(interruptions(outcome.folder)):
+        console.print(summary, highlight=False)
     if outcome.num_failed:
         console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
     if outcome.interrupted_by:

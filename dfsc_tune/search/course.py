@@ -13,6 +13,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError
 from dfsc_tune.results import CHECKPOINTS, RunTables
 from dfsc_tune.search.failures import Failure, next_attempt
-from dfsc_tune.search.ledger import PUBLISHED, Event, Ledger
+from dfsc_tune.search.ledger import BROKE, PUBLISHED, Event, Ledger
 from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, StudySearcher, end_state
 from dfsc_tune.search.trainable import from_metrics
@@ -203,9 +204,11 @@ class Course:
         trial = self._open.get(name)
         if trial is None:
             return
+        silent_seconds = time.monotonic() - trial.heard_at
         trial.given, trial.heard_at = False, math.inf
         retry = next_attempt(failure, trial.num_retries, trial.gpus)
         if retry is not None:
+            self._note_loss(name, failure, max(silent_seconds, 0.0))
             trial.num_retries += 1
             trial.gpus = retry.gpus
             # What was too much for this trial would be for the next ones.
@@ -217,6 +220,13 @@ class Course:
         else:
             often = f" ({trial.num_retries + 1} times in a row)" if trial.num_retries else ""
             self.fail(name, f"{failure.reason}{often}")
+
+    def _note_loss(self, name: str, failure: Failure, seconds: float) -> None:
+        """Writes down what is trained again; nothing is decided by it."""
+        event = {"event": BROKE, "trial": name, "kind": failure.kind, "seconds": round(seconds, 3)}
+        # The disk may be what failed.
+        with suppress(StorageError):
+            self._ledger.append(event)
 
     def hung(self) -> list[str]:
         """Fails the trials that have not reported for too long; their names."""

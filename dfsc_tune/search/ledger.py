@@ -12,6 +12,7 @@ import json
 import os
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,9 @@ from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import LEDGER
 
 BEGAN, RESUMED, PUBLISHED = "began", "resumed", "published"
+BROKE = "broke"
+"""A trial's process was lost and the trial is tried again: its `kind` says why (see `failures`),
+`seconds` how long it had run since it was last heard of."""
 
 Event = dict[str, Any]
 
@@ -85,6 +89,41 @@ class Ledger:
 
     def _storage_error(self, error: OSError) -> StorageError:
         return StorageError(f"cannot write {self.path} ({error.strerror})")
+
+
+@dataclass(frozen=True)
+class Interruptions:
+    """What a run was broken off by, and what that cost."""
+
+    num_losses: int
+    """Times that a trial lost its process and was tried again."""
+    seconds: float
+    """Time of these trials since they were last heard of: at most so much was trained again."""
+    num_resumes: int
+    """Times that the whole run was gone on with; what was lost before is not known."""
+
+    def __str__(self) -> str:
+        """One sentence for people; empty if there was nothing."""
+        parts = []
+        if self.num_losses:
+            times = "once" if self.num_losses == 1 else f"{self.num_losses} times"
+            parts.append(f"trials lost their process {times}, {self.seconds:.0f} s of training")
+        if self.num_resumes:
+            times = "once" if self.num_resumes == 1 else f"{self.num_resumes} times"
+            parts.append(f"the run was resumed {times}")
+        return f"interruptions: {'; '.join(parts)}" if parts else ""
+
+
+def interruptions(folder: Path) -> Interruptions:
+    """What the run in a folder was broken off by; UserError if its ledger is damaged."""
+    path = folder / LEDGER
+    events = _events(path, _whole_lines(path)) if path.exists() else []
+    losses = [event for event in events if event["event"] == BROKE]
+    return Interruptions(
+        num_losses=len(losses),
+        seconds=sum(event["seconds"] for event in losses),
+        num_resumes=sum(event["event"] == RESUMED for event in events),
+    )
 
 
 def working_seconds(folder: Path) -> float | None:
