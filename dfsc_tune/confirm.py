@@ -113,7 +113,7 @@ def confirm_space(run: Run, settings: Mapping[str, Settings], seeds: list[int]) 
                 choices[name].append(value)
         fixed = space.categories[category].fixed if category in space.categories else {}
         categories[category] = {
-            "fixed": _without_seed(fixed),
+            "fixed": _with_files(_without_seed(fixed), base_config(run, category)),
             "parameters": {
                 name: {"type": "categorical", "choices": found} for name, found in choices.items()
             },
@@ -298,3 +298,10 @@ def _space(run: Run) -> SearchSpace:
 
 def _without_seed(fixed: Mapping[str, Any]) -> dict[str, Any]:
     return {group: values for group, values in fixed.items() if group != _SEED}
+
+
+def _with_files(fixed: Mapping[str, Any], base: TrialConfig) -> dict[str, Any]:
+    """Fixed settings with the files that the run used: a space may name them from its folder."""
+    model = {**(fixed.get("model") or {}), "teacher": base.model.teacher}
+    train = {**(fixed.get("train") or {}), "penalty_images": base.train.penalty_images}
+    return {**fixed, "model": model, "train": train}

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from dfsc_tune.cli.search import SameAddressOption, SameDeviceOption, SameGpusOption
 from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
@@ -24,12 +25,9 @@ def confirm(
     seeds: Annotated[int, typer.Option(help="Fresh seeds of each setting.", min=2)] = 3,
     name: Annotated[str | None, typer.Option(help="The new run's name; RUN-confirm.")] = None,
     results: ResultsOption = Path("results"),
-    gpus: Annotated[int | None, typer.Option(help="GPUs to use; as before if left out.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="A Ray cluster, or local for this machine; as before if left out."),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto or cpu; as before if left out.")] = None,
+    gpus: SameGpusOption = None,
+    address: SameAddressOption = None,
+    device: SameDeviceOption = None,
     json: JsonOption = False,
 ) -> None:
     """Retrain a search's best settings and the paper's with fresh seeds; say which to use.
