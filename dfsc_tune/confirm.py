@@ -23,9 +23,8 @@ from dfsc_tune.objective import judge
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
 from dfsc_tune.reproduce.studies import carry_out
-from dfsc_tune.results import REFERENCES, Run
+from dfsc_tune.results import CHECKPOINTS, REFERENCES, Run
 from dfsc_tune.results.confirmed import PAPER, Decision, decide
-from dfsc_tune.search.course import CHECKPOINTS
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import check_data
@@ -161,7 +160,9 @@ def confirm(
             )
     settings = {name: settings_to_confirm(run, name, top) for name in request.categories}
     space = confirm_space(run, settings, fresh_seeds(run, seeds))
-    done, interrupted_by = carry_out(replace(request, space=space), console)
+    # What is decided is written after the trainings, when no store is written to any more.
+    request = replace(request, space=space, store=None)
+    done, interrupted_by = carry_out(request, console)
     if interrupted_by is not None:
         return [], interrupted_by
     device = driver_device(request)

@@ -39,8 +39,7 @@ def confirm(
     console = talk()
     found_run = load(find_run(results, run))
     settings = found_run.settings
-    given = Path(settings["data"]) if settings["data"] else None
-    folder = data_folder(given, settings["categories"], console)
+    folder = data_folder(settings["data"], settings["categories"], console)
     from dfsc_tune.confirm import confirm as confirm_run
     from dfsc_tune.confirm import describe
     from dfsc_tune.search.resume import request_of
