@@ -67,7 +67,7 @@ def publish(
                 )
                 for role, name in scored.items()
             }
-            rows += _score_rows(data[category], scored, detectors, device)
+            rows += score_rows(data[category], scored, detectors, device)
         except UserError as error:
             problems.append(f"{category}: {error}")
             continue
@@ -93,18 +93,25 @@ def _reference_trials(trials: pd.DataFrame, category: str, best: str) -> dict[st
     return {role: str(complete["trial"][role]) for role in REFERENCES if role in complete.index}
 
 
-def _score_rows(
+def score_rows(
     data: CategoryData,
     trials: Mapping[str, str],
     detectors: Mapping[str, Detector],
     device: str,
 ) -> list[dict[str, Any]]:
-    """Rows of `scores.parquet`: each detector on the images that no trial saw."""
+    """Rows of `scores.parquet`: each detector on the images that no trial saw.
+
+    Args:
+        data: the category.
+        trials: by role.
+        detectors: of these trials, by role; all of one teacher.
+        device: where they run.
+    """
     if not data.split.report:
         return []
-    best = detectors["best"]
     # Of one category, all detectors share the teacher and so its features.
-    images = prepare_images(data.split.report, best.teacher, best.config.model, device)
+    first = next(iter(detectors.values()))
+    images = prepare_images(data.split.report, first.teacher, first.config.model, device)
     rows = []
     for role, detector in detectors.items():
         maps = detector.difference_maps(images.pixels, images.features, device)

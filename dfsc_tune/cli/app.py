@@ -5,6 +5,7 @@ from __future__ import annotations
 from dfsc_tune.cli import (
     bench,
     cluster,
+    confirm,
     data,
     evaluate,
     fetch,
@@ -29,6 +30,7 @@ app.command("search")(search.search)
 app.command("resume")(search.resume)
 app.command("submit")(job.submit)
 app.command("fetch")(fetch.fetch)
+app.command("confirm")(confirm.confirm)
 app.command("watch")(watch.watch)
 app.command("plan")(plan.plan)
 app.command("best")(runs.best)

@@ -43,6 +43,12 @@ GpusPerTrialOption = Annotated[
 TrialsPerGpuOption = Annotated[
     str | None, typer.Option(help="How many share a GPU; auto: as many as pay when measured.")
 ]
+SameGpusOption = Annotated[int | None, typer.Option(help="GPUs to use; as before if left out.")]
+SameAddressOption = Annotated[
+    str | None,
+    typer.Option(help="A Ray cluster, or local for this machine; as before if left out."),
+]
+SameDeviceOption = Annotated[str | None, typer.Option(help="auto or cpu; as before if left out.")]
 TrialsOption = Annotated[int | None, typer.Option(help="Trials of each category.", min=1)]
 WaitOption = Annotated[
     float,
@@ -131,13 +137,10 @@ def resume(
     trials: Annotated[
         int | None, typer.Option(help="Trials of each category, if more than before.", min=1)
     ] = None,
-    gpus: Annotated[int | None, typer.Option(help="GPUs to use; as before if left out.")] = None,
-    address: Annotated[
-        str | None,
-        typer.Option(help="A Ray cluster, or local for this machine; as before if left out."),
-    ] = None,
+    gpus: SameGpusOption = None,
+    address: SameAddressOption = None,
+    device: SameDeviceOption = None,
     wait_for_gpus: WaitOption = 0.0,
-    device: Annotated[str | None, typer.Option(help="auto or cpu; as before if left out.")] = None,
     results: ResultsOption = Path("results"),
     json: JsonOption = False,
 ) -> None:

@@ -82,10 +82,10 @@ def study_space(study: Study, categories: Iterable[str], scale: Scale) -> Search
 
 
 def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Signals | None]:
-    """Trains what of a study is not trained yet; the run, and the signal that broke it off if so.
+    """Trains what of a list is not trained yet; the run, and the signal that broke it off if so.
 
     Args:
-        request: with the study's space and name, in the reproduction's folder.
+        request: with the list as its space, and where its run is.
         console: for progress.
 
     Raises:

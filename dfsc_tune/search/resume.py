@@ -52,14 +52,9 @@ def resume_search(
     settings = load(folder).settings
     if not (folder / LEDGER).exists():
         raise UserError(f"the run in {folder} was not made by a search that can be resumed")
-    request = _request(settings, folder, data)
+    request = request_of(folder, data, gpus=gpus, address=address, device=device)
     request = replace(
-        request,
-        space=_with_trials(request.space, num_trials),
-        gpus=request.gpus if gpus is None else gpus,
-        address=None if address == "local" else address or request.address,
-        device=device or request.device,
-        wait_minutes=wait_minutes,
+        request, space=_with_trials(request.space, num_trials), wait_minutes=wait_minutes
     )
     bases = {
         category: validate(TrialConfig, tree, source=f"{folder}/run.yaml")
@@ -79,7 +74,7 @@ def resume_search(
             return outcome(folder, course)
         check_reachable(request)
         read = read_data(request, bases, console)
-        _check_data(read, settings["datasets"], folder)
+        check_data(read, settings["datasets"], folder)
         if not course.is_finished:
             session.enter_context(ray_session(request))
             wait_for_gpus(request, console)
@@ -96,19 +91,38 @@ def resume_search(
         return conduct(request, course, read, folder, console)
 
 
-def _request(settings: Mapping[str, Any], folder: Path, data: Path) -> SearchRequest:
+def request_of(
+    folder: Path,
+    data: Path,
+    *,
+    name: str | None = None,
+    gpus: int | None = None,
+    address: str | None = None,
+    device: Device | None = None,
+) -> SearchRequest:
+    """What a run was asked for, to be carried out now.
+
+    Args:
+        folder: the run.
+        data: the folder that holds its categories.
+        name: of another run beside it that is asked for the same; the run's own if None.
+        gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
+        address: see there; "local" for this machine.
+        device: see there.
+    """
+    settings = load(folder).settings
     return SearchRequest(
         categories=tuple(settings["categories"]),
         data=data,
         data_name=settings["data"],
         space=validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml"),
         results=folder.parent,
-        name=folder.name,
+        name=name or folder.name,
         seed=settings["seed"],
-        gpus=settings["gpus"],
-        address=settings["address"],
+        gpus=settings["gpus"] if gpus is None else gpus,
+        address=None if address == "local" else address or settings["address"],
         store=settings.get("store"),
-        device=settings["device"],
+        device=device or settings["device"],
     )
 
 
@@ -138,7 +152,7 @@ def _check_settings(
         )
 
 
-def _check_data(
+def check_data(
     data: Mapping[str, CategoryData], before: Mapping[str, Mapping[str, Any]], folder: Path
 ) -> None:
     """Refuses data and teachers other than the run's: its trials could not be compared."""

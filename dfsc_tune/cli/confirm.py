@@ -1,0 +1,66 @@
+"""`dfsc-tune confirm`: whether a search's best settings hold with fresh seeds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dfsc_tune.cli.search import SameAddressOption, SameDeviceOption, SameGpusOption
+from dfsc_tune.cli.shared import (
+    JsonOption,
+    ResultsOption,
+    check_device,
+    data_folder,
+    print_json,
+    talk,
+)
+
+
+def confirm(
+    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    top: Annotated[int, typer.Option(help="How many of the best settings.", min=1)] = 3,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds of each setting.", min=2)] = 3,
+    name: Annotated[str | None, typer.Option(help="The new run's name; RUN-confirm.")] = None,
+    results: ResultsOption = Path("results"),
+    gpus: SameGpusOption = None,
+    address: SameAddressOption = None,
+    device: SameDeviceOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Retrain a search's best settings and the paper's with fresh seeds; say which to use.
+
+    The same call goes on after an interruption.
+    """
+    from dfsc_tune.results import find_run, load
+
+    console = talk()
+    found_run = load(find_run(results, run))
+    settings = found_run.settings
+    folder = data_folder(settings["data"], settings["categories"], console)
+    from dfsc_tune.confirm import confirm as confirm_run
+    from dfsc_tune.confirm import describe
+    from dfsc_tune.search.resume import request_of
+
+    request = request_of(
+        found_run.folder,
+        folder,
+        name=name or f"{found_run.folder.name}-confirm",
+        gpus=gpus,
+        address=address,
+        device=check_device(device) if device is not None else None,
+    )
+    found, interrupted_by = confirm_run(found_run, request, console, top=top, seeds=seeds)
+    if interrupted_by is not None:
+        typer.echo("interrupted: the same command goes on", err=True)
+        raise typer.Exit(128 + interrupted_by)
+    if json:
+        print_json([asdict(each) for each in found])
+        return
+    for each in found:
+        typer.echo(f"\n{each.category}: confirmed after run {found_run.folder.name}")
+        for line in describe(each):
+            typer.echo(f"  {line}")
+        typer.echo(f"  config: {each.config}")

@@ -1,0 +1,107 @@
+"""Decides from trainings with fresh seeds whether a setting is better than the paper's."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from scipy import stats
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import Interval
+
+PAPER = "paper"
+_LEVEL = 0.95
+_MIN_SEEDS = 2
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """What a setting reached with fresh seeds on the selection part."""
+
+    setting: str
+    num_seeds: int
+    mean: float
+    sd: float
+    """Sample standard deviation over the seeds."""
+    gain: float
+    """Mean difference to the paper's setting, over the seeds that both completed; its own is 0."""
+    gain_interval: Interval
+    """Student's, of the differences paired by seed."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Which setting of a category to use."""
+
+    settings: tuple[Confirmed, ...]
+    """In the order in which the table first names them."""
+    best: str
+    """The setting with the best mean."""
+    winner: str
+    """`best`, or the paper's setting where the gain over that may be noise."""
+
+    def of(self, setting: str) -> Confirmed:
+        """What one setting reached."""
+        return next(found for found in self.settings if found.setting == setting)
+
+    @property
+    def verdict(self) -> str:
+        """The decision in a sentence."""
+        if self.best == PAPER:
+            return "no setting is better than the paper's in the mean: the paper's is kept"
+        if self.winner == PAPER:
+            return f"{self.best} is best, but within noise of the paper's setting: kept the paper's"
+        return f"{self.winner} is better than the paper's setting beyond the noise of seeds"
+
+
+def decide(trainings: pd.DataFrame) -> Decision:
+    """The decision for one category.
+
+    The best mean over the seeds wins if the 95 % interval of its gain over the paper's setting lies
+    above 0; else the paper's is kept. The interval is of that one gain: it is not widened for being
+    the largest of several.
+
+    Args:
+        trainings: a row a complete training: `setting` (the paper's is "paper"), `seed` (none twice
+            within a setting) and `value`, of the selection part.
+
+    Raises:
+        UserError: the paper's setting has fewer than two seeds; another such setting is left out.
+    """
+    values = {
+        str(name): rows.set_index("seed")["value"]
+        for name, rows in trainings.groupby("setting", sort=False)
+    }
+    paper = values.get(PAPER, pd.Series(dtype=float))
+    if len(paper) < _MIN_SEEDS:
+        raise UserError(
+            f"the paper's setting was trained in full with {len(paper)} fresh seeds, and at least "
+            f"{_MIN_SEEDS} are needed to tell a gain from noise; see the failed trials"
+        )
+    settings = tuple(
+        _confirmed(name, found, paper)
+        for name, found in values.items()
+        if len(found.index.intersection(paper.index)) >= _MIN_SEEDS
+    )
+    # Where means are equal, the paper's comes first.
+    best = max(settings, key=lambda found: (found.mean, found.setting == PAPER))
+    kept = best.gain_interval.low <= 0
+    return Decision(settings, best.setting, PAPER if kept else best.setting)
+
+
+def _confirmed(name: str, values: pd.Series[Any], paper: pd.Series[Any]) -> Confirmed:
+    gains = (values - paper).dropna()
+    gain = float(gains.mean())
+    factor = float(stats.t.ppf((1 + _LEVEL) / 2, len(gains) - 1))
+    half = factor * float(gains.std()) / math.sqrt(len(gains))
+    return Confirmed(
+        setting=name,
+        num_seeds=len(values),
+        mean=float(values.mean()),
+        sd=float(values.std()),
+        gain=gain,
+        gain_interval=Interval(gain - half, gain + half, _LEVEL),
+    )

@@ -1,0 +1,58 @@
+"""`dfsc-tune confirm` through a real local Ray: a search, its confirmation, and the call again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import CATEGORY, make_tray
+from test_cli import assert_one_sentence, invoke
+from test_search import run
+
+from dfsc_tune import results
+from dfsc_tune.config import TrialConfig, load
+
+SPACE = """\
+fixed: {model: {network: tiny, image_size: 128, teacher: random}}
+parameters:
+  margin: {type: float, low: 0.0, high: 2.0}
+  ema_momentum: {type: free, choices: [0.0, 0.9]}
+budget: {num_trials: 3, num_steps: 4, report_interval: 4, grace_period: 4}
+"""
+
+
+@pytest.mark.slow
+def test_confirm_retrains_decides_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_tray(tmp_path / "data")
+    (tmp_path / "space.yaml").write_text(SPACE)
+    searched = run(
+        "search", "--data", "data", "--category", CATEGORY, "--space", "space.yaml",
+        "--name", "x", cwd=tmp_path,
+    )  # fmt: skip
+    assert searched.returncode == 0, searched.stderr
+    done = run("confirm", "x", "--top", "1", "--seeds", "2", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for text in ("search of 3 trials", "objective holdout", "paper ", "margin_0", "± "):
+        assert text in done.stdout
+    folder = tmp_path / "results" / "x-confirm"
+    trials = results.load(folder).trials
+    assert set(trials["state"]) == {"complete"}
+    assert set(trials["seed"]) == {1, 2}
+    table = pd.read_parquet(folder / "confirmed.parquet")
+    assert len(trials) == 2 * len(table)
+    (winner,) = table[table["winner"]].to_dict("records")
+    assert 0 <= winner["report_auroc"] <= 1
+    assert table[~table["setting"].isin(["paper", winner["setting"]])]["report_auroc"].isna().all()
+    best = load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig)
+    assert (best.loss.margin, best.seed) == (winner["margin"], 1)
+    assert "fresh seeds" in (folder / "best" / f"{CATEGORY}.yaml").read_text()
+    before = trials["seconds"].tolist()
+    # What is finished needs no Ray, and so no process of its own.
+    monkeypatch.chdir(tmp_path)
+    again = invoke("confirm", "x", "--top", "1", "--seeds", "2")
+    assert again.stdout == done.stdout
+    assert results.load(folder).trials["seconds"].tolist() == before
+    assert_one_sentence(invoke("confirm", "x", "--seeds", "3"), "other settings")
