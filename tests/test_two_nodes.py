@@ -63,7 +63,8 @@ def test_a_node_gets_the_data_once_and_what_it_ran_goes_on_when_it_is_lost(
         search = start(
             tmp_path, "-c", SEARCH, "search", "--data", str(data_folder), "--category", CATEGORY,
             "--space", "space.yaml", "--name", "x", "--address", address, "--gpus", "2",
-            "--device", "cpu",
+            # The second node's raylet answers before the cluster knows of it.
+            "--device", "cpu", "--wait-for-gpus", "2",
         )  # fmt: skip
         wait_until(lambda: len(trials_on("second", ledger, whole=True)) >= 2, search)
         created, _ = store.communicate("\n", timeout=PATIENCE_SECONDS)
