@@ -24,7 +24,7 @@ from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
 from dfsc_tune.reproduce.studies import carry_out
 from dfsc_tune.results import CHECKPOINTS, REFERENCES, Run
-from dfsc_tune.results.confirmed import PAPER, Decision, decide
+from dfsc_tune.results.confirmed import CONFIRMED, PAPER, Decision, decide
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import check_data
@@ -32,7 +32,6 @@ from dfsc_tune.search.session import driver_device
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.trial import finished_detector
 
-CONFIRMED = "confirmed.parquet"
 _SEED = "seed"
 
 Settings = dict[str, dict[str, Value]]

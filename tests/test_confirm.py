@@ -56,3 +56,6 @@ def test_confirm_retrains_decides_and_goes_on(
     assert again.stdout == done.stdout
     assert results.load(folder).trials["seconds"].tolist() == before
     assert_one_sentence(invoke("confirm", "x", "--seeds", "3"), "other settings")
+    told = invoke("best", "x-confirm")
+    assert "after run x" in told.stdout
+    assert all(line.strip() in told.stdout for line in done.stdout.splitlines() if "±" in line)

@@ -22,8 +22,12 @@ def best(
 ) -> None:
     """Show a run's best settings per category, with honest numbers and their uncertainty."""
     from dfsc_tune.results import best_trials, find_run, load
+    from dfsc_tune.results.confirmed import CONFIRMED
 
     folder = find_run(results, run)
+    if (folder / CONFIRMED).is_file():
+        _print_confirmed(folder, json)
+        return
     if print_headlines(folder, json):
         return
     so_far = best_trials(load(folder).trials).to_dict("records")
@@ -83,6 +87,21 @@ def print_headlines(folder: Path, as_json: bool) -> bool:
         typer.echo(f"look at it: dfsc-tune report {folder}", err=True)
         typer.echo(f"next: dfsc-tune predict {first} IMAGE.png --heatmaps heatmaps", err=True)
     return bool(found)
+
+
+def _print_confirmed(folder: Path, as_json: bool) -> None:
+    """Prints what a confirmation decided: a best trial of it alone would say less."""
+    import pandas as pd
+
+    from dfsc_tune.results.confirmed import CONFIRMED
+
+    if as_json:
+        print_json(pd.read_parquet(folder / CONFIRMED).to_dict("records"))
+        return
+    for path in sorted((folder / "best").glob("*.yaml")):
+        head = (x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#"))
+        typer.echo("\n" + "\n".join(line.removeprefix("# ") for line in head))
+        typer.echo(f"config: {path}")
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import Interval
 
 PAPER = "paper"
+CONFIRMED = "confirmed.parquet"
+"""In the folder of a run that confirms another: a row a setting."""
 _LEVEL = 0.95
 _MIN_SEEDS = 2
 
