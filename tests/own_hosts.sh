@@ -59,7 +59,7 @@ END
   cat > space.yaml << 'END'
 fixed: {model: {network: tiny, image_size: 128, teacher: random}}
 parameters: {margin: {type: float, low: 0.0, high: 2.0}}
-budget: {num_trials: 4, num_steps: 24, report_interval: 8, grace_period: 8}
+budget: {num_trials: 8, num_steps: 240, report_interval: 40, grace_period: 40}
 END
   $tune submit -- search --data "$shared/data" --category juice_bottle --space space.yaml \
     --results "$shared/runs" --name x | grep -E "complete|error"
@@ -67,7 +67,7 @@ END
   $tune job fetch "$($tune job list | cut -d' ' -f1)" 2> fetch.log
   "$python" -c "from dfsc_tune.results import load; t = load('results/x').trials
 print(t.groupby('node')['state'].value_counts())"
-  $tune cluster down cluster.yaml 2> down.log
+  $tune cluster down cluster.yaml 2> down.log || { cat down.log; return 1; }
 }
 
 if [ "${1:-}" = --host ]; then
