@@ -51,6 +51,8 @@ tree["auth"]["ssh_private_key"] = sys.argv[1]
 del tree["file_mounts"]["~/dfsc_tune_source"]
 yaml.safe_dump(tree, open("cluster.yaml", "w"))
 END
+  # Each run's hosts have keys of their own; those of the run before are not these hosts'.
+  for host in 10.77.0.2 10.77.0.3; do ssh-keygen -R "$host" > keys.log 2>&1 || true; done
   $tune cluster up cluster.yaml 2> up.log
   sleep 30
   $tune cluster status cluster.yaml 2> status.log
