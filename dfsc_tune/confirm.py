@@ -19,12 +19,12 @@ from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.detector import save_detector
 from dfsc_tune.errors import UserError
-from dfsc_tune.objective import judge
+from dfsc_tune.objective import can_be_judged, judge
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
-from dfsc_tune.reproduce.studies import carry_out
 from dfsc_tune.results import CHECKPOINTS, REFERENCES, Run
 from dfsc_tune.results.confirmed import CONFIRMED, PAPER, Decision, decide
+from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import check_data
@@ -258,7 +258,7 @@ def _report_aurocs(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
     for role, scores in itertools.groupby(rows, key=lambda row: str(row["role"])):
         table = pd.DataFrame(list(scores))
         kinds = table["kind"].tolist()
-        if "good" not in kinds or len(set(kinds)) < 2:
+        if not can_be_judged(kinds):
             return {}
         auroc = judge(table["score"].to_numpy(), kinds)["auroc_mean"]
         assert auroc is not None, "there are good and anomalous images"

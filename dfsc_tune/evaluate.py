@@ -14,7 +14,7 @@ from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.maps import AnomalyMap, find_maps, map_paths, read_map, was_chosen_on, write_map
 from dfsc_tune.measure import Evaluation, JudgedImages, measure
-from dfsc_tune.metrics.image import GOOD
+from dfsc_tune.objective import can_be_judged
 
 # Images are scored, or their maps read, so many at a time.
 _BATCH = 16
@@ -103,8 +103,7 @@ def evaluate_maps(
 def _judged(category: Category, chosen_on: set[str], include_selection: bool) -> JudgedImages:
     """The test images to judge on, given the names of those that the model was chosen on."""
     records = tuple(x for x in category.test if include_selection or x.name not in chosen_on)
-    kinds = {record.kind for record in records}
-    if GOOD not in kinds or not kinds - {GOOD}:
+    if not can_be_judged(record.kind for record in records):
         raise UserError(
             f"category '{category.name}' in {category.root.parent} has no good or no anomalous "
             f"test image left ({len(chosen_on)} were used to choose the model); add some, or give "

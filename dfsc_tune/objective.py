@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -98,13 +98,18 @@ def judge(scores: npt.NDArray[np.float64], kinds: Sequence[str]) -> dict[str, fl
     return dict(zip(JUDGED, (auroc.logical, auroc.structural, auroc.mean), strict=True))
 
 
+def can_be_judged(kinds: Iterable[str]) -> bool:
+    """Whether there are good and anomalous images, which every AUROC needs."""
+    found = set(kinds)
+    return GOOD in found and len(found) > 1
+
+
 def judge_synthetic(
     scores: npt.NDArray[np.float64], kinds: Sequence[str], recipes: Sequence[str]
 ) -> dict[str, float | None]:
     """Like `judge`, of synthetic anomalies: each recipe counts alike within its kind.
 
-    So they choose better than all anomalies of a kind together (results/LOG.md, 2026-11-25), for
-    some recipes make many anomalies and some few.
+    Else those recipes that find room for many anomalies in a category would decide alone.
 
     Args:
         scores: (N,).
@@ -154,8 +159,7 @@ def _synthetic_notes(category: Category) -> Iterator[str]:
     yield (
         "synthetic: the search is judged by anomalies made from good images, and sees no test image"
     )
-    kinds = {record.kind for record in category.test}
-    if "good" not in kinds or not kinds - {"good"}:
+    if not can_be_judged(record.kind for record in category.test):
         yield "without good and anomalous test images, nothing can be said of real defects"
 
 

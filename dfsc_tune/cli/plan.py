@@ -243,9 +243,7 @@ def _num_scored(
     """Images that each report of a category scores."""
     from dfsc_tune.synthetic.anomalies import RECIPES
 
-    def num_anomalies(objective: ObjectiveConfig) -> int:
-        return len(RECIPES) * objective.per_recipe
-
+    num_anomalies = len(RECIPES) * objective.per_recipe
     if data is None:
         from dfsc_tune.cli.data import check_builtin
         from dfsc_tune.data.builtin import Counts
@@ -255,7 +253,7 @@ def _num_scored(
         share = 1 if objective.name == "oracle" else objective.selection_share
         of_test = round(share * (counts.test_good + counts.logical + counts.structural))
         if objective.name == "synthetic":
-            of_test = counts.validation + num_anomalies(objective)
+            of_test = counts.validation + num_anomalies
         return dict.fromkeys(categories, counts.validation + of_test)
     from dfsc_tune.data.layout import read_category
     from dfsc_tune.objective import chosen_objective, split_test
@@ -267,7 +265,7 @@ def _num_scored(
         chosen = chosen_objective(read, objective)
         found[name] = len(read.validation) + len(split_test(read, chosen).selection)
         if chosen.name == "synthetic":
-            found[name] += len(read.validation) + num_anomalies(objective)
+            found[name] += len(read.validation) + num_anomalies
     return found
 
 

@@ -14,6 +14,10 @@ from dfsc_tune.remote import Store, is_remote
 
 _COMMANDS = ("search", "resume")
 _WAIT = ("--wait-for-gpus", "30")
+_MUST_BE_SHARED = (
+    "must be an address such as s3://BUCKET/runs, or an absolute path that every node of the "
+    "cluster shares: what lies elsewhere is gone with the cluster"
+)
 
 
 @dataclass(frozen=True)
@@ -44,7 +48,12 @@ def pack(words: Sequence[str], folder: Path, name: str, *, wait: bool) -> Job:
     options = _options(words)
     if "--address" in options:
         raise UserError("leave --address out: a job runs on the cluster that it is sent to")
-    _check_data(options)
+    if (data := options.get("--data")) is not None:
+        _check_place(
+            data,
+            f"--data {data} is on this machine: put it into an object store and give its address, "
+            "or give an absolute path on the cluster",
+        )
     for option in ("--space", "--teacher"):
         if option in options:
             words[words.index(option) + 1] = _take_along(option, options[option], folder)
@@ -52,10 +61,10 @@ def pack(words: Sequence[str], folder: Path, name: str, *, wait: bool) -> Job:
         words += _WAIT
     if words[0] == "resume":
         run = words[1] if len(words) > 1 else ""
-        _check_place(run, "the run's name")
+        _check_place(run, f"the run's name {_MUST_BE_SHARED}")
     else:
         results = options.get("--results", "")
-        _check_place(results, "--results")
+        _check_place(results, f"--results {_MUST_BE_SHARED}")
         if "--name" not in options:
             words += ["--name", name]
         run = _below(results, options.get("--name", name))
@@ -72,27 +81,12 @@ def _options(words: Sequence[str]) -> dict[str, str]:
     return {option: value for option, value in pairs if option.startswith("--")}
 
 
-def _check_place(place: str, what: str) -> None:
+def _check_place(place: str, otherwise: str) -> None:
+    """Refuses, with the sentence given, what is neither an address nor a path on the cluster."""
     if is_remote(place):
         Store(place)
     elif not Path(place).is_absolute():
-        raise UserError(
-            f"{what} must be an address such as s3://BUCKET/runs, or an absolute path that every "
-            "node of the cluster shares: what lies elsewhere is gone with the cluster"
-        )
-
-
-def _check_data(options: dict[str, str]) -> None:
-    data = options.get("--data")
-    if data is None:
-        return
-    if is_remote(data):
-        Store(data)
-    elif not Path(data).is_absolute():
-        raise UserError(
-            f"--data {data} is on this machine: put it into an object store and give its address, "
-            "or give an absolute path on the cluster"
-        )
+        raise UserError(otherwise)
 
 
 def _take_along(option: str, value: str, folder: Path) -> str:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS, Interval, image_auroc_difference
-from dfsc_tune.metrics.image import GOOD
+from dfsc_tune.objective import can_be_judged
 from dfsc_tune.report.figures import RUN_COLORS, Figure, values_of_runs, with_intervals
 from dfsc_tune.report.section import Table, with_interval
 from dfsc_tune.results import Headline, Run, headline_of, shown_value
@@ -128,7 +128,7 @@ def _gap(category: str, run: Run, headline: Headline, first: Run, of_first: Head
     ours, theirs = _best_scores(run, category), _best_scores(first, category)
     common = ours.merge(theirs, on="image", suffixes=("_ours", "_theirs"))
     kinds = common["kind_ours"].tolist()
-    if _same_images([run, first], category) and GOOD in kinds and set(kinds) - {GOOD}:
+    if _same_images([run, first], category) and can_be_judged(kinds):
         found = image_auroc_difference(common["score_ours"], common["score_theirs"], kinds)
         return Gap(found.value, found.interval, found.p_value, len(common))
     ours_mean, theirs_mean = _mean(headline), _mean(of_first)

@@ -14,6 +14,7 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.measure import AU_PRO_LIMIT, AU_SPRO_LIMIT, Evaluation
 from dfsc_tune.metrics import Interval, image_auroc, image_auroc_interval
 from dfsc_tune.metrics.image import GOOD
+from dfsc_tune.objective import can_be_judged
 from dfsc_tune.reference import published_results
 from dfsc_tune.report.figures import ROLE_COLORS, ROLE_NAMES, score_histograms, with_intervals
 from dfsc_tune.report.gallery import worst_images
@@ -26,8 +27,7 @@ REPORT = "report"
 
 def judged_scores(scores: pd.DataFrame) -> pd.DataFrame:
     """A category's scores, or none of them where good or anomalous images are missing."""
-    kinds = set(scores["kind"])
-    return scores if GOOD in kinds and kinds - {GOOD} else scores.iloc[:0]
+    return scores if can_be_judged(scores["kind"]) else scores.iloc[:0]
 
 
 def thresholds_section(scores: pd.DataFrame) -> Section:

@@ -21,8 +21,9 @@ from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Measure, Scoring, 
 from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
-from dfsc_tune.reproduce.studies import Scale, carry_out, study_space
+from dfsc_tune.reproduce.studies import Scale, study_space
 from dfsc_tune.results import Run
+from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.session import driver_device
 

@@ -33,6 +33,7 @@ from dfsc_tune.results.schema import (
     SCHEMA_VERSION,
     SCHEMAS,
     SCORES,
+    SETTINGS,
     TRIALS,
 )
 from dfsc_tune.results.tables import RunTables
@@ -45,6 +46,7 @@ __all__ = [
     "SCHEMAS",
     "SCHEMA_VERSION",
     "SCORES",
+    "SETTINGS",
     "TRIALS",
     "Headline",
     "Run",

@@ -16,7 +16,7 @@ from dfsc_tune.metrics import (
     image_auroc_interval,
     newcombe_interval,
 )
-from dfsc_tune.objective import JUDGED, judge
+from dfsc_tune.objective import JUDGED, can_be_judged, judge
 from dfsc_tune.results.files import Run
 
 # A difference of a smaller p-value is called real.
@@ -180,7 +180,7 @@ def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headli
     ours = scores[scores["role"] == "best"].sort_values("image")
     kinds = ours["kind"].tolist()
     values = ours["score"].to_numpy()
-    labelled = "good" in kinds and len(set(kinds)) > 1
+    labelled = can_be_judged(kinds)
     gains = {}
     for role in REFERENCES:
         theirs = scores[scores["role"] == role].sort_values("image")

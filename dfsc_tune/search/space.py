@@ -129,7 +129,7 @@ class SearchSpace(Settings):
         """What holds for one category, its overrides applied."""
         override = self.categories.get(category, CategoryOverride())
         return CategorySpace(
-            fixed=_merged(self.fixed, override.fixed),
+            fixed=merged(self.fixed, override.fixed),
             parameters={**self.parameters, **override.parameters},
             starting_points=(*self.starting_points, *override.starting_points),
             sampler=self.sampler,
@@ -152,10 +152,10 @@ class CategorySpace:
 
     def base_config(self, category: str, **settings: Any) -> TrialConfig:
         """A trial's config before any parameter is chosen; `settings` go on top."""
-        tree = _merged(self.fixed, {"category": category, **settings})
+        tree = merged(self.fixed, {"category": category, **settings})
         if isinstance(free := self.parameters.get(_FREE), FreeParameter):
             momenta = {_FREE: free.choices[0], "extra_ema_momenta": free.choices}
-            tree = _merged(tree, {"train": {**momenta, "choose_ema_momentum": True}})
+            tree = merged(tree, {"train": {**momenta, "choose_ema_momentum": True}})
         return config.validate(TrialConfig, tree, source="fixed settings")
 
     def num_expected(self, num_trials: int) -> int:
@@ -348,9 +348,10 @@ def _check_when(
                 raise RuleError(where, f"is no choice of {other}", value)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """A tree of settings with another one's values on top, group by group."""
+    tree = dict(below)
     for key, value in above.items():
-        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
-        merged[key] = _merged(merged[key], value) if both else value
-    return merged
+        both = isinstance(value, Mapping) and isinstance(tree.get(key), Mapping)
+        tree[key] = merged(tree[key], value) if both else value
+    return tree

@@ -124,17 +124,15 @@ def _grown(mask: Mask) -> Mask:
 def _cut_out(mask: Mask, saliency: float, size: int) -> Region:
     """A mask of the segmentation's size as a region of an image of `size`, its border added."""
     whole = transform.resize(_grown(mask), (size, size), order=0)
-    rows, columns = np.nonzero(whole.any(axis=1))[0], np.nonzero(whole.any(axis=0))[0]
-    top, left = max(rows[0] - 1, 0), max(columns[0] - 1, 0)
-    return Region(
-        top=int(top),
-        left=int(left),
-        mask=np.pad(
-            whole[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1],
-            (
-                (int(rows[0] - top), int(rows[-1] + 1 < size)),
-                (int(columns[0] - left), int(columns[-1] + 1 < size)),
-            ),
-        ),
-        saliency=saliency,
-    )
+    box = box_around(whole)
+    return Region(top=box[0].start, left=box[1].start, mask=whole[box], saliency=saliency)
+
+
+def box_around(mask: Mask) -> tuple[slice, slice]:
+    """The smallest box that holds a mask and a pixel around it, as far as the image goes."""
+    rows, columns = ndimage.find_objects(mask.astype(np.uint8))[0]
+    return _widened(rows), _widened(columns)
+
+
+def _widened(part: slice) -> slice:
+    return slice(max(part.start - 1, 0), part.stop + 1)

@@ -14,7 +14,7 @@ from scipy import ndimage
 from skimage import draw
 
 from dfsc_tune.synthetic.blending import blend
-from dfsc_tune.synthetic.regions import Mask, Pixels
+from dfsc_tune.synthetic.regions import Mask, Pixels, box_around
 from dfsc_tune.synthetic.scenes import Scene
 
 _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -38,13 +38,9 @@ def blended_patch(rng: np.random.Generator, scene: Scene, others: Sequence[Scene
     mask[[0, -1]] = mask[:, [0, -1]] = False
     other = others[int(rng.integers(len(others)))]
     source = _moved_to(rng, other, mask)
-    rows, columns = np.nonzero(mask)
-    if not len(rows):
+    if not mask.any():
         return scene.pixels
-    box = (
-        slice(max(rows.min() - 1, 0), rows.max() + 2),
-        slice(max(columns.min() - 1, 0), columns.max() + 2),
-    )
+    box = box_around(mask)
     image = scene.pixels.copy()
     image[box] = blend(image[box], source[box], mask[box])
     return image

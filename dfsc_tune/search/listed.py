@@ -1,0 +1,67 @@
+"""Carries out a list of trainings: begun, gone on with, or there already."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+from rich.console import Console
+
+from dfsc_tune.config import validate
+from dfsc_tune.errors import UserError
+from dfsc_tune.results import SETTINGS, Run, load
+from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.resume import resume_search
+from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.tuner import run_search
+
+
+def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Signals | None]:
+    """Trains what of a list is not trained yet; the run, and the signal that broke it off if so.
+
+    Args:
+        request: with the list as its space, and where its run is.
+        console: for progress.
+
+    Raises:
+        UserError: a run of that name has other settings; or as `run_search`.
+    """
+    folder = request.results / request.name
+    interrupted_by = None
+    if not (folder / SETTINGS).exists():
+        interrupted_by = run_search(request, console).interrupted_by
+    else:
+        run = load(folder)
+        space = _check_same(request, run)
+        num_ended = int((~run.trials["state"].isin(["running", "interrupted"])).sum())
+        num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
+        if num_ended < num_trials * len(request.categories):
+            interrupted_by = resume_search(
+                folder,
+                request.data,
+                console,
+                num_trials=num_trials,
+                gpus=request.gpus,
+                address=request.address,
+                device=request.device,
+            ).interrupted_by
+    return load(folder), interrupted_by
+
+
+def _check_same(request: SearchRequest, run: Run) -> SearchSpace:
+    """The space of a run begun before; refuses one of other trainings, categories or data."""
+    space = validate(SearchSpace, run.settings["space"], source=f"{run.folder}/{SETTINGS}")
+    before = (_trainings(space), tuple(run.settings["categories"]), run.settings["data"])
+    if before != (_trainings(request.space), request.categories, request.data_name):
+        raise UserError(
+            f"the run in {run.folder} was begun with other settings, categories or data; ask for "
+            "the same, or choose another --name"
+        )
+    return space
+
+
+def _trainings(space: SearchSpace) -> dict[str, Any]:
+    """What a space says of its trainings, but for how many and where they run."""
+    tree = space.model_dump(mode="json")
+    del tree["budget"]["num_trials"], tree["resources"]
+    return tree
