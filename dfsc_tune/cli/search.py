@@ -81,6 +81,13 @@ def search(
     teacher: Annotated[
         str | None, typer.Option(help="A weights file, a name from `teacher list`, or random.")
     ] = None,
+    warm_start: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="An earlier run, to start with what was best on its most similar categories; may "
+            "be repeated."
+        ),
+    ] = None,
     name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
     results: Annotated[
         str,
@@ -103,11 +110,13 @@ def search(
     categories = asked_categories(category, data)
     folder = data_folder(data, categories, console)
     from dfsc_tune.remote import Store, is_remote
+    from dfsc_tune.results import find_run
     from dfsc_tune.results.stored import working_folder
     from dfsc_tune.search.request import SearchRequest
     from dfsc_tune.search.tuner import run_search
 
     store = results if is_remote(results) else None
+    own = working_folder(Store(store)) if store else Path(results)
     request = SearchRequest(
         categories=tuple(categories),
         data=folder,
@@ -119,8 +128,9 @@ def search(
             resources={"gpus_per_trial": gpus_per_trial},
             teacher=teacher,
         ),
-        results=working_folder(Store(store)) if store else Path(results),
+        results=own,
         store=store,
+        warm_start=tuple(find_run(own, run) for run in warm_start or ()),
         name=name or _run_name(categories),
         seed=seed,
         gpus=gpus,

@@ -29,6 +29,7 @@ from dfsc_tune.results.machine import describe_machine
 from dfsc_tune.results.schema import (
     CHECKPOINTS,
     LEDGER,
+    MODELS,
     REPORTS,
     SCHEMA_VERSION,
     SCHEMAS,
@@ -41,6 +42,7 @@ from dfsc_tune.results.tables import RunTables
 __all__ = [
     "CHECKPOINTS",
     "LEDGER",
+    "MODELS",
     "REFERENCES",
     "REPORTS",
     "SCHEMAS",

@@ -14,7 +14,7 @@ from dfsc_tune.losses import Losses
 SCHEMA_VERSION = "2"
 """A whole number; each version adds columns to those of the one before, and all are read."""
 SCHEMA_KEY = b"dfsc_tune_schema"
-SETTINGS, LEDGER, CHECKPOINTS = "run.yaml", "ledger.jsonl", "checkpoints"
+SETTINGS, LEDGER, CHECKPOINTS, MODELS = "run.yaml", "ledger.jsonl", "checkpoints", "models"
 TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"
 
 _FLOAT, _INT, _TEXT, _BOOL = pa.float64(), pa.int64(), pa.string(), pa.bool_()

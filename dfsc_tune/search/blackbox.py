@@ -16,7 +16,7 @@ from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from dfsc_tune.config import validate
 from dfsc_tune.errors import UserError
-from dfsc_tune.results import Run
+from dfsc_tune.results import Run, best_trials
 from dfsc_tune.search.parameters import FloatParameter, Value
 from dfsc_tune.search.space import SearchSpace
 
@@ -40,6 +40,8 @@ class RecordedCurves:
     """(steps,), ascending; the last is the full budget."""
     values: Array
     """(trials, momenta, steps): the objective's value."""
+    elsewhere: Sequence[Mapping[str, Value]] = ()
+    """The best settings of each other category of the run."""
 
 
 def recorded_curves(run: Run, category: str) -> RecordedCurves:
@@ -81,6 +83,11 @@ def recorded_curves(run: Run, category: str) -> RecordedCurves:
         momenta=momenta,
         steps=steps,
         values=table.to_numpy().reshape(len(trials), len(momenta), len(steps)),
+        elsewhere=[
+            {name: row[name] for name in parameters}
+            for row in best_trials(run.trials).to_dict("records")
+            if row["category"] != category
+        ],
     )
 
 

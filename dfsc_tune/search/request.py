@@ -37,6 +37,8 @@ class SearchRequest:
     """How many share a GPU; `auto` means measured; none means the space's `gpus_per_trial`."""
     address: str | None = None
     """A Ray cluster; none means one of our own on this machine."""
+    warm_start: tuple[Path, ...] = ()
+    """Earlier runs whose best settings of similar categories are tried first."""
     wait_minutes: float = 0.0
     """For how long a cluster may take to bring the GPUs asked for."""
     store: str | None = None

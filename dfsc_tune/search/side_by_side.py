@@ -37,10 +37,16 @@ _NUM_RESAMPLES = 2000
 _LEVEL = 0.95
 
 
-def _ours(blackbox: Blackbox, seed: int, sampler: SamplerName = "tpe") -> Strategy:
+def _ours(
+    blackbox: Blackbox,
+    seed: int,
+    sampler: SamplerName = "tpe",
+    starting_points: Sequence[Mapping[str, Value]] = (),
+) -> Strategy:
     """What a search does: our studies, EMA momenta free, our scheduler, best at full budget."""
     momenta = FreeParameter(choices=tuple(float(x) for x in blackbox.curves.momenta))
-    return _searched(blackbox, seed, sampler, {**blackbox.curves.parameters, _MOMENTUM: momenta})
+    parameters: dict[str, AnyParameter] = {**blackbox.curves.parameters, _MOMENTUM: momenta}
+    return _searched(blackbox, seed, sampler, parameters, starting_points=starting_points)
 
 
 def _searched(
@@ -49,8 +55,9 @@ def _searched(
     sampler: SamplerName,
     parameters: Mapping[str, AnyParameter],
     early_stopping: bool = True,
+    starting_points: Sequence[Mapping[str, Value]] = (),
 ) -> Strategy:
-    space = CategorySpace({}, parameters, starting_points=(), sampler=sampler)
+    space = CategorySpace({}, parameters, starting_points, sampler)
     budget = _budget(blackbox, early_stopping)
     base = space.base_config(_CATEGORY, train={"num_steps": budget.num_steps})
     study = CategoryStudy(
@@ -125,6 +132,7 @@ def _stock(blackbox: Blackbox, seed: int) -> Strategy:
 OURS = "ours"
 STRATEGIES: dict[str, Callable[[Blackbox, int], Strategy]] = {
     OURS: _ours,
+    "ours, warm-started": lambda box, seed: _ours(box, seed, starting_points=box.curves.elsewhere),
     "ours, momentum searched": lambda box, seed: _searched(box, seed, "tpe", _ranges(box)),
     "stock OptunaSearch + ASHA": _stock,
     "random + ASHA": lambda box, seed: _random(box, seed, early_stopping=True),

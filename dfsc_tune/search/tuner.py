@@ -60,6 +60,7 @@ from dfsc_tune.search.stored import (
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.search.waiting import wait_for_gpus
+from dfsc_tune.search.warm_start import with_warm_start
 
 JOURNAL = "study.journal"
 
@@ -94,6 +95,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
         with removed_on_error(folder):
             bases = {category: _base_config(request, category) for category in request.categories}
             data = read_data(request, bases, console)
+            request = with_warm_start(request, data, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
             wait_for_gpus(request, console)
