@@ -191,6 +191,14 @@ def test_the_gallery_shows_images_and_heat_maps(trained: Path, data_folder: Path
     assert "has changed since" not in page
 
 
+def test_pixel_metrics_need_no_pictures(trained: Path, data_folder: Path) -> None:
+    page = page_of(trained, data_folder, pictures=False, pixel=True)
+    assert "<img" not in page
+    assert "No pictures were asked for" in page
+    # They were measured, as far as these images allow.
+    assert "pixel metrics cannot be measured: 4 anomalous images" in page
+
+
 def test_a_changed_image_is_noticed(trained: Path, data_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(data_folder, tmp_path / "data")
     worst = load(trained).scores.query("kind == 'good'").sort_values("score")["image"].iloc[-1]

@@ -108,7 +108,7 @@ def gallery_section(model: Path, scores: pd.DataFrame, data: Path | None, count:
     Args:
         model: the folder of the best model.
         scores: of the category's best trial; maybe none.
-        data: the folder that holds the category, or None where it is not known.
+        data: the folder that holds the category; None where no pictures are asked for.
         count: how many of each to show, at most.
     """
     key, title = "gallery", "Worst misses and false alarms"
