@@ -108,7 +108,7 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
     Raises:
         UserError: a mask is broken or has another size than its map, or a map is not finite.
     """
-    bare = [x.name for x in images.records if x.kind != GOOD and not x.mask_paths]
+    bare = [record.name for record in images.records if record.lacks_mask]
     scores: list[float] = []
     kept: list[AnomalyMap] = []
     defects: list[Defect] = []

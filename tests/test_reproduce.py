@@ -297,7 +297,14 @@ def test_models_are_scored_once_for_all_lines_and_measured_as_evaluate_does(
     scorings = [Scoring(False, 0.0), Scoring(True, 0.99)]
     said: list[str] = []
     judge = partial(
-        judge_study, run, rendered, scorings, PROTOCOLS, areas=True, device="cpu", say=said.append
+        judge_study,
+        run,
+        rendered,
+        scorings,
+        PROTOCOLS,
+        areas=["juice_bottle"],
+        device="cpu",
+        say=said.append,
     )
     judged = judge()
     assert len(judged.scores) == 2 * 24
@@ -323,7 +330,7 @@ def test_other_data_are_refused(rendered: Path, tmp_path: Path) -> None:
     run.settings["datasets"]["juice_bottle"]["fingerprint"] = "0" * 32
     with pytest.raises(UserError, match="the data of juice_bottle changed"):
         judge_study(
-            run, rendered, [Scoring()], PROTOCOLS, areas=False, device="cpu", say=lambda text: None
+            run, rendered, [Scoring()], PROTOCOLS, areas=[], device="cpu", say=lambda text: None
         )
 
 
@@ -374,6 +381,15 @@ def test_a_table_is_made_by_one_command_and_shown_by_the_next(
     other = CliRunner().invoke(app, [*asked, "--teacher", "shipped.pth"])
     assert other.exit_code == 2
     assert "other settings" in other.stderr
+
+
+def test_a_table_of_areas_without_masks_is_refused_before_it_is_trained(tmp_path: Path) -> None:
+    make_tray(tmp_path / "data", "screw_bag")
+    asked = ["reproduce", "table2", "--data", str(tmp_path / "data"), "--space", "smoke"]
+    result = CliRunner().invoke(app, [*asked, "--results", str(tmp_path / "results")])
+    assert result.exit_code == 2
+    assert "needs a mask of every anomalous test image" in result.stderr
+    assert not (tmp_path / "results").exists()
 
 
 def test_a_plan_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ def judge_baselines(
     folder: Path,
     num_seeds: int,
     *,
-    areas: bool,
+    areas: Collection[str],
     device: str,
     say: Callable[[str], None],
 ) -> Lines:
@@ -71,7 +71,7 @@ def judge_baselines(
         data: the folder that holds its categories.
         folder: where their scores are kept.
         num_seeds: how many trainings of each.
-        areas: whether to measure AU-sPRO too.
+        areas: the categories to measure AU-sPRO of too.
         device: where they run.
         say: told what goes on.
 
@@ -85,11 +85,12 @@ def judge_baselines(
         for line in BASELINES:
             for seed in range(num_seeds):
                 of_model = {"line": line, "category": category, "seed": seed}
-                if _has(scores, of_model) and (not areas or _has(found_areas, of_model)):
+                measured = category not in areas or _has(found_areas, of_model)
+                if _has(scores, of_model) and measured:
                     continue
                 say(f"{line}: {category}, seed {seed} …")
                 judge = judge or Judge(run, category, data, device, PROTOCOLS)
-                rows, rows_of_areas = _judged(judge, line, seed, areas, device)
+                rows, rows_of_areas = _judged(judge, line, seed, category in areas, device)
                 if not _has(scores, of_model):
                     scores = with_rows(folder / SCORES, scores, [{**of_model, **x} for x in rows])
                 found_areas = with_rows(
