@@ -155,7 +155,8 @@ def average(numbers: Sequence[Number]) -> Number | None:
     pairs = [(x.mean, interval) for x, interval in zip(numbers, intervals, strict=True)]
     below = math.hypot(*(mean - x.low for mean, x in pairs)) / len(pairs)
     above = math.hypot(*(x.high - mean for mean, x in pairs)) / len(pairs)
-    middle = float(np.mean([mean for mean, _ in pairs]))
+    # Not that of the pairs: a category may have seeds that others lack.
+    middle = float(np.mean(list(by_seed.values())))
     return Number(by_seed, Interval(middle - below, middle + above, LEVEL))
 
 
