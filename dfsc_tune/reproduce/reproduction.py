@@ -15,11 +15,10 @@ from dfsc_tune.checkpoint import atomic_path
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.data.records import Category
 from dfsc_tune.errors import UserError
-from dfsc_tune.reference import CATEGORIES
 from dfsc_tune.report.score_sections import is_real_loco
 from dfsc_tune.reproduce.baselines import judge_baselines
-from dfsc_tune.reproduce.cells import AVERAGE, Cell, cells_of
-from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Measure, Scoring, Study
+from dfsc_tune.reproduce.cells import Cell, cells_of
+from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Scoring, Study
 from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
@@ -121,13 +120,7 @@ def reproduce(
             say=partial(console.print, highlight=False),
         )
     comparable = all(is_real_loco(request.data, name) for name in categories)
-
-    def of_paper(category: str, line: str, measure: Measure) -> float | None:
-        # Its averages are over all five categories.
-        if category == AVERAGE and set(categories) != set(CATEGORIES):
-            return None
-        return published(exhibit, category, line, measure)
-
+    of_paper = partial(published, exhibit, categories=categories)
     cells = [
         *cells_of(exhibit, models, splits, of_paper, comparable),
         *cited_cells(exhibit, categories, models),
