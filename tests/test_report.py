@@ -23,6 +23,7 @@ from dfsc_tune.publish import publish
 from dfsc_tune.report import write_report
 from dfsc_tune.report.axes import Axis, searched_axes
 from dfsc_tune.report.curves import smooth
+from dfsc_tune.report.figures import score_histograms
 from dfsc_tune.report.importance import importances
 from dfsc_tune.report.rungs import rung_steps, rung_table
 from dfsc_tune.report.thresholds import exact_interval, operating_points
@@ -248,6 +249,19 @@ def test_thresholds_keep_to_their_false_alarms() -> None:
     assert [point.threshold for point in points] == [19, 18, 17, 15]
     assert points[0].shares["logical"].count == 0
     assert points[3].shares["logical"].count == 4
+
+
+@pytest.mark.parametrize(
+    ("threshold", "scale", "place"),
+    [(10.0, "log", 1.0), (0.0, "linear", 0.0), (-5.0, "linear", -5)],
+)
+def test_the_threshold_has_a_place_among_the_scores(
+    threshold: float, scale: str, place: float
+) -> None:
+    scores = pd.DataFrame({"kind": ["good", "logical"], "score": [1.0, 100.0]})
+    layout = score_histograms(scores, threshold)["layout"]
+    assert layout["meta"]["scale"] == scale
+    assert layout["shapes"][0]["x0"] == place
 
 
 def test_exact_intervals_are_clopper_and_pearsons() -> None:

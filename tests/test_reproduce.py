@@ -23,7 +23,7 @@ from dfsc_tune.evaluate import evaluate_model
 from dfsc_tune.metrics import Interval
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.reference import CATEGORIES
-from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, cells_of
+from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell, cells_of
 from dfsc_tune.reproduce.exhibits import (
     BY_ANOMALIB,
     EXHIBITS,
@@ -35,6 +35,7 @@ from dfsc_tune.reproduce.exhibits import (
 )
 from dfsc_tune.reproduce.judge import judge_study, splits_of
 from dfsc_tune.reproduce.numbers import Models, Number, average
+from dfsc_tune.reproduce.page import shown_tables
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.studies import Scale, study_space
 from dfsc_tune.results import Run
@@ -245,6 +246,16 @@ def test_a_margin_is_chosen_on_the_selection_part_and_told_on_the_other(trays: P
     assert cell.difference == pytest.approx(cell.ours - 0.753)
     # Half of the images are no test set to compare on.
     assert math.isnan(found["holdout", "screw_bag", "margin 1"].difference)
+
+
+def test_only_figures_of_auroc_show_what_guessing_reaches() -> None:
+    cells = [
+        Cell("table1", "oracle", "pushpins", "DFSC", measure, 0.6, 1, low=0.5, high=0.7)
+        for measure in ("mean", "au_spro")
+    ]
+    auroc, area = (section.figures[0]["layout"] for section in shown_tables(cells))
+    assert [shape["x0"] for shape in auroc["shapes"]] == [0.5]
+    assert "shapes" not in area
 
 
 def test_doubt_is_that_of_a_mean_and_a_single_run(trays: Path) -> None:

@@ -223,6 +223,7 @@ def with_intervals(
     rows: Sequence[str],
     series: Sequence[tuple[str, str, Sequence[float | None], Sequence[Interval | None]]],
     title: str,
+    chance: float | None = 0.5,
 ) -> Figure:
     """Values with their intervals, a row a label, a colour a series.
 
@@ -230,6 +231,7 @@ def with_intervals(
         rows: the labels from the top.
         series: each its name, its colour, and a value and interval a row, None where missing.
         title: of the value axis.
+        chance: a dashed line at what guessing would reach; None leaves it out.
     """
     data = []
     step = 0.5 / max(len(series), 1)
@@ -268,7 +270,8 @@ def with_intervals(
     }
     height = 110 + max(len(rows), 2) * (22 + 14 * len(series))
     figure = _figure(data, {"title": title}, y, height=height, hovermode="closest")
-    figure["layout"]["shapes"] = [_vertical(0.5, GREY, dash="dash")]
+    if chance is not None:
+        figure["layout"]["shapes"] = [_vertical(chance, GREY, dash="dash")]
     return figure
 
 
@@ -280,7 +283,9 @@ def score_histograms(scores: pd.DataFrame, threshold: float) -> Figure:
         threshold: where the line stands at first; the page moves it.
     """
     values = scores["score"]
-    spread = float(values.max()) > _LOG_SPREAD * max(float(values.min()), 0.0) > 0
+    # The threshold needs a place on the axis too.
+    lowest = max(min(float(values.min()), threshold), 0.0)
+    spread = float(values.max()) > _LOG_SPREAD * lowest > 0
     axis = Axis("image score", "log" if spread else "linear")
     positions = axis.positions(values)
     edges = np.linspace(positions.min(), positions.max(), _NUM_BINS + 1)
