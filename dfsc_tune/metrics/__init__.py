@@ -13,9 +13,9 @@ from dfsc_tune.metrics.pixel import (
 )
 from dfsc_tune.metrics.pixel_uncertainty import au_spro_interval, au_spro_interval_by_group
 from dfsc_tune.metrics.uncertainty import (
+    LEVEL,
     Difference,
     Interval,
-    hanley_mcneil_standard_error,
     image_auroc_difference,
     image_auroc_interval,
     mean_image_auroc_difference,
@@ -25,6 +25,7 @@ from dfsc_tune.metrics.uncertainty import (
 
 __all__ = [
     "KINDS",
+    "LEVEL",
     "Defect",
     "Difference",
     "ImageAuroc",
@@ -36,7 +37,6 @@ __all__ = [
     "au_spro_by_kind",
     "au_spro_interval",
     "au_spro_interval_by_group",
-    "hanley_mcneil_standard_error",
     "image_auroc",
     "image_auroc_difference",
     "image_auroc_interval",

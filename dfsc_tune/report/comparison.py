@@ -137,7 +137,7 @@ def _gap(category: str, run: Run, headline: Headline, first: Run, of_first: Head
     # Of independent images: the half-widths combine as the sides of a right triangle.
     below = math.hypot(ours_mean - low.low, high.high - theirs_mean)
     above = math.hypot(low.high - ours_mean, theirs_mean - high.low)
-    return Gap(value, Interval(value - below, value + above, low.level), None, 0)
+    return Gap(value, Interval(value - below, value + above), None, 0)
 
 
 def _best_scores(run: Run, category: str) -> pd.DataFrame:

@@ -322,7 +322,7 @@ def _margin_table(view: SearchView) -> Table | None:
         (
             shown_value(row["margin"]),
             str(row["num_trials"]),
-            with_interval(row["value"], Interval(row["low"], row["high"], 0.95)),
+            with_interval(row["value"], Interval(row["low"], row["high"])),
             _number(published.get(row["margin"])),
         )
         for row in means.to_dict("records")

@@ -25,7 +25,7 @@ from dfsc_tune.metrics import Interval
 from dfsc_tune.models.pdn import normalize_images
 from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, PROTOCOLS
 from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
-from dfsc_tune.reproduce.numbers import LEVEL, Models
+from dfsc_tune.reproduce.numbers import Models
 from dfsc_tune.results import Run
 
 BASELINES = (f"PatchCore{BY_ANOMALIB}", f"STFPM{BY_ANOMALIB}")
@@ -101,7 +101,7 @@ def judge_baselines(
         by_image = dict(zip(of_images["image"], of_images["score"], strict=True))
         lines[line][category].scores[seed] = by_image
     for row in found_areas.to_dict("records"):
-        found = row["au_spro"], Interval(row["low"], row["high"], LEVEL)
+        found = row["au_spro"], Interval(row["low"], row["high"])
         lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = found
     return lines
 

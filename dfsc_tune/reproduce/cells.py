@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
+from dfsc_tune.metrics import LEVEL
 from dfsc_tune.objective import Split
 from dfsc_tune.reproduce.exhibits import Exhibit, Measure, Protocol
 from dfsc_tune.reproduce.judge import Splits
 from dfsc_tune.reproduce.numbers import (
-    LEVEL,
     Models,
     Number,
     average,

@@ -21,8 +21,6 @@ from dfsc_tune.reproduce.exhibits import Line, Measure, Protocol, setting_for
 from dfsc_tune.reproduce.judge import Judged
 from dfsc_tune.results import Run
 
-LEVEL = 0.95
-
 Scores = Mapping[str, float]
 """One model's scores by image."""
 
@@ -69,7 +67,7 @@ def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
         if len(scores):
             models.scores[seed] = dict(zip(scores["image"], scores["score"], strict=True))
         for found in _of_model(judged.areas, category, trial, line).to_dict("records"):
-            interval = Interval(found["low"], found["high"], LEVEL)
+            interval = Interval(found["low"], found["high"])
             models.areas[seed, found["protocol"]] = (found["au_spro"], interval)
     return models
 
@@ -114,7 +112,7 @@ def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure
             return None
         low, high = np.mean([(x.low, x.high) for _, x in found.values()], axis=0).tolist()
         by_seed = {seed: area for seed, (area, _) in found.items()}
-        return Number(by_seed, Interval(low, high, LEVEL))
+        return Number(by_seed, Interval(low, high))
     kinds = [record.kind for record in split.report]
     if not models.scores or (measure != "mean" and measure not in kinds):
         return None
@@ -157,7 +155,7 @@ def average(numbers: Sequence[Number]) -> Number | None:
     above = math.hypot(*(x.high - mean for mean, x in pairs)) / len(pairs)
     # Not that of the pairs: a category may have seeds that others lack.
     middle = float(np.mean(list(by_seed.values())))
-    return Number(by_seed, Interval(middle - below, middle + above, LEVEL))
+    return Number(by_seed, Interval(middle - below, middle + above))
 
 
 def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "mean") -> float:

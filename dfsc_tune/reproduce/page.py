@@ -12,7 +12,6 @@ from dfsc_tune.report.figures import RUN_COLORS, Figure, with_intervals
 from dfsc_tune.report.html import render_template
 from dfsc_tune.report.section import Section, Table
 from dfsc_tune.reproduce.cells import Cell
-from dfsc_tune.reproduce.numbers import LEVEL
 from dfsc_tune.reproduce.reproduction import Reproduction
 
 _MEASURES = {
@@ -99,7 +98,7 @@ def _figures(cells: Sequence[Cell]) -> list[Figure]:
         found = [by_place.get((line, category)) for category in categories]
         values = [cell.ours if cell else None for cell in found]
         intervals = [
-            Interval(cell.low, cell.high, LEVEL) if cell and math.isfinite(cell.low) else None
+            Interval(cell.low, cell.high) if cell and math.isfinite(cell.low) else None
             for cell in found
         ]
         series.append((line, RUN_COLORS[index % len(RUN_COLORS)], values, intervals))
