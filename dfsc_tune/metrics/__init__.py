@@ -4,11 +4,9 @@ from dfsc_tune.metrics.image import KINDS, ImageAuroc, image_auroc
 from dfsc_tune.metrics.localization import Localization, localization, localization_by_kind
 from dfsc_tune.metrics.pixel import (
     Defect,
-    au_pro,
     au_spro,
     au_spro_by_group,
     au_spro_by_kind,
-    pixel_auroc,
     saturation_area,
 )
 from dfsc_tune.metrics.pixel_uncertainty import au_spro_interval, au_spro_interval_by_group
@@ -31,7 +29,6 @@ __all__ = [
     "ImageAuroc",
     "Interval",
     "Localization",
-    "au_pro",
     "au_spro",
     "au_spro_by_group",
     "au_spro_by_kind",
@@ -45,6 +42,5 @@ __all__ = [
     "mean_image_auroc_difference",
     "mean_image_auroc_interval",
     "newcombe_interval",
-    "pixel_auroc",
     "saturation_area",
 ]
