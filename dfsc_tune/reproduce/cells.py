@@ -115,8 +115,10 @@ def _numbers(
     for category, split in splits.items():
         number = number_of(of_line[category], split, protocol, measure)
         if number is not None:
-            gain = base and gain_of(of_line[category], base[category], split, protocol, measure)
-            found[category] = number, gain or None
+            gain = None
+            if base is not None:
+                gain = gain_of(of_line[category], base[category], split, protocol, measure)
+            found[category] = number, gain
     if len(found) == len(splits) > 1:
         mean = average([number for number, _ in found.values()])
         gains = [gain for _, gain in found.values() if gain is not None]

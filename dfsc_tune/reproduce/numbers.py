@@ -105,19 +105,16 @@ def best_fixed(
 
 def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure) -> Number | None:
     """A line's number on the report part of a category; None where there is none."""
-    if measure == "au_spro":
-        found = {seed: area for (seed, name), area in models.areas.items() if name == protocol}
-        # The same images for all seeds: their luck does not average out.
-        if not found:
-            return None
-        low, high = np.mean([(x.low, x.high) for _, x in found.values()], axis=0).tolist()
-        by_seed = {seed: area for seed, (area, _) in found.items()}
-        return Number(by_seed, Interval(low, high))
-    kinds = [record.kind for record in split.report]
-    if not models.scores or (measure != "mean" and measure not in kinds):
+    by_seed = _by_seed(models, split, protocol, measure)
+    if not by_seed:
         return None
-    by_seed = {s: auroc(scores, split.report, measure) for s, scores in models.scores.items()}
+    if measure == "au_spro":
+        # The same images for all seeds: their luck does not average out.
+        ends = [(x.low, x.high) for _, x in (models.areas[seed, protocol] for seed in by_seed)]
+        low, high = np.mean(ends, axis=0).tolist()
+        return Number(by_seed, Interval(low, high))
     lists = [_in_order(scores, split.report) for scores in models.scores.values()]
+    kinds = [record.kind for record in split.report]
     return Number(by_seed, mean_image_auroc_interval(lists, kinds)[measure])
 
 
@@ -125,10 +122,8 @@ def gain_of(
     models: Models, base: Models, split: Split, protocol: Protocol, measure: Measure
 ) -> Number | None:
     """How far a line lies above another, paired by seed and by image; None where one is missing."""
-    number, other = (number_of(x, split, protocol, measure) for x in (models, base))
-    if number is None or other is None:
-        return None
-    seeds = sorted(set(number.by_seed) & set(other.by_seed))
+    values, others = (_by_seed(x, split, protocol, measure) for x in (models, base))
+    seeds = sorted(set(values) & set(others))
     if not seeds:
         return None
     interval = None
@@ -138,7 +133,18 @@ def gain_of(
             [_in_order(x.scores[s], split.report) for s in seeds] for x in (models, base)
         )
         interval = mean_image_auroc_difference(ours, theirs, kinds)[measure]
-    return Number({s: number.by_seed[s] - other.by_seed[s] for s in seeds}, interval)
+    return Number({s: values[s] - others[s] for s in seeds}, interval)
+
+
+def _by_seed(
+    models: Models, split: Split, protocol: Protocol, measure: Measure
+) -> dict[int, float]:
+    """What the models of each seed reach on the report part; empty where that is not known."""
+    if measure == "au_spro":
+        return {seed: area for (seed, name), (area, _) in models.areas.items() if name == protocol}
+    if measure != "mean" and not any(record.kind == measure for record in split.report):
+        return {}
+    return {s: auroc(scores, split.report, measure) for s, scores in models.scores.items()}
 
 
 def average(numbers: Sequence[Number]) -> Number | None:
