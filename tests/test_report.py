@@ -23,9 +23,9 @@ from dfsc_tune.publish import publish
 from dfsc_tune.report import write_report
 from dfsc_tune.report.axes import Axis, searched_axes
 from dfsc_tune.report.curves import smooth
-from dfsc_tune.report.figures import score_histograms
 from dfsc_tune.report.importance import importances
 from dfsc_tune.report.rungs import rung_steps, rung_table
+from dfsc_tune.report.score_figures import score_histograms
 from dfsc_tune.report.thresholds import exact_interval, operating_points
 from dfsc_tune.results import RunTables, load, write_settings
 from dfsc_tune.trial import run_trial

@@ -11,8 +11,10 @@ import pandas as pd
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS, Interval, image_auroc_difference
 from dfsc_tune.objective import can_be_judged
-from dfsc_tune.report.figures import RUN_COLORS, Figure, values_of_runs, with_intervals
+from dfsc_tune.report.drawing import RUN_COLORS, Figure
+from dfsc_tune.report.score_figures import with_intervals
 from dfsc_tune.report.section import Table, with_interval
+from dfsc_tune.report.trial_figures import values_of_runs
 from dfsc_tune.results import Headline, Run, headline_of, shown_value
 
 

@@ -21,8 +21,9 @@ from dfsc_tune.report.comparison import (
     comparison_figures,
     comparison_table,
 )
-from dfsc_tune.report.figures import ROLE_COLORS, ROLE_NAMES, Figure, with_intervals
+from dfsc_tune.report.drawing import ROLE_COLORS, ROLE_NAMES, Figure
 from dfsc_tune.report.html import render_template
+from dfsc_tune.report.score_figures import with_intervals
 from dfsc_tune.report.score_sections import (
     defect_types_section,
     gallery_section,

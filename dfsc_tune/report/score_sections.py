@@ -16,8 +16,9 @@ from dfsc_tune.metrics import Interval, image_auroc, image_auroc_interval
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import can_be_judged
 from dfsc_tune.reference import published_results
-from dfsc_tune.report.figures import ROLE_COLORS, ROLE_NAMES, score_histograms, with_intervals
+from dfsc_tune.report.drawing import ROLE_COLORS, ROLE_NAMES
 from dfsc_tune.report.gallery import worst_images
+from dfsc_tune.report.score_figures import score_histograms, with_intervals
 from dfsc_tune.report.section import Section, Table, with_interval
 from dfsc_tune.report.thresholds import OperatingPoint, Share, operating_points
 from dfsc_tune.results import Headline

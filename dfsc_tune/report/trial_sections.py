@@ -11,7 +11,7 @@ import pandas as pd
 
 from dfsc_tune.metrics import Interval
 from dfsc_tune.reference import published_margins
-from dfsc_tune.report import figures
+from dfsc_tune.report import trial_figures
 from dfsc_tune.report.axes import Axis, searched_axes
 from dfsc_tune.report.curves import MIN_TRIALS as MIN_CURVE_TRIALS
 from dfsc_tune.report.importance import MAX_TRIALS, importances
@@ -114,7 +114,7 @@ def parameter_sections(view: SearchView) -> list[Section]:
         else:
             published = published_margins(view.category) if view.real_loco else {}
             drawn = tuple(
-                figures.against_parameter(
+                trial_figures.against_parameter(
                     axis,
                     view.shown,
                     view.marked,
@@ -150,7 +150,7 @@ def importance_section(view: SearchView) -> Section:
         "where they overlap, the order says nothing. Noise of training and images is shared out "
         "too.",
     )
-    return Section(key, title, SELECTION, notes, (figures.importance_bars(found),))
+    return Section(key, title, SELECTION, notes, (trial_figures.importance_bars(found),))
 
 
 def parallel_section(view: SearchView) -> Section:
@@ -166,7 +166,7 @@ def parallel_section(view: SearchView) -> Section:
         *view.sample_note,
     ]
     return Section(
-        key, title, SELECTION, notes, (figures.parallel(complete, view.axes, view.metric),)
+        key, title, SELECTION, notes, (trial_figures.parallel(complete, view.axes, view.metric),)
     )
 
 
@@ -185,7 +185,7 @@ def history_section(view: SearchView) -> Section:
         "its last report is shown in grey. The first trials are the paper's setting and margin 0.",
         *view.sample_note,
     ]
-    figure = figures.history(view.shown, best, view.metric)
+    figure = trial_figures.history(view.shown, best, view.metric)
     return Section(key, title, SELECTION, notes, (figure,))
 
 
@@ -202,7 +202,7 @@ def curves_section(view: SearchView) -> Section:
     if len(drawn) < len(reported):
         notes.append(f"Drawn: {len(drawn)} of {len(reported):,} trials, a random sample.")
     rungs = rung_steps(view.budget) if view.budget else []
-    figure = figures.learning_curves(curves, rungs, view.metric)
+    figure = trial_figures.learning_curves(curves, rungs, view.metric)
     return Section(key, title, SELECTION, notes, (figure,))
 
 
