@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.prepare import CategoryData
 from dfsc_tune.publish import publish
-from dfsc_tune.report import write_report
+from dfsc_tune.report import importance, write_report
 from dfsc_tune.report.axes import Axis, searched_axes
 from dfsc_tune.report.curves import smooth
 from dfsc_tune.report.importance import importances
@@ -64,6 +65,14 @@ def figures_of(page: str) -> dict[str, dict]:
     pattern = r'<script type="application/json" data-figure="([^"]+)">(.*?)</script>'
     found = re.findall(pattern, page)
     return {name: json.loads(text) for name, text in found}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _few_importances() -> Iterator[None]:
+    """Most of the time of a page is in its importances, which have a test of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importance, "_NUM_RESAMPLES", 1)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -114,8 +123,8 @@ def test_the_headline_numbers_are_the_headlines(tmp_path: Path) -> None:
     assert "0.39 h, 0.10 GPU-hours" in text
 
 
-def test_an_oracle_run_is_marked_optimistic(tmp_path: Path) -> None:
-    honest = Tags(page_of(make_run(tmp_path / "honest"))).text
+def test_an_oracle_run_is_marked_optimistic(made_up: str, tmp_path: Path) -> None:
+    honest = Tags(made_up).text
     oracle = make_run(tmp_path / "oracle", objective={"name": "oracle", "metric": "mean"})
     text = Tags(page_of(oracle)).text
     assert "OPTIMISTIC" in text
@@ -156,10 +165,11 @@ def test_ten_thousand_trials_fit(tmp_path: Path) -> None:
     text = Tags(page).text
     assert "Drawn: 2,000 of 10,000 trials, a random sample." in text
     assert "The first 200 of 10,000 trials" in text
-    points = figures_of(page)["figure-0-history-0"]["data"]
+    figures = figures_of(page)
+    points = figures["figure-0-history-0"]["data"]
     assert sum(len(trace["x"]) for trace in points if trace["mode"] == "markers") <= 2000
     # Whatever the sample, these are in it.
-    names = {trace.get("name") for trace in figures_of(page)["figure-0-margin-0"]["data"]}
+    names = {trace.get("name") for trace in figures["figure-0-margin-0"]["data"]}
     assert {"the best", "paper's setting", "margin 0"} <= names
 
 
@@ -341,7 +351,10 @@ def test_the_paper_margin_has_a_place_even_outside_the_choices(tmp_path: Path) -
     assert means["error_y"]["arrayminus"][0] > 0.01
 
 
-def test_importances_find_what_matters_and_say_how_sure(tmp_path: Path) -> None:
+def test_importances_find_what_matters_and_say_how_sure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importance, "_NUM_RESAMPLES", 10)
     run = load(make_run(tmp_path, num_trials=120))
     axes = searched_axes(run, CATEGORY, run.trials)
     assert [axis.name for axis in axes] == list(PARAMETERS)

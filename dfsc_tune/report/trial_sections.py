@@ -317,9 +317,9 @@ def _means(view: SearchView, name: str) -> pd.DataFrame:
 
 def _margin_table(view: SearchView) -> Table | None:
     """The mean AUROC of each margin beside the paper's, where there are few; else None."""
-    means = _means(view, "margin")
-    if means.empty or len(means) > _MAX_MARGINS:
+    if not 0 < view.complete["margin"].nunique() <= _MAX_MARGINS:
         return None
+    means = _means(view, "margin")
     published = published_margins(view.category) if view.real_loco else {}
     rows = [
         (
