@@ -33,8 +33,8 @@ from dfsc_tune.reproduce.exhibits import (
     find_exhibit,
     papers_margin,
 )
-from dfsc_tune.reproduce.judge import judge_study, splits_of
-from dfsc_tune.reproduce.numbers import Models, Number, average
+from dfsc_tune.reproduce.judge import judge_study, splits_of, with_made
+from dfsc_tune.reproduce.numbers import Models, Number, average, best_fixed, choose
 from dfsc_tune.reproduce.page import shown_tables
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.studies import Scale, study_space
@@ -246,6 +246,24 @@ def test_a_margin_is_chosen_on_the_selection_part_and_told_on_the_other(trays: P
     assert cell.difference == pytest.approx(cell.ours - 0.753)
     # Half of the images are no test set to compare on.
     assert math.isnan(found["holdout", "screw_bag", "margin 1"].difference)
+
+
+def test_made_anomalies_choose_as_in_a_search_each_recipe_alike(trays: Path) -> None:
+    names = [f"synthetic/scratch/{index:03d}" for index in range(8)] + ["synthetic/stain/008"]
+    kinds = ["good", "good", *["structural"] * 9]
+    # One finds all scratches and no stain, the other the stain and scratches by chance.
+    scratches, stain = [0, 0, *[1] * 8, -1], [0, 0, *[0] * 8, 1]
+    images = ["validation/good/000.png", "validation/good/001.png", *names]
+    table = pd.DataFrame({"category": "pushpins", "image": images, "kind": kinds})
+    splits = splits_of(read_category(trays, "pushpins"), EXHIBITS["table3"].protocols)
+    split = with_made(splits, table, "pushpins")["synthetic"]
+    models = {
+        "margin 0": Models({0: dict(zip(images, scratches, strict=True))}),
+        "margin 1": Models({0: dict(zip(images, stain, strict=True))}),
+    }
+    assert choose(models, split, "synthetic") == models["margin 1"]
+    fixed = {line: {"pushpins": model} for line, model in models.items()}
+    assert best_fixed(fixed, {"pushpins": split}, "synthetic") == fixed["margin 1"]
 
 
 def test_only_figures_of_auroc_show_what_guessing_reaches() -> None:

@@ -23,6 +23,7 @@ from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.measure import AU_SPRO_LIMIT, read_defects
 from dfsc_tune.metrics import Defect, au_spro_by_kind, au_spro_interval
+from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import Split, split_test
 from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
 from dfsc_tune.reproduce.exhibits import Protocol, Scoring
@@ -64,10 +65,15 @@ def with_made(splits: Splits, scores: pd.DataFrame, category: str) -> Splits:
     tested = [record.name for record in split.report]
     made = scores[(scores["category"] == category) & ~scores["image"].isin(tested)]
     selection = tuple(
-        ImageRecord(Path(row["image"]), row["image"], row["kind"], row["kind"])
-        for row in made.drop_duplicates("image").to_dict("records")
+        ImageRecord(Path(name), name, kind, GOOD if kind == GOOD else _recipe(name))
+        for name, kind in made.drop_duplicates("image")[["image", "kind"]].itertuples(index=False)
     )
     return {**splits, "synthetic": replace(split, selection=selection)}
+
+
+def _recipe(name: str) -> str:
+    """By which recipe an anomaly was made: `prepare` names it synthetic/<recipe>/<number>."""
+    return name.split("/")[1]
 
 
 def judge_study(

@@ -16,7 +16,7 @@ from dfsc_tune.metrics import (
     mean_image_auroc_difference,
     mean_image_auroc_interval,
 )
-from dfsc_tune.objective import Split
+from dfsc_tune.objective import Split, judge_synthetic, objective_value
 from dfsc_tune.reproduce.exhibits import Line, Measure, Protocol, setting_for
 from dfsc_tune.reproduce.judge import Judged
 from dfsc_tune.results import Run
@@ -72,29 +72,32 @@ def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
     return models
 
 
-def choose(by_line: Mapping[str, Models], split: Split) -> Models:
+def choose(by_line: Mapping[str, Models], split: Split, protocol: Protocol) -> Models:
     """Per seed, the model of the line that does best on the selection part."""
     seeds = set.intersection(*(set(models.scores) for models in by_line.values()))
     chosen = {}
     for seed in sorted(seeds):
         found = {line: models.scores[seed] for line, models in by_line.items()}
-        chosen[seed] = found[max(found, key=lambda line: auroc(found[line], split.selection))]
+        chosen[seed] = max(
+            found.values(), key=lambda scores: _selection_value(scores, split, protocol)
+        )
     return Models(scores=chosen)
 
 
 def best_fixed(
-    by_line: Mapping[str, Mapping[str, Models]], splits: Mapping[str, Split]
+    by_line: Mapping[str, Mapping[str, Models]], splits: Mapping[str, Split], protocol: Protocol
 ) -> dict[str, Models]:
     """The models, by category, of the line that does best on all categories' selection parts.
 
     Args:
         by_line: by line, then by category.
         splits: by category.
+        protocol: that they are of.
     """
 
     def value(line: str) -> float:
         found = [
-            auroc(scores, splits[category].selection)
+            _selection_value(scores, splits[category], protocol)
             for category, models in by_line[line].items()
             for scores in models.scores.values()
         ]
@@ -170,6 +173,19 @@ def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "me
     value = getattr(found, measure)
     assert value is not None, "the images have the kind"
     return float(value)
+
+
+def _selection_value(scores: Scores, split: Split, protocol: Protocol) -> float:
+    """What a search of that objective would have seen of a model: of anomalies made, all alike."""
+    records = split.selection
+    if protocol != "synthetic":
+        return auroc(scores, records)
+    found = judge_synthetic(
+        np.array(_in_order(scores, records)),
+        [record.kind for record in records],
+        [record.defect_type for record in records],
+    )
+    return objective_value(found, "mean")
 
 
 def _in_order(scores: Scores, records: Sequence[ImageRecord]) -> list[float]:
