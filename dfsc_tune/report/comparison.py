@@ -87,27 +87,32 @@ def comparison_table(comparison: CategoryComparison) -> Table:
 
 def comparison_figures(comparison: CategoryComparison, runs: Sequence[Run]) -> list[Figure]:
     """The runs' AUROCs with intervals, and their trials against the margin."""
-    entries = [entry for entry in comparison.entries if entry.headline]
+    found = [(x.run, x.headline) for x in comparison.entries if x.headline is not None]
     figures = []
-    if entries:
+    if found:
         series = [
             (
                 kind,
                 color,
-                [x.headline.aurocs[f"auroc_{kind}"] if x.headline else None for x in entries],
-                [x.headline.intervals.get(kind) if x.headline else None for x in entries],
+                [headline.aurocs[f"auroc_{kind}"] for _, headline in found],
+                [headline.intervals.get(kind) for _, headline in found],
             )
             for kind, color in zip(("mean", *KINDS), RUN_COLORS, strict=False)
         ]
-        rows = [entry.run for entry in entries]
-        figures.append(with_intervals(rows, series, "image AUROC, report part"))
-    tables = {
-        run.folder.name: run.trials[
-            (run.trials["category"] == comparison.category) & (run.trials["state"] == "complete")
-        ]
+        figures.append(
+            with_intervals([run for run, _ in found], series, "image AUROC, report part")
+        )
+    tables = [
+        (
+            run.folder.name,
+            run.trials[
+                (run.trials["category"] == comparison.category)
+                & (run.trials["state"] == "complete")
+            ],
+        )
         for run in runs
-    }
-    if any(trials["margin"].nunique() > 1 for trials in tables.values()):
+    ]
+    if any(trials["margin"].nunique() > 1 for _, trials in tables):
         figures.append(values_of_runs(tables))
     return figures
 

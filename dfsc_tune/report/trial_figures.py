@@ -146,26 +146,24 @@ def parallel(trials: pd.DataFrame, axes: Sequence[Axis], metric: str) -> Figure:
 
     Args:
         trials: those that reached the full budget, with `value`.
-        axes: of the settings.
+        axes: of the settings, at least one.
         metric: which AUROC `value` is.
     """
+    positions = np.stack([axis.positions(trials[axis.name]) for axis in axes])
+    usable = np.isfinite(positions).all(axis=0)
+    values = rounded(trials["value"].to_numpy()[usable])
     dimensions = []
-    usable = np.ones(len(trials), bool)
-    for axis in axes:
-        usable &= np.isfinite(axis.positions(trials[axis.name]))
-    kept = trials[usable]
-    for axis in axes:
-        positions = axis.positions(kept[axis.name])
-        ticks = axis.ticks(positions)
-        dimension: dict[str, Any] = {"label": axis.name, "values": rounded(positions)}
+    for axis, places in zip(axes, positions[:, usable], strict=True):
+        ticks = axis.ticks(places)
+        dimension: dict[str, Any] = {"label": axis.name, "values": rounded(places)}
         if ticks:
             dimension |= {"tickvals": ticks[0], "ticktext": [html.escape(x) for x in ticks[1]]}
         dimensions.append(dimension)
-    dimensions.append({"label": f"AUROC, {metric}", "values": rounded(kept["value"])})
+    dimensions.append({"label": f"AUROC, {metric}", "values": values})
     lines = {
         "type": "parcoords",
         "dimensions": dimensions,
-        "line": {"color": rounded(kept["value"]), "colorscale": _SCALE},
+        "line": {"color": values, "colorscale": _SCALE},
     }
     layout = {"height": 380, "margin": {"l": 60, "r": 60, "t": 50, "b": 24}}
     return {"data": [lines], "layout": layout}
@@ -212,14 +210,14 @@ def learning_curves(curves: pd.DataFrame, rungs: Sequence[int], metric: str) -> 
     return figure_of(data, x, _value_axis(metric), shapes=shapes)
 
 
-def values_of_runs(tables: Mapping[str, pd.DataFrame]) -> Figure:
+def values_of_runs(tables: Sequence[tuple[str, pd.DataFrame]]) -> Figure:
     """The trials at the full budget of several runs against their margin.
 
     Args:
-        tables: the trials of each run, by its name.
+        tables: each run's name, which others may share, and its trials.
     """
     data = []
-    for color, (name, trials) in zip(itertools.cycle(RUN_COLORS), tables.items(), strict=False):
+    for color, (name, trials) in zip(itertools.cycle(RUN_COLORS), tables, strict=False):
         sampled = trials.sample(min(len(trials), _MAX_POINTS_OF_RUN), random_state=0)
         data.append(
             {
