@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -31,6 +30,7 @@ from dfsc_tune.report.thresholds import exact_interval, operating_points
 from dfsc_tune.results import RunTables, load, write_settings
 from dfsc_tune.trial import run_trial
 
+pytestmark = pytest.mark.usefixtures("few_importances")
 HOSTILE = "</script><img src=x onerror=\"alert('x')\">&amp;'{{ 7 * 7 }}"
 
 
@@ -65,14 +65,6 @@ def figures_of(page: str) -> dict[str, dict]:
     pattern = r'<script type="application/json" data-figure="([^"]+)">(.*?)</script>'
     found = re.findall(pattern, page)
     return {name: json.loads(text) for name, text in found}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _few_importances() -> Iterator[None]:
-    """Most of the time of a page is in its importances, which have a test of their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importance, "_NUM_RESAMPLES", 1)
-        yield
 
 
 @pytest.fixture(scope="module")
