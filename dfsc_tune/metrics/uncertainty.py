@@ -46,10 +46,7 @@ class Difference:
     """Two-sided, for the hypothesis that the two are interchangeable."""
 
 
-def image_auroc_interval(
-    scores: ArrayLike,
-    kinds: Sequence[str],
-) -> dict[str, Interval]:
+def image_auroc_interval(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, Interval]:
     """Return a 95 % confidence interval of each number of `image_auroc`; each call gives the same.
 
     Each is the hull of two intervals. One is the percentile bootstrap, resampling images within
@@ -72,8 +69,7 @@ def image_auroc_interval(
 
 
 def mean_image_auroc_interval(
-    score_lists: Sequence[ArrayLike],
-    kinds: Sequence[str],
+    score_lists: Sequence[ArrayLike], kinds: Sequence[str]
 ) -> dict[str, Interval]:
     """Return intervals as `image_auroc_interval` does, of means over several models' AUROCs.
 
@@ -92,9 +88,7 @@ def mean_image_auroc_interval(
 
 
 def image_auroc_difference(
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    kinds: Sequence[str],
+    scores_a: ArrayLike, scores_b: ArrayLike, kinds: Sequence[str]
 ) -> Difference:
     """Return the difference a - b of two mean image AUROCs on the same images, and its doubt.
 
@@ -123,9 +117,7 @@ def image_auroc_difference(
 
 
 def mean_image_auroc_difference(
-    score_lists_a: Sequence[ArrayLike],
-    score_lists_b: Sequence[ArrayLike],
-    kinds: Sequence[str],
+    score_lists_a: Sequence[ArrayLike], score_lists_b: Sequence[ArrayLike], kinds: Sequence[str]
 ) -> dict[str, Interval]:
     """Return intervals of how far the mean AUROCs of models a lie above those of models b.
 
@@ -149,9 +141,7 @@ def mean_image_auroc_difference(
 
 
 def _weighted_intervals(
-    score_lists: Sequence[ArrayLike],
-    weights: Sequence[float],
-    kinds: Sequence[str],
+    score_lists: Sequence[ArrayLike], weights: Sequence[float], kinds: Sequence[str]
 ) -> dict[str, Interval]:
     """Return intervals of the weighted sum of some models' AUROCs, by kind and of their mean."""
     comparison = _Comparison([part_by_kind(scores, kinds) for scores in score_lists])
@@ -160,10 +150,7 @@ def _weighted_intervals(
     rows = {**dict(zip(comparison.kinds, by_kind, strict=True)), "mean": by_kind.mean(axis=0)}
     resampled = comparison.resampled()
     return {
-        name: hull(
-            percentile_interval(resampled @ row),
-            comparison.mover_interval(row),
-        )
+        name: hull(percentile_interval(resampled @ row), comparison.mover_interval(row))
         for name, row in rows.items()
     }
 

@@ -78,7 +78,8 @@ def reproduce(
         baselines: whether to train anomalib's too; for a table that compares methods.
 
     Raises:
-        UserError: a search cannot be begun or gone on with, or the data changed since.
+        UserError: a search cannot be begun or gone on with, the data changed since, or the table
+            needs masks that no category has.
     """
     # Before hours of training, and not only after them:
     categories = request.categories
