@@ -7,12 +7,14 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import CATEGORY as TRAY
+from ray.tune.schedulers import AsyncHyperBandScheduler
 from synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
 from typer.testing import CliRunner
 
@@ -300,6 +302,26 @@ def test_rungs_count_whom_asha_judged() -> None:
     assert first.median == pytest.approx(0.65)
     assert first.highest_stopped == 0.6
     assert (second.reached, second.stopped, second.highest_stopped) == (2, 1, 0.7)
+
+
+def test_rungs_between_two_reports_are_counted_as_ray_does() -> None:
+    budget = {**BUDGET, "grace_period": 1, "report_interval": 10}
+    steps, values = (10, 20, 30, 40), (0.5, 0.6, 0.7, 0.4)
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="step", metric="value", mode="max", max_t=90, grace_period=1, reduction_factor=3
+    )
+    bracket = scheduler._brackets[0]
+    names = {"a": 0.0, "b": 0.1, "c": -0.1}
+    rows = []
+    for name, change in names.items():
+        for step, value in zip(steps, values, strict=True):
+            bracket.on_result(SimpleNamespace(trial_id=name), step, value + change)
+            rows.append({"trial": name, "step": step, "value": value + change})
+    trials = pd.DataFrame({"trial": list(names), "state": ["complete"] * 3, "step": [90] * 3})
+    found = {rung.step: rung.best for rung in rung_table(trials, pd.DataFrame(rows), budget)}
+    expected = {step: max(seen.values()) for step, seen in bracket._rungs if seen}
+    assert found == pytest.approx(expected)
+    assert expected == pytest.approx({9: 0.6, 3: 0.7, 27: 0.8, 1: 0.5})
 
 
 def test_a_curve_follows_the_trials_and_widens_where_there_are_few() -> None:
