@@ -73,9 +73,20 @@ def test_groups_may_bear_any_name(case):
         assert intervals[f"{kind}/scratch"] == kind_intervals[kind]
 
 
-@pytest.mark.parametrize("function", [au_spro_by_group, au_spro_interval_by_group])
+@pytest.mark.parametrize(
+    "function",
+    [
+        au_spro_by_group,
+        au_spro_by_kind,
+        au_spro_interval,
+        au_spro_interval_by_group,
+        localization_by_kind,
+    ],
+)
 def test_groups_and_defects_must_agree(function):
     maps, kinds, defects = simulated_maps(np.random.default_rng(0), (2, 2, 2))
+    with pytest.raises(UserError, match="a kind a map: 5 against 6"):
+        function(maps, kinds[:-1], defects)
     with pytest.raises(UserError, match="Image 0 is of kind 'dent' but has no defect"):
         function(maps, ["dent", *kinds[1:]], defects)
     with pytest.raises(UserError, match="Image 2 is of kind 'good' but has a defect"):

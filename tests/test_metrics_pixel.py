@@ -248,11 +248,6 @@ def test_by_kind_parts_the_anomalous_images_and_shares_the_good_ones():
     mean = {limit: (logical[limit] + structural[limit]) / 2 for limit in LIMITS}
     assert result["mean"] == pytest.approx(mean)
 
-    with pytest.raises(UserError, match="Image 1 is of kind 'good' but has a defect mask"):
-        au_spro_by_kind(maps, kinds, [*defects, one_defect(image=1)])
-    with pytest.raises(UserError, match="Image 0 is of kind 'logical' but has no defect mask"):
-        au_spro_by_kind(maps, kinds, [defects[0], defects[2]])
-
 
 @pytest.mark.parametrize(
     ("threshold", "relative", "area", "expected"),

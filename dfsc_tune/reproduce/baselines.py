@@ -97,9 +97,9 @@ def judge_baselines(
                     folder / AREAS, found_areas, [{**of_model, **x} for x in rows_of_areas]
                 )
     lines: Lines = {line: {x: Models() for x in run.settings["categories"]} for line in BASELINES}
-    for (line, category, seed), of_images in _by_model(scores):
-        by_image = dict(zip(of_images["image"], of_images["score"], strict=True))
-        lines[line][category].scores[seed] = by_image
+    for row in scores.to_dict("records"):
+        by_image = lines[row["line"]][row["category"]].scores.setdefault(row["seed"], {})
+        by_image[row["image"]] = row["score"]
     for row in found_areas.to_dict("records"):
         found = row["au_spro"], Interval(row["low"], row["high"])
         lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = found
@@ -217,12 +217,6 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(before)
-
-
-def _by_model(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, int], pd.DataFrame]]:
-    if not table.empty:
-        for (line, category, seed), rows in table.groupby(["line", "category", "seed"]):
-            yield (str(line), str(category), int(str(seed))), rows
 
 
 def _has(table: pd.DataFrame, of_model: dict[str, Any]) -> bool:

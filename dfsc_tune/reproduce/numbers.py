@@ -21,7 +21,7 @@ from dfsc_tune.reproduce.exhibits import Line, Measure, Protocol, setting_for
 from dfsc_tune.reproduce.judge import Judged
 from dfsc_tune.results import Run
 
-Scores = Mapping[str, float]
+Scores = dict[str, float]
 """One model's scores by image."""
 
 
