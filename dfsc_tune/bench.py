@@ -223,10 +223,11 @@ def generated_data(request: BenchRequest, speed: SpeedConfig) -> ResidentData:
 def step_flops(model: ModelConfig) -> int:
     """Floating-point operations of one step with cached teacher features, forward and backward."""
     channels, size = teacher_channels(model.network), feature_size(model.image_size)
-    student, autoencoder = build_pdn(model.network, 2 * channels), build_autoencoder(model)
-    images = torch.zeros(1, 3, model.image_size, model.image_size)
-    features = torch.zeros(1, channels, size, size)
-    with FlopCounterMode(display=False) as counter:
+    # Without numbers: only shapes count.
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        student, autoencoder = build_pdn(model.network, 2 * channels), build_autoencoder(model)
+        images = torch.empty(1, 3, model.image_size, model.image_size)
+        features = torch.empty(1, channels, size, size)
         losses = total_loss(
             features, student(images), autoencoder(images), TrialConfig(category="any").loss
         )
@@ -243,7 +244,10 @@ def step_bytes(request: BenchRequest) -> int:
     """
     model = request.model
     channels = teacher_channels(model.network)
-    networks = [build_pdn(model.network, 2 * channels), build_autoencoder(model)]
+    # Without numbers: only shapes count.
+    with torch.device("meta"):
+        images = torch.empty(1, 3, model.image_size, model.image_size)
+        networks = [build_pdn(model.network, 2 * channels), build_autoencoder(model)]
     num_outputs = 0
 
     def count(module: torch.nn.Module, inputs: object, output: torch.Tensor) -> None:
@@ -255,7 +259,7 @@ def step_bytes(request: BenchRequest) -> int:
             if isinstance(layer, torch.nn.Conv2d):
                 layer.register_forward_hook(count)
         with torch.no_grad():
-            network(torch.zeros(1, 3, model.image_size, model.image_size))
+            network(images)
     student, autoencoder = (sum(x.numel() for x in net.parameters()) for net in networks)
     item = compute_dtype(FAST, request.device).itemsize
     weights = 4 * (10 * (student + autoencoder) + 2 * len(request.ema_momenta) * student)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from dfsc_tune.data.masks import DefectMask, read_masks
+from dfsc_tune.data.masks import read_masks
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.maps import AnomalyMap
 from dfsc_tune.metrics import (
@@ -108,7 +108,7 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
     Raises:
         UserError: a mask is broken or has another size than its map, or a map is not finite.
     """
-    bare = [x.name for x in images.records if x.kind != GOOD and not x.mask_paths]
+    bare = [record.name for record in images.records if record.lacks_mask]
     scores: list[float] = []
     kept: list[AnomalyMap] = []
     defects: list[Defect] = []
@@ -117,7 +117,12 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
         if not bare:
             kept.append(anomaly_map)
             defects += read_defects(index, record, images.category, anomaly_map)
-    category = images.category
+    category, notes = images.category, images.notes
+    if bare:
+        notes += (
+            f"pixel metrics cannot be measured: {len(bare)} anomalous images have no mask under "
+            f"ground_truth, such as '{bare[0]}'",
+        )
     kinds: list[str] = [record.kind for record in images.records]
     return Evaluation(
         category=category.name,
@@ -127,19 +132,8 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
         pixel=_pixel_metrics(kept, kinds, defects) if not bare else None,
         defect_types=_by_defect_type(images.records, np.array(scores), kept, defects),
         published=() if category.rendered else published_results(category.name),
-        notes=(*images.notes, *_mask_notes(bare)),
+        notes=notes,
         optimistic=images.optimistic,
-    )
-
-
-def _mask_notes(bare: Sequence[str]) -> list[str]:
-    return (
-        [
-            f"pixel metrics cannot be measured: {len(bare)} anomalous images have no mask under "
-            f"ground_truth, such as '{bare[0]}'"
-        ]
-        if bare
-        else []
     )
 
 
@@ -152,14 +146,16 @@ def read_defects(
         UserError: a mask is broken or has another size.
     """
     height, width = anomaly_map.shape
-    return [_defect(index, mask) for mask in read_masks(record, category, (height, width))]
-
-
-def _defect(image: int, found: DefectMask) -> Defect:
-    area = saturation_area(
-        found.saturation_threshold, found.relative_saturation, int(found.mask.sum())
-    )
-    return Defect(image, found.mask, area)
+    return [
+        Defect(
+            index,
+            found.mask,
+            saturation_area(
+                found.saturation_threshold, found.relative_saturation, int(found.mask.sum())
+            ),
+        )
+        for found in read_masks(record, category, (height, width))
+    ]
 
 
 def _pixel_metrics(

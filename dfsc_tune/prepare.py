@@ -262,7 +262,7 @@ def _with_anomalies(
 
 def _limits(category: Category, split: Split) -> Iterator[str]:
     """What these images are too few, or too poor, to say."""
-    without = sum(record.kind != GOOD and not record.mask_paths for record in category.test)
+    without = sum(record.lacks_mask for record in category.test)
     if without:
         yield f"{without} anomalous images have no mask, so pixel metrics cannot be measured"
     parts = {"training": len(category.train), "validation": len(category.validation)}

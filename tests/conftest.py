@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,16 @@ def make_tray(root: Path, category: str = CATEGORY, num_train: int = 6, num_test
         for index in range(count):
             draw_tray(root / category / folder / f"{index:03d}.png", rng, kind)
     return root
+
+
+@pytest.fixture(scope="module")
+def few_importances() -> Iterator[None]:
+    """Most of the time of a report page is in its importances, which have a test of their own."""
+    from dfsc_tune.report import importance
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(importance, "_NUM_RESAMPLES", 1)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -1,21 +1,26 @@
-"""anomalib's PatchCore and STFPM as lines of our tables; skipped where the extra is absent."""
+"""anomalib's PatchCore and STFPM as lines of our tables; training them needs the extra."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import CATEGORY
+from test_evaluate import make_masked_tray
+from torch import Tensor, nn
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.prepare import CategoryData
+from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.reproduce import baselines
 from dfsc_tune.reproduce.baselines import BASELINES, baseline_maps, judge_baselines, train_baseline
+from dfsc_tune.reproduce.exhibits import PROTOCOLS
+from dfsc_tune.reproduce.numbers import Models
 from dfsc_tune.results import Run
 
 
@@ -50,28 +55,43 @@ def test_a_baseline_scores_and_maps_each_image(line: str, category_data: Categor
     assert [score for score, _ in first] == pytest.approx([score for score, _ in again])
 
 
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.usefixtures("unpretrained")
-def test_baselines_are_trained_once(
-    trial_config: TrialConfig, category_data: CategoryData, data_folder: Path, tmp_path: Path
+class Brightness(nn.Module):
+    """In a baseline's place: how bright an image is."""
+
+    def forward(self, images: Tensor) -> SimpleNamespace:
+        anomaly_map = images.mean(dim=1, keepdim=True)
+        return SimpleNamespace(pred_score=anomaly_map.amax(dim=(1, 2, 3)), anomaly_map=anomaly_map)
+
+
+def test_baselines_are_trained_once_for_what_is_asked(
+    trial_config: TrialConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(baselines, "train_baseline", lambda *_: Brightness())
+    data = make_masked_tray(tmp_path / "data")
     settings = {
         "categories": [CATEGORY],
         "base_configs": {CATEGORY: trial_config.model_dump(mode="json")},
-        "datasets": {CATEGORY: category_data.summary()},
+        "datasets": {CATEGORY: prepare_category(trial_config, data).summary()},
     }
-    nothing = pd.DataFrame()
-    run = Run(tmp_path, settings, nothing, nothing, nothing)
+    run = Run(tmp_path, settings, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
     said: list[str] = []
-    found = [
-        judge_baselines(
-            run, data_folder, tmp_path / "baselines", 1, areas=True, device="cpu", say=said.append
+
+    def judged(*areas: str) -> Models:
+        lines = judge_baselines(
+            run, data, tmp_path / "baselines", 1, areas=areas, device="cpu", say=said.append
         )
-        for _ in range(2)
-    ]
-    assert found[0] == found[1]
-    # Without masks no area is measured, and each call looks anew.
-    assert [len(found[0][line][CATEGORY].scores[0]) for line in BASELINES] == [12, 12]
+        return lines[BASELINES[0]][CATEGORY]
+
+    without, again = judged(), judged()
+    assert without == again
+    assert len(without.scores[0]) == 12
+    assert without.areas == {}
+    assert len(said) == len(BASELINES)
+    measured, again = judged(CATEGORY), judged(CATEGORY)
+    assert measured == again
+    assert measured.scores == without.scores
+    assert set(measured.areas) == {(0, protocol) for protocol in PROTOCOLS}
+    assert len(said) == 2 * len(BASELINES)
 
 
 def test_without_anomalib_the_way_to_it_is_told(

@@ -11,6 +11,7 @@ import yaml
 from typer.testing import CliRunner
 
 from dfsc_tune import bench
+from dfsc_tune import packing as packing_module
 from dfsc_tune.bench import BenchRequest, Figure, step_bytes, step_flops
 from dfsc_tune.cli import app
 from dfsc_tune.config import ModelConfig, TrialConfig
@@ -76,11 +77,12 @@ def test_the_fewest_trials_win_that_more_do_not_beat() -> None:
     assert best_packing([packing(1, 10), packing(2, 10.2), packing(4, 20)]).num_trials == 4
 
 
-@pytest.mark.slow
-def test_trials_at_once_are_measured_together() -> None:
-    found = measure_packing(REQUEST, (1, 2), num_threads=2, progress=lambda text: None)
-    assert [(x.num_trials, x.threads_per_trial) for x in found] == [(1, 2), (2, 1)]
-    assert all(x.steps_per_second > 0 and x.peak_bytes_per_trial == 0 for x in found)
+def test_trials_at_once_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        packing_module, "_measure", lambda _, count, threads: Packing(count, threads, 1.0, 0)
+    )
+    found = measure_packing(REQUEST, (1, 2, 8), num_threads=4, progress=lambda text: None)
+    assert [x.threads_per_trial for x in found] == [4, 2, 1]
 
 
 @pytest.mark.slow
@@ -92,9 +94,12 @@ def test_a_trial_that_fails_when_measured_is_named() -> None:
 
 @pytest.mark.slow
 def test_bench_prints_and_keeps_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # Maps are scored at the size of the files: MVTec LOCO's takes a minute.
+    # The real sizes and numbers take a minute.
+    repeated = bench._repeated
+    monkeypatch.setattr(bench, "_repeated", lambda images, count: repeated(images, count // 10))
     monkeypatch.setattr(bench, "_FILE_SIZE", (160, 110))
-    arguments = "bench --network tiny --image-size 128 --rounds 2 --seconds 0.05 --at-once 1"
+    monkeypatch.setattr(bench, "_PEAK_SIZES", (1024,))
+    arguments = "bench --network tiny --image-size 128 --rounds 2 --seconds 0.05 --at-once 1,2"
     result = CliRunner().invoke(
         app, [*arguments.split(), "--threads", "1", "--results", str(tmp_path), "--json"]
     )
@@ -107,7 +112,9 @@ def test_bench_prints_and_keeps_a_record(tmp_path: Path, monkeypatch: pytest.Mon
     assert all(x["n"] == 2 and 0 < x["low"] <= x["median"] <= x["high"] for x in ways.values())
     assert 0 < record["training"]["share_of_compute_peak"] < 1
     assert record["scoring"]["num_images"] == 216
-    assert record["at_once"][0]["steps_per_second"] > 0
+    at_once = record["at_once"]
+    assert [(x["num_trials"], x["threads_per_trial"]) for x in at_once] == [(1, 1), (2, 1)]
+    assert all(x["steps_per_second"] > 0 and x["peak_bytes_per_trial"] == 0 for x in at_once)
     assert record["versions"]["torch"] == torch.__version__
 
 

@@ -18,11 +18,6 @@ from typer.testing import CliRunner, Result
 
 from dfsc_tune.cli import app
 
-COMMANDS = (
-    "search", "watch", "best", "runs", "report", "compare", "train", "evaluate", "predict",
-    "export", "data make", "data check", "data download",
-)  # fmt: skip
-
 
 @pytest.fixture(autouse=True)
 def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,13 +38,6 @@ def assert_one_sentence(result: Result, *texts: str, status: int = 2) -> None:
     assert len(errors) == 1, result.stderr
     for text in texts:
         assert text in errors[0]
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_help(command: str) -> None:
-    result = invoke(*command.split(), "--help")
-    assert result.exit_code == 0
-    assert "Usage" in result.output
 
 
 def test_help_is_instant() -> None:

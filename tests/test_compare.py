@@ -14,6 +14,7 @@ from dfsc_tune.cli import app
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import image_auroc_difference
 from dfsc_tune.report import compare_runs, comparison_table, write_comparison
+from dfsc_tune.report.comparison import comparison_figures
 from dfsc_tune.results import Run, load, write_settings, write_table
 
 COUNTS = dict.fromkeys(KINDS, 30)
@@ -111,6 +112,14 @@ def test_the_page_holds_table_and_figures(runs: list[Run], tmp_path: Path) -> No
     assert page.count("data-figure=") >= 2
     for cell in comparison_table(comparisons[0]).rows[1][:3]:
         assert cell in page
+
+
+def test_runs_of_one_name_are_both_drawn(tmp_path: Path) -> None:
+    runs = [load(make_run(tmp_path / folder / "nightly")) for folder in ("here", "there")]
+    (comparison,) = compare_runs(runs)
+    aurocs, margins = comparison_figures(comparison, runs)
+    assert [len(trace["x"]) for trace in aurocs["data"]] == [2, 2, 2]
+    assert [trace["name"] for trace in margins["data"]] == ["nightly", "nightly"]
 
 
 def test_the_command_prints_a_table_or_json(runs: list[Run], tmp_path: Path) -> None:

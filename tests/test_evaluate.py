@@ -21,7 +21,7 @@ from dfsc_tune.data.layout import read_category
 from dfsc_tune.detector import Detector, load_detector, save_detector
 from dfsc_tune.evaluate import evaluate_maps, evaluate_model
 from dfsc_tune.maps import find_maps, map_paths, was_chosen_on, write_map
-from dfsc_tune.metrics import Defect, au_spro, image_auroc, pixel_auroc
+from dfsc_tune.metrics import Defect, image_auroc, localization
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.reference import CATEGORIES, published_results
 from dfsc_tune.trial import finished_detector, run_trial
@@ -148,9 +148,9 @@ def test_numbers_are_those_of_the_maps_and_masks(data: Path, detector: Detector)
     corner[:9, :9] = True
     defects = [Defect(4, scratch, 540), Defect(5, scratch, 540), Defect(6, scratch, 60)]
     defects += [Defect(7, scratch, 60), Defect(7, corner, 81)]
-    assert found.pixel.au_spro["structural"] == pytest.approx(au_spro(maps, defects, LIMITS))
-    masks = [None] * 4 + [scratch] * 3 + [scratch | corner]
-    assert found.pixel.pixel_auroc["structural"] == pytest.approx(pixel_auroc(maps, masks))
+    expected = localization(maps, defects, LIMITS)
+    assert found.pixel.au_spro["structural"] == pytest.approx(expected.au_spro)
+    assert found.pixel.pixel_auroc["structural"] == pytest.approx(expected.pixel_auroc)
 
 
 def test_saved_maps_give_the_same_numbers(

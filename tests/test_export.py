@@ -40,6 +40,17 @@ def detector(
     return finished_detector(trial_config, category_data.trial, folder, origin="a test")
 
 
+@pytest.fixture(scope="module")
+def exported(
+    detector: Detector, tmp_path_factory: pytest.TempPathFactory
+) -> dict[export.Format, Path]:
+    """The detector's file in each format, alone in its folder."""
+    files = {x: tmp_path_factory.mktemp(x) / "scorer" for x in export.SUFFIXES}
+    for file_format, path in files.items():
+        assert export_detector(detector, path, file_format) <= 1e-4
+    return files
+
+
 def run_onnx(path: Path) -> Callable[..., list[np.ndarray]]:
     session = onnxruntime.InferenceSession(str(path))
     return lambda images, size: session.run(
@@ -63,15 +74,14 @@ def run_torchscript(path: Path) -> Callable[..., list[np.ndarray]]:
 def test_scores_are_those_of_predict(
     detector: Detector,
     category_data: CategoryData,
-    tmp_path: Path,
+    exported: dict[export.Format, Path],
     file_format: export.Format,
     load: Callable[[Path], Callable[..., list[np.ndarray]]],
 ) -> None:
-    difference = export_detector(detector, tmp_path / "scorer", file_format)
-    assert difference <= 1e-4
+    path = exported[file_format]
     # All in one file.
-    assert [path.name for path in tmp_path.iterdir()] == ["scorer"]
-    run = load(tmp_path / "scorer")
+    assert list(path.parent.iterdir()) == [path]
+    run = load(path)
     paths = [record.path for record in category_data.split.report]
     expected = [prediction.score for prediction in predict(detector, paths)]
     decoded = decode_images(paths, detector.config.model.image_size)
@@ -90,9 +100,10 @@ def test_scores_are_those_of_predict(
     np.testing.assert_allclose(maps, detector.anomaly_maps(differences, sizes), atol=1e-4)
 
 
-def test_the_metadata_say_what_a_user_needs(detector: Detector, tmp_path: Path) -> None:
-    export_detector(detector, tmp_path / "scorer.onnx", "onnx")
-    model = onnx.load(tmp_path / "scorer.onnx")
+def test_the_metadata_say_what_a_user_needs(
+    detector: Detector, exported: dict[export.Format, Path]
+) -> None:
+    model = onnx.load(exported["onnx"])
     onnx.checker.check_model(model)
     texts = {entry.key: entry.value for entry in model.metadata_props}
     assert texts["category"] == CATEGORY
@@ -100,11 +111,10 @@ def test_the_metadata_say_what_a_user_needs(detector: Detector, tmp_path: Path) 
     assert texts["dfsc_tune_version"] == dfsc_tune.__version__
     assert texts["origin"] == "a test"
     assert loads(texts["config"], TrialConfig, "metadata") == detector.config
-    export_detector(detector, tmp_path / "scorer.pt", "torchscript")
     files = dict.fromkeys(texts, "")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.load(str(tmp_path / "scorer.pt"), _extra_files=files)
+        torch.jit.load(str(exported["torchscript"]), _extra_files=files)
     assert {name: text.decode() for name, text in files.items()} == texts
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from pathlib import Path
 
@@ -22,21 +23,37 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """MLflow's database without any run: making its tables takes seconds."""
+    mlflow = pytest.importorskip("mlflow")
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    mlflow.MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
-def halfway(tmp_path: Path) -> tuple[Run, Run]:
-    """A run of four trials when its first one was at step 40, and after its end."""
+def store(empty_store: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copy(empty_store, tmp_path))
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> list[Run]:
+    """A run of four trials: its first one at step 40, interrupted there, and after its end."""
     folder = make_run(tmp_path / "first", num_trials=4)
     ended = load(folder)
     trials = pq.read_table(folder / TRIALS).to_pylist()
     reports = pq.read_table(folder / REPORTS).to_pylist()
     name = trials[0]["trial"]
-    write_table(folder, TRIALS, [{**trials[0], "state": "running", "step": 40}])
     early = [row for row in reports if row["trial"] == name and row["step"] <= 40]
     write_table(folder, REPORTS, early)
-    before = load(folder)
+    found = []
+    for state in ("running", "interrupted"):
+        write_table(folder, TRIALS, [{**trials[0], "state": state, "step": 40}])
+        found.append(load(folder))
     write_table(folder, TRIALS, trials)
     write_table(folder, REPORTS, reports)
-    return before, ended
+    return [*found, ended]
 
 
 def curve(run: Run, trial: str) -> list[tuple[int, float]]:
@@ -44,13 +61,12 @@ def curve(run: Run, trial: str) -> list[tuple[int, float]]:
     return list(zip(rows["step"], rows["auroc_mean"], strict=True))
 
 
-def test_event_files_hold_every_report_once(halfway: tuple[Run, Run], tmp_path: Path) -> None:
+def test_event_files_hold_every_report_once(stages: list[Run], tmp_path: Path) -> None:
     accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    before, ended = halfway
+    before, interrupted, ended = stages
     follow = tensorboard_follower(tmp_path / "events", before)
-    follow(before)
-    follow(before)
-    follow(ended)
+    for run in (before, before, interrupted, ended):
+        follow(run)
     for trial in ended.trials.query("state != 'failed'")["trial"]:
         folder = tmp_path / "events" / "first" / f"{CATEGORY}_{trial}"
         events = accumulators.EventAccumulator(str(folder)).Reload()
@@ -63,15 +79,18 @@ def test_event_files_hold_every_report_once(halfway: tuple[Run, Run], tmp_path: 
         tensorboard_follower(tmp_path / "events", before)
 
 
-def test_mlflow_holds_every_trial_and_report(halfway: tuple[Run, Run], tmp_path: Path) -> None:
+def test_mlflow_holds_every_trial_and_report(stages: list[Run], store: Path) -> None:
     mlflow = pytest.importorskip("mlflow")
-    before, ended = halfway
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    before, interrupted, ended = stages
+    uri = f"sqlite:///{store}"
     follow = mlflow_follower(uri, before)
     follow(before)
-    follow(ended)
+    follow(interrupted)
     client = mlflow.MlflowClient(uri)
     experiment = client.get_experiment_by_name("first")
+    (killed,) = client.search_runs([experiment.experiment_id])
+    assert killed.info.status == "KILLED"
+    follow(ended)
     found = {run.info.run_name: run for run in client.search_runs([experiment.experiment_id])}
     assert set(found) == set(ended.trials["trial"])
     for row in ended.trials.to_dict("records"):
@@ -85,8 +104,8 @@ def test_mlflow_holds_every_trial_and_report(halfway: tuple[Run, Run], tmp_path:
         mlflow_follower(uri, before)
 
 
-def test_one_flag_each(tmp_path: Path) -> None:
-    pytest.importorskip("mlflow")
+def test_one_flag_each(store: Path, tmp_path: Path) -> None:
+    before = store.read_bytes()
     make_run(tmp_path / "first", num_trials=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -95,9 +114,9 @@ def test_one_flag_each(tmp_path: Path) -> None:
             [
                 "watch", "first", "--results", str(tmp_path),
                 "--tensorboard", str(tmp_path / "events"),
-                "--mlflow", f"sqlite:///{tmp_path / 'mlflow.db'}",
+                "--mlflow", f"sqlite:///{store}",
             ],
         )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "events" / "first").glob("*/events*"))) == 3
-    assert (tmp_path / "mlflow.db").stat().st_size
+    assert store.read_bytes() != before

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import (
-    hanley_mcneil_standard_error,
     image_auroc,
     image_auroc_difference,
     image_auroc_interval,
@@ -32,25 +31,11 @@ def width(interval):
     return interval.high - interval.low
 
 
-@pytest.mark.parametrize(
-    ("auroc", "num_good", "num_anomalous", "expected"),
-    [
-        # The worked example of Hanley and McNeil (1982).
-        (0.893, 58, 51, 0.032),
-        (0.70, 102, 110, 0.036),
-        (0.90, 102, 110, 0.022),
-        (0.97, 102, 110, 0.012),
-    ],
-)
-def test_hanley_mcneil_known_values(auroc, num_good, num_anomalous, expected):
-    found = hanley_mcneil_standard_error(auroc, num_good, num_anomalous)
-    assert found == pytest.approx(expected, abs=0.0006)
-
-
-@pytest.mark.parametrize(("arguments"), [(1.1, 5, 5), (float("nan"), 5, 5), (0.9, 0, 5)])
-def test_hanley_mcneil_mistakes_are_told(arguments):
-    with pytest.raises(UserError):
-        hanley_mcneil_standard_error(*arguments)
+def hanley_mcneil_variance(auroc, number):
+    """Return the variance of an AUROC of so many images of each kind (Radiology 143 (1982) 29)."""
+    both_anomalous_above, above_both_good = auroc / (2 - auroc), 2 * auroc**2 / (1 + auroc)
+    around = both_anomalous_above + above_both_good - 2 * auroc**2
+    return (auroc * (1 - auroc) + (number - 1) * around) / number**2
 
 
 def test_score_interval_solves_its_equation():
@@ -58,7 +43,7 @@ def test_score_interval_solves_its_equation():
     z = NormalDist().inv_cdf(0.975)
     for limit in (found.low, found.high):
         # At equal numbers of images the variance is Hanley and McNeil's.
-        variance = hanley_mcneil_standard_error(limit, 25, 25) ** 2 * 25 * 25 / (20 * 30)
+        variance = hanley_mcneil_variance(limit, 25) * 25 * 25 / (20 * 30)
         assert abs(0.8 - limit) == pytest.approx(z * np.sqrt(variance), rel=1e-9)
 
 
@@ -78,7 +63,7 @@ def test_perfect_separation_of_few_images_claims_no_certainty():
         assert interval.high == 1.0
 
 
-def test_interval_narrows_with_images_and_widens_with_level():
+def test_interval_narrows_with_images():
     generator = np.random.default_rng(5)
     widths = []
     for number in (5, 20, 80):
@@ -87,9 +72,6 @@ def test_interval_narrows_with_images_and_widens_with_level():
         assert 0 <= interval.low < image_auroc(scores, kinds).mean < interval.high <= 1
         widths.append(width(interval))
     assert widths == sorted(widths, reverse=True)
-    wider = image_auroc_interval(scores, kinds, level=0.99)["mean"]
-    assert width(wider) > widths[-1]
-    assert wider.level == 0.99
 
 
 def test_interval_of_absent_kind_is_absent():
@@ -100,26 +82,23 @@ def test_interval_of_absent_kind_is_absent():
     assert intervals["mean"].high == pytest.approx(intervals["structural"].high)
 
 
-def test_same_seed_same_interval():
+def test_each_call_says_the_same():
     scores, kinds = simulated_scores(np.random.default_rng(2), (15, 8, 8), auroc=0.7)
     assert image_auroc_interval(scores, kinds) == image_auroc_interval(scores, kinds)
-    other = scores[::-1].copy()
-    first, again, reseeded = (
-        image_auroc_difference(scores, other, kinds, seed=seed) for seed in (0, 0, 1)
-    )
+    first, again = (image_auroc_difference(scores, scores[::-1], kinds) for _ in range(2))
     assert first == again
-    assert first.p_value != reseeded.p_value
 
 
 @pytest.mark.parametrize(
     ("numbers", "auroc"), [((5, 5, 5), 0.9), ((10, 4, 4), 0.97), ((40, 30, 30), 0.8)]
 )
-def test_interval_covers_the_truth(numbers, auroc):
+def test_interval_covers_the_truth(numbers, auroc, monkeypatch):
+    monkeypatch.setattr(uncertainty, "_NUM_RESAMPLES", 200)
     generator = np.random.default_rng(7)
     num_trials, covered = 150, 0
     for _ in range(num_trials):
         scores, kinds = simulated_scores(generator, numbers, auroc)
-        interval = image_auroc_interval(scores, kinds, num_resamples=200)["mean"]
+        interval = image_auroc_interval(scores, kinds)["mean"]
         covered += interval.low <= auroc <= interval.high
     # 0.95 less two standard errors of this simulation.
     assert covered / num_trials >= 0.914
@@ -200,18 +179,6 @@ def test_correlations_agree_with_delong():
         logical.append(wins.mean(axis=0))
     expected = np.cov(good) / 12 + np.cov(logical) / 9
     np.testing.assert_allclose(found[np.ix_([0, 2], [0, 2])], expected, atol=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [({"level": 1.0}, "level"), ({"level": 95}, "level"), ({"num_resamples": 0}, "resample")],
-)
-def test_mistakes_are_told(options, message):
-    scores, kinds = simulated_scores(np.random.default_rng(0), (5, 5, 5))
-    with pytest.raises(UserError, match=message):
-        image_auroc_interval(scores, kinds, **options)
-    with pytest.raises(UserError, match=message):
-        image_auroc_difference(scores, scores, kinds, **options)
 
 
 def test_difference_checks_both_score_lists():

@@ -14,6 +14,7 @@ import pytest
 import yaml
 from synthetic_run import make_run
 from typer.main import get_command
+from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig, loads
@@ -70,9 +71,12 @@ def test_commands_in_the_readme_parse(line: str) -> None:
     assert context.params
 
 
-def test_every_command_stands_in_the_readme() -> None:
-    for path in COMMANDS:
-        assert f"dfsc-tune {' '.join(path)}" in README
+@pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
+def test_every_command_has_help_and_stands_in_the_readme(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+    assert f"dfsc-tune {' '.join(path)}" in README
 
 
 def test_the_yaml_loads() -> None:

@@ -7,12 +7,14 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
 from conftest import CATEGORY as TRAY
+from ray.tune.schedulers import AsyncHyperBandScheduler
 from synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
 from typer.testing import CliRunner
 
@@ -20,15 +22,17 @@ from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.prepare import CategoryData
 from dfsc_tune.publish import publish
-from dfsc_tune.report import write_report
+from dfsc_tune.report import importance, write_report
 from dfsc_tune.report.axes import Axis, searched_axes
 from dfsc_tune.report.curves import smooth
 from dfsc_tune.report.importance import importances
 from dfsc_tune.report.rungs import rung_steps, rung_table
+from dfsc_tune.report.score_figures import score_histograms
 from dfsc_tune.report.thresholds import exact_interval, operating_points
 from dfsc_tune.results import RunTables, load, write_settings
 from dfsc_tune.trial import run_trial
 
+pytestmark = pytest.mark.usefixtures("few_importances")
 HOSTILE = "</script><img src=x onerror=\"alert('x')\">&amp;'{{ 7 * 7 }}"
 
 
@@ -113,8 +117,8 @@ def test_the_headline_numbers_are_the_headlines(tmp_path: Path) -> None:
     assert "0.39 h, 0.10 GPU-hours" in text
 
 
-def test_an_oracle_run_is_marked_optimistic(tmp_path: Path) -> None:
-    honest = Tags(page_of(make_run(tmp_path / "honest"))).text
+def test_an_oracle_run_is_marked_optimistic(made_up: str, tmp_path: Path) -> None:
+    honest = Tags(made_up).text
     oracle = make_run(tmp_path / "oracle", objective={"name": "oracle", "metric": "mean"})
     text = Tags(page_of(oracle)).text
     assert "OPTIMISTIC" in text
@@ -155,10 +159,11 @@ def test_ten_thousand_trials_fit(tmp_path: Path) -> None:
     text = Tags(page).text
     assert "Drawn: 2,000 of 10,000 trials, a random sample." in text
     assert "The first 200 of 10,000 trials" in text
-    points = figures_of(page)["figure-0-history-0"]["data"]
+    figures = figures_of(page)
+    points = figures["figure-0-history-0"]["data"]
     assert sum(len(trace["x"]) for trace in points if trace["mode"] == "markers") <= 2000
     # Whatever the sample, these are in it.
-    names = {trace.get("name") for trace in figures_of(page)["figure-0-margin-0"]["data"]}
+    names = {trace.get("name") for trace in figures["figure-0-margin-0"]["data"]}
     assert {"the best", "paper's setting", "margin 0"} <= names
 
 
@@ -189,6 +194,14 @@ def test_the_gallery_shows_images_and_heat_maps(trained: Path, data_folder: Path
     assert len(images) == 2 * len(scores)
     assert all(image.startswith("data:image/jpeg;base64,") for image in images)
     assert "has changed since" not in page
+
+
+def test_pixel_metrics_need_no_pictures(trained: Path, data_folder: Path) -> None:
+    page = page_of(trained, data_folder, pictures=False, pixel=True)
+    assert "<img" not in page
+    assert "No pictures were asked for" in page
+    # They were measured, as far as these images allow.
+    assert "pixel metrics cannot be measured: 4 anomalous images" in page
 
 
 def test_a_changed_image_is_noticed(trained: Path, data_folder: Path, tmp_path: Path) -> None:
@@ -242,6 +255,19 @@ def test_thresholds_keep_to_their_false_alarms() -> None:
     assert points[3].shares["logical"].count == 4
 
 
+@pytest.mark.parametrize(
+    ("threshold", "scale", "place"),
+    [(10.0, "log", 1.0), (0.0, "linear", 0.0), (-5.0, "linear", -5)],
+)
+def test_the_threshold_has_a_place_among_the_scores(
+    threshold: float, scale: str, place: float
+) -> None:
+    scores = pd.DataFrame({"kind": ["good", "logical"], "score": [1.0, 100.0]})
+    layout = score_histograms(scores, threshold)["layout"]
+    assert layout["meta"]["scale"] == scale
+    assert layout["shapes"][0]["x0"] == place
+
+
 def test_exact_intervals_are_clopper_and_pearsons() -> None:
     # Clopper and Pearson for 0 of 30: 1 - 0.025 ** (1 / 30).
     assert exact_interval(0, 30).high == pytest.approx(1 - 0.025 ** (1 / 30))
@@ -276,6 +302,26 @@ def test_rungs_count_whom_asha_judged() -> None:
     assert first.median == pytest.approx(0.65)
     assert first.highest_stopped == 0.6
     assert (second.reached, second.stopped, second.highest_stopped) == (2, 1, 0.7)
+
+
+def test_rungs_between_two_reports_are_counted_as_ray_does() -> None:
+    budget = {**BUDGET, "grace_period": 1, "report_interval": 10}
+    steps, values = (10, 20, 30, 40), (0.5, 0.6, 0.7, 0.4)
+    scheduler = AsyncHyperBandScheduler(
+        time_attr="step", metric="value", mode="max", max_t=90, grace_period=1, reduction_factor=3
+    )
+    bracket = scheduler._brackets[0]
+    names = {"a": 0.0, "b": 0.1, "c": -0.1}
+    rows = []
+    for name, change in names.items():
+        for step, value in zip(steps, values, strict=True):
+            bracket.on_result(SimpleNamespace(trial_id=name), step, value + change)
+            rows.append({"trial": name, "step": step, "value": value + change})
+    trials = pd.DataFrame({"trial": list(names), "state": ["complete"] * 3, "step": [90] * 3})
+    found = {rung.step: rung.best for rung in rung_table(trials, pd.DataFrame(rows), budget)}
+    expected = {step: max(seen.values()) for step, seen in bracket._rungs if seen}
+    assert found == pytest.approx(expected)
+    assert expected == pytest.approx({9: 0.6, 3: 0.7, 27: 0.8, 1: 0.5})
 
 
 def test_a_curve_follows_the_trials_and_widens_where_there_are_few() -> None:
@@ -319,7 +365,10 @@ def test_the_paper_margin_has_a_place_even_outside_the_choices(tmp_path: Path) -
     assert means["error_y"]["arrayminus"][0] > 0.01
 
 
-def test_importances_find_what_matters_and_say_how_sure(tmp_path: Path) -> None:
+def test_importances_find_what_matters_and_say_how_sure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(importance, "_NUM_RESAMPLES", 10)
     run = load(make_run(tmp_path, num_trials=120))
     axes = searched_axes(run, CATEGORY, run.trials)
     assert [axis.name for axis in axes] == list(PARAMETERS)

@@ -20,6 +20,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 )
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.usefixtures("few_importances"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium (set CHROMIUM to its path)"),
 ]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]

@@ -32,13 +32,6 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("command", ["list", "info", "fetch", "use", "distill"])
-def test_every_command_has_help(command: str) -> None:
-    result = invoke(command, "--help")
-    assert result.exit_code == 0
-    assert "Usage" in result.output
-
-
 def test_a_registered_teacher_is_listed_and_shown(weights: Path) -> None:
     result = invoke("use", weights, "--name", "mine")
     assert result.exit_code == 0, result.output

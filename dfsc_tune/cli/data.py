@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from dfsc_tune.data.check import CategoryCheck
     from dfsc_tune.datasets import PublicDataset
 
+_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
+
 app = make_app("Makes the built-in data, brings MVTec LOCO AD and checks folders of images.")
 
 
@@ -176,9 +178,6 @@ def synthesize(
     for name, (kind, _) in RECIPES.items():
         typer.echo(f"{kind:<10} {name:<14} {made[name]:>4}")
     typer.echo(f"made of {len(good)} good images; see {show}", err=True)
-
-
-_FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
 
 def ensure_builtin_data(categories: list[str], console: Console) -> Path:

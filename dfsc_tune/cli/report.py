@@ -45,7 +45,7 @@ def report(
         given = data or loaded.settings["data"]
         folder = data_folder(given, loaded.settings["categories"], console)
     with console.status("drawing the page …"):
-        write_report(loaded, folder, target, pixel=pixel)
+        write_report(loaded, folder, target, pictures=pictures, pixel=pixel)
     typer.echo(f"wrote {target}")
 
 

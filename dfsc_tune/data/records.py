@@ -40,6 +40,11 @@ class ImageRecord:
     defect_type: str
     mask_paths: tuple[Path, ...] = ()
 
+    @property
+    def lacks_mask(self) -> bool:
+        """Whether the image is anomalous and no mask says where."""
+        return self.kind != "good" and not self.mask_paths
+
 
 @dataclass(frozen=True)
 class Category:

@@ -4,18 +4,16 @@ from dfsc_tune.metrics.image import KINDS, ImageAuroc, image_auroc
 from dfsc_tune.metrics.localization import Localization, localization, localization_by_kind
 from dfsc_tune.metrics.pixel import (
     Defect,
-    au_pro,
     au_spro,
     au_spro_by_group,
     au_spro_by_kind,
-    pixel_auroc,
     saturation_area,
 )
 from dfsc_tune.metrics.pixel_uncertainty import au_spro_interval, au_spro_interval_by_group
 from dfsc_tune.metrics.uncertainty import (
+    LEVEL,
     Difference,
     Interval,
-    hanley_mcneil_standard_error,
     image_auroc_difference,
     image_auroc_interval,
     mean_image_auroc_difference,
@@ -25,18 +23,17 @@ from dfsc_tune.metrics.uncertainty import (
 
 __all__ = [
     "KINDS",
+    "LEVEL",
     "Defect",
     "Difference",
     "ImageAuroc",
     "Interval",
     "Localization",
-    "au_pro",
     "au_spro",
     "au_spro_by_group",
     "au_spro_by_kind",
     "au_spro_interval",
     "au_spro_interval_by_group",
-    "hanley_mcneil_standard_error",
     "image_auroc",
     "image_auroc_difference",
     "image_auroc_interval",
@@ -45,6 +42,5 @@ __all__ = [
     "mean_image_auroc_difference",
     "mean_image_auroc_interval",
     "newcombe_interval",
-    "pixel_auroc",
     "saturation_area",
 ]

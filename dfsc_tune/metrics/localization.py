@@ -28,6 +28,7 @@ class Localization:
     """How well anomaly maps find the pixels of defects; each number is in [0, 1]."""
 
     pixel_auroc: float
+    """Of all pixels of all images pooled, a tie counting one half."""
     au_pro: dict[float, float]
     """By FPR limit."""
     au_spro: dict[float, float]
@@ -39,10 +40,9 @@ def localization(
     defects: Sequence[Defect],
     fpr_limits: Sequence[float] = (0.05,),
 ) -> Localization:
-    """Return what `pixel_auroc`, `au_pro` and `au_spro` would, in about a third of their time.
+    """Return pixel AUROC and AU-PRO of the defects' unions, and AU-sPRO, from a single pass.
 
-    The pixel AUROC takes the union of an image's defects as its mask. Arguments and errors are
-    those of `au_spro`.
+    Arguments and errors are those of `au_spro`.
     """
     maps = checked_maps(anomaly_maps)
     masks = unions(maps, defects)

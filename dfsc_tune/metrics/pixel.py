@@ -148,52 +148,6 @@ def with_good(
     ]
 
 
-def au_pro(
-    anomaly_maps: Sequence[ArrayLike],
-    defects: Sequence[Defect],
-    fpr_limits: Sequence[float] = (0.05,),
-) -> dict[float, float]:
-    """Return, for each FPR limit, the area under the per-region overlap curve, in [0, 1].
-
-    A region is an 8-connected component of the union of an image's defects; its overlap is the
-    share of its pixels above the threshold; the curve is the mean over all regions of all images
-    (Bergmann et al., "The MVTec Anomaly Detection Dataset", IJCV 2021, whose
-    evaluation code labels components with a 3x3 structure of ones; its limit is 0.3). Saturation
-    areas play no part.
-
-    Arguments and errors are those of `au_spro`.
-    """
-    maps = checked_maps(anomaly_maps)
-    masks = unions(maps, defects)
-    limits = checked_limits(fpr_limits)
-    heights = mean_heights(maps, scores_within(maps, masks), [pro_steps(maps, masks)], limits)
-    return by_limit(limits, heights[0])
-
-
-def pixel_auroc(anomaly_maps: Sequence[ArrayLike], masks: Sequence[ArrayLike | None]) -> float:
-    """Return the AUROC of all pixels of all images pooled, a tie counting one half.
-
-    Args:
-        anomaly_maps: as for `au_spro`.
-        masks: for each image its defective pixels, shape (H, W), or None for a good image.
-
-    Raises:
-        UserError: a map is not 2-D or holds NaN or infinity; masks and maps differ in number or
-            size; or there is no defective or no negative pixel.
-    """
-    maps = checked_maps(anomaly_maps)
-    if len(masks) != len(maps):
-        raise UserError(f"There must be a mask, or None, a map: {len(masks)} against {len(maps)}.")
-    checked = {
-        image: _checked_mask(maps, image, mask)
-        for image, mask in enumerate(masks)
-        if mask is not None
-    }
-    _check_both_present(maps, checked)
-    heights = mean_heights(maps, scores_within(maps, checked), [recall_steps(maps, checked)], [1.0])
-    return by_limit([1.0], heights[0])[1.0]
-
-
 def checked_maps(anomaly_maps: Sequence[ArrayLike]) -> list[FloatMap]:
     """Return the maps as 2-D arrays of float32 or float64, or raise UserError."""
     maps = []
@@ -234,7 +188,8 @@ def unions(maps: Sequence[FloatMap], defects: Sequence[Defect]) -> dict[int, Mas
                 f"{defect.saturation_area}."
             )
         masks[defect.image] = masks[defect.image] | mask if defect.image in masks else mask
-    _check_both_present(maps, masks)
+    if sum(int(mask.sum()) for mask in masks.values()) == sum(scores.size for scores in maps):
+        raise UserError("Every pixel is defective, so there is no false-positive rate.")
     return masks
 
 
@@ -279,14 +234,6 @@ def _checked_mask(maps: Sequence[FloatMap], image: int, mask: ArrayLike) -> Mask
     return checked
 
 
-def _check_both_present(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> None:
-    num_defective = sum(int(mask.sum()) for mask in masks.values())
-    if num_defective == 0:
-        raise UserError("The masks hold no defective pixel, so there is nothing to find.")
-    if num_defective == sum(scores.size for scores in maps):
-        raise UserError("Every pixel is defective, so there is no false-positive rate.")
-
-
 def scores_within(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> FloatMap:
     """Return the scores of all pixels in the masks, image by image."""
     return np.concatenate([maps[image][mask] for image, mask in masks.items()])
@@ -299,7 +246,13 @@ def spro_steps(maps: Sequence[FloatMap], defects: Sequence[Defect]) -> Steps:
 
 
 def pro_steps(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> Steps:
-    """Return where the mean overlap of the masks' connected regions rises."""
+    """Return where the mean overlap of the regions rises: MVTec's per-region overlap (PRO).
+
+    A region is an 8-connected component of a mask; its overlap is the share of its pixels above
+    the threshold; the mean is over all regions of all images (Bergmann et al., "The MVTec Anomaly
+    Detection Dataset", IJCV 2021, whose evaluation code labels components with a 3x3 structure of
+    ones; its limit is 0.3).
+    """
     scores, areas = zip(
         *(_scores_and_areas_of_regions(maps[image], mask) for image, mask in masks.items()),
         strict=True,

@@ -24,8 +24,8 @@ from dfsc_tune.metrics.pixel import (
     unions,
 )
 from dfsc_tune.metrics.uncertainty import (
+    LEVEL,
     Interval,
-    check_interval_arguments,
     hull,
     normal_quantile,
     percentile_interval,
@@ -39,6 +39,7 @@ _NUM_THRESHOLDS = 1000
 # Tables reach this many times the FPR limit, since a resample may reach the limit further down.
 _REACH = 4
 _SAMPLE_PIXELS = 1_000_000
+_NUM_RESAMPLES = 1000
 
 
 def au_spro_interval(
@@ -46,11 +47,8 @@ def au_spro_interval(
     kinds: Sequence[str],
     defects: Sequence[Defect],
     fpr_limit: float = 0.05,
-    level: float = 0.95,
-    num_resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return a confidence interval of each number of `au_spro_by_kind`, the same for a seed.
+    """Return a 95 % interval of each number of `au_spro_by_kind`; each call gives the same.
 
     It is the hull of the percentile bootstrap, which resamples images (with all their defects)
     within the good ones and within each kind, and of a score interval that stays honest where few
@@ -59,17 +57,15 @@ def au_spro_interval(
     Args:
         anomaly_maps, kinds, defects: as for `au_spro_by_kind`.
         fpr_limit: in (0, 1].
-        level: nominal coverage, in (0, 1).
-        num_resamples: bootstrap resamples.
 
     Returns:
         Intervals by "logical" and "structural", if present, and "mean".
 
     Raises:
-        UserError: as `au_spro_by_kind`, or the level or number of resamples is out of range.
+        UserError: as `au_spro_by_kind`.
     """
     check_kinds_match(kinds, len(anomaly_maps), defects)
-    found = _resample(anomaly_maps, kinds, defects, fpr_limit, level, num_resamples, seed)
+    found = _resample(anomaly_maps, kinds, defects, fpr_limit)
     resamples = {kind: found[kind] for kind in KINDS if kind in found}
     resamples["mean"] = _Resamples(
         estimate=float(np.mean([one.estimate for one in found.values()])),
@@ -77,7 +73,7 @@ def au_spro_interval(
         # The variance of a mean over kinds is that of one kind with so many images.
         num_images=len(found) ** 2 / sum(1 / one.num_images for one in found.values()),
     )
-    return {name: one.interval(level) for name, one in resamples.items()}
+    return {name: one.interval() for name, one in resamples.items()}
 
 
 def au_spro_interval_by_group(
@@ -85,18 +81,15 @@ def au_spro_interval_by_group(
     groups: Sequence[str],
     defects: Sequence[Defect],
     fpr_limit: float = 0.05,
-    level: float = 0.95,
-    num_resamples: int = 1000,
-    seed: int = 0,
 ) -> dict[str, Interval]:
-    """Return a confidence interval of each number of `au_spro_by_group`, the same for a seed.
+    """Return a 95 % interval of each number of `au_spro_by_group`; each call gives the same.
 
     Arguments and errors are those of `au_spro_interval`, but for `groups`: for each image "good"
     or any other name, such as its defect type.
     """
     check_groups_match(groups, len(anomaly_maps), defects)
-    found = _resample(anomaly_maps, groups, defects, fpr_limit, level, num_resamples, seed)
-    return {group: one.interval(level) for group, one in found.items()}
+    found = _resample(anomaly_maps, groups, defects, fpr_limit)
+    return {group: one.interval() for group, one in found.items()}
 
 
 @dataclass(frozen=True)
@@ -108,9 +101,9 @@ class _Resamples:
     """Shape (R,)."""
     num_images: float
 
-    def interval(self, level: float) -> Interval:
-        score = _score_interval(self.estimate, float(self.values.var()), self.num_images, level)
-        return hull(percentile_interval(self.values, level), score)
+    def interval(self) -> Interval:
+        score = _score_interval(self.estimate, float(self.values.var()), self.num_images)
+        return hull(percentile_interval(self.values), score)
 
 
 def _resample(
@@ -118,22 +111,18 @@ def _resample(
     groups: Sequence[str],
     defects: Sequence[Defect],
     fpr_limit: float,
-    level: float,
-    num_resamples: int,
-    seed: int,
 ) -> dict[str, _Resamples]:
     """Return the bootstrapped AU-sPRO of each group of anomalous images, with all good images."""
-    check_interval_arguments(level, num_resamples)
     checked_limits([fpr_limit])
     table = _tabulate(checked_maps(anomaly_maps), defects, fpr_limit)
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     labels = np.asarray(groups)
     is_good = labels == GOOD
-    good_weights = _draw(is_good, num_resamples, generator)
+    good_weights = _draw(is_good, generator)
     found = {}
     for group in sorted(set(groups) - {GOOD}):
         of_group = labels == group
-        weights = good_weights + _draw(of_group, num_resamples, generator)
+        weights = good_weights + _draw(of_group, generator)
         once = (is_good | of_group).astype(np.float64)[np.newaxis]
         found[group] = _Resamples(
             estimate=float(table.au_spro(once, of_group, fpr_limit)[0]),
@@ -238,29 +227,25 @@ def _areas_up_to(rates: FloatArray, heights: FloatArray, limit: float) -> FloatA
     return areas
 
 
-def _draw(
-    stratum: NDArray[np.bool_], num_resamples: int, generator: np.random.Generator
-) -> FloatArray:
+def _draw(stratum: NDArray[np.bool_], generator: np.random.Generator) -> FloatArray:
     """Return how often each image is taken, shape (R, images); 0 outside the stratum."""
     num_images = int(stratum.sum())
     shares = stratum / max(1, num_images)
-    return generator.multinomial(num_images, shares, size=num_resamples).astype(np.float64)
+    return generator.multinomial(num_images, shares, size=_NUM_RESAMPLES).astype(np.float64)
 
 
-def _score_interval(
-    estimate: float, bootstrap_variance: float, num_images: float, level: float
-) -> Interval:
+def _score_interval(estimate: float, bootstrap_variance: float, num_images: float) -> Interval:
     """Return Wilson's score interval (JASA 22 (1927) 209) with an effective number of images.
 
     An image's AU-sPRO lies in [0, 1], so it varies at most as a coin does: estimate * (1 -
     estimate). How much less, is estimated by the bootstrap, and shrunk towards that bound as if z^2
     images more had been seen that reach it; Wilson's interval too acts like z^2 images more.
     """
-    z_squared = normal_quantile(level) ** 2
+    z_squared = normal_quantile(LEVEL) ** 2
     bound = estimate * (1 - estimate) / num_images
     ratio = min(1.0, bootstrap_variance / bound) if bound > 0 else 1.0
     shrunk_ratio = (z_squared + num_images * ratio) / (z_squared + num_images)
     share = z_squared * shrunk_ratio / num_images
     centre = (estimate + share / 2) / (1 + share)
     half = math.sqrt(share * estimate * (1 - estimate) + share**2 / 4) / (1 + share)
-    return Interval(max(0.0, centre - half), min(1.0, centre + half), level)
+    return Interval(max(0.0, centre - half), min(1.0, centre + half))

@@ -16,10 +16,13 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import ScoresByKind, image_auroc, part_by_kind
 
 FloatArray = NDArray[np.float64]
+
+LEVEL = 0.95
+"""Nominal coverage of all intervals."""
+_NUM_RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Interval:
 
     low: float
     high: float
-    level: float
+    level: float = LEVEL
     """Nominal coverage, in (0, 1)."""
 
 
@@ -43,39 +46,8 @@ class Difference:
     """Two-sided, for the hypothesis that the two are interchangeable."""
 
 
-def hanley_mcneil_standard_error(auroc: float, num_good: int, num_anomalous: int) -> float:
-    """Return the standard error of an AUROC under the exponential model of Hanley and McNeil.
-
-    Source: "The meaning and use of the area under a ROC curve", Radiology 143 (1982) 29.
-    It is 0 at an AUROC of 0 or 1; use `image_auroc_interval` there.
-
-    Raises:
-        UserError: the AUROC is outside [0, 1], or a number of images is below 1.
-    """
-    if not 0 <= auroc <= 1:
-        raise UserError(f"An AUROC must be in [0, 1], not {auroc}.")
-    if num_good < 1 or num_anomalous < 1:
-        raise UserError(
-            f"A standard error needs good and anomalous images, not {num_good} and {num_anomalous}."
-        )
-    both_anomalous_above = auroc / (2 - auroc)
-    above_both_good = 2 * auroc**2 / (1 + auroc)
-    variance = (
-        auroc * (1 - auroc)
-        + (num_anomalous - 1) * (both_anomalous_above - auroc**2)
-        + (num_good - 1) * (above_both_good - auroc**2)
-    ) / (num_good * num_anomalous)
-    return math.sqrt(max(0.0, variance))
-
-
-def image_auroc_interval(
-    scores: ArrayLike,
-    kinds: Sequence[str],
-    level: float = 0.95,
-    num_resamples: int = 2000,
-    seed: int = 0,
-) -> dict[str, Interval]:
-    """Return a confidence interval of each number of `image_auroc`, the same for the same seed.
+def image_auroc_interval(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, Interval]:
+    """Return a 95 % confidence interval of each number of `image_auroc`; each call gives the same.
 
     Each is the hull of two intervals. One is the percentile bootstrap, resampling images within
     the good ones and within each kind. The other, for a kind, is Newcombe's score interval
@@ -86,24 +58,18 @@ def image_auroc_interval(
 
     Args:
         scores, kinds: as for `image_auroc`.
-        level: nominal coverage, in (0, 1).
-        num_resamples: bootstrap resamples.
 
     Returns:
         Intervals by "logical" and "structural", if present, and "mean".
 
     Raises:
-        UserError: as `image_auroc`, or the level or number of resamples is out of range.
+        UserError: as `image_auroc`.
     """
-    return mean_image_auroc_interval([scores], kinds, level, num_resamples, seed)
+    return mean_image_auroc_interval([scores], kinds)
 
 
 def mean_image_auroc_interval(
-    score_lists: Sequence[ArrayLike],
-    kinds: Sequence[str],
-    level: float = 0.95,
-    num_resamples: int = 2000,
-    seed: int = 0,
+    score_lists: Sequence[ArrayLike], kinds: Sequence[str]
 ) -> dict[str, Interval]:
     """Return intervals as `image_auroc_interval` does, of means over several models' AUROCs.
 
@@ -112,23 +78,17 @@ def mean_image_auroc_interval(
 
     Args:
         score_lists: the scores of each model, each shape (N,), same images.
-        kinds, level, num_resamples, seed: as for `image_auroc_interval`.
+        kinds: as for `image_auroc`.
 
     Raises:
-        UserError: as `image_auroc_interval`.
+        UserError: as `image_auroc`.
     """
-    check_interval_arguments(level, num_resamples)
     weights = [1 / len(score_lists)] * len(score_lists)
-    return _weighted_intervals(score_lists, weights, kinds, level, num_resamples, seed)
+    return _weighted_intervals(score_lists, weights, kinds)
 
 
 def image_auroc_difference(
-    scores_a: ArrayLike,
-    scores_b: ArrayLike,
-    kinds: Sequence[str],
-    level: float = 0.95,
-    num_resamples: int = 2000,
-    seed: int = 0,
+    scores_a: ArrayLike, scores_b: ArrayLike, kinds: Sequence[str]
 ) -> Difference:
     """Return the difference a - b of two mean image AUROCs on the same images, and its doubt.
 
@@ -141,30 +101,23 @@ def image_auroc_difference(
 
     Args:
         scores_a, scores_b: scores of the two configurations, each shape (N,), same images.
-        kinds, level, num_resamples, seed: as for `image_auroc_interval`.
+        kinds: as for `image_auroc`.
 
     Raises:
-        UserError: as `image_auroc_interval`.
+        UserError: as `image_auroc`.
     """
     parted = [part_by_kind(scores, kinds) for scores in (scores_a, scores_b)]
-    intervals = mean_image_auroc_difference(
-        [scores_a], [scores_b], kinds, level, num_resamples, seed
-    )
+    intervals = mean_image_auroc_difference([scores_a], [scores_b], kinds)
     a, b = (image_auroc(scores, kinds).mean for scores in (scores_a, scores_b))
     return Difference(
         value=a - b,
         interval=intervals["mean"],
-        p_value=_swap_p_value(parted[0], parted[1], num_resamples, seed),
+        p_value=_swap_p_value(parted[0], parted[1]),
     )
 
 
 def mean_image_auroc_difference(
-    score_lists_a: Sequence[ArrayLike],
-    score_lists_b: Sequence[ArrayLike],
-    kinds: Sequence[str],
-    level: float = 0.95,
-    num_resamples: int = 2000,
-    seed: int = 0,
+    score_lists_a: Sequence[ArrayLike], score_lists_b: Sequence[ArrayLike], kinds: Sequence[str]
 ) -> dict[str, Interval]:
     """Return intervals of how far the mean AUROCs of models a lie above those of models b.
 
@@ -173,40 +126,31 @@ def mean_image_auroc_difference(
 
     Args:
         score_lists_a, score_lists_b: the scores of each model, each shape (N,), same images.
-        kinds, level, num_resamples, seed: as for `image_auroc_interval`.
+        kinds: as for `image_auroc`.
 
     Returns:
         Intervals by "logical" and "structural", if present, and "mean".
 
     Raises:
-        UserError: as `image_auroc_interval`.
+        UserError: as `image_auroc`.
     """
-    check_interval_arguments(level, num_resamples)
     score_lists = [*score_lists_a, *score_lists_b]
     weights = [1 / len(score_lists_a)] * len(score_lists_a)
     weights += [-1 / len(score_lists_b)] * len(score_lists_b)
-    return _weighted_intervals(score_lists, weights, kinds, level, num_resamples, seed)
+    return _weighted_intervals(score_lists, weights, kinds)
 
 
 def _weighted_intervals(
-    score_lists: Sequence[ArrayLike],
-    weights: Sequence[float],
-    kinds: Sequence[str],
-    level: float,
-    num_resamples: int,
-    seed: int,
+    score_lists: Sequence[ArrayLike], weights: Sequence[float], kinds: Sequence[str]
 ) -> dict[str, Interval]:
     """Return intervals of the weighted sum of some models' AUROCs, by kind and of their mean."""
     comparison = _Comparison([part_by_kind(scores, kinds) for scores in score_lists])
     # Rows go by model, then by kind.
     by_kind = np.kron(np.asarray(weights), np.eye(len(comparison.kinds)))
     rows = {**dict(zip(comparison.kinds, by_kind, strict=True)), "mean": by_kind.mean(axis=0)}
-    resampled = comparison.resampled(num_resamples, seed)
+    resampled = comparison.resampled()
     return {
-        name: hull(
-            percentile_interval(resampled @ row, level),
-            comparison.mover_interval(row, level),
-        )
+        name: hull(percentile_interval(resampled @ row), comparison.mover_interval(row))
         for name, row in rows.items()
     }
 
@@ -238,23 +182,15 @@ def normal_quantile(level: float) -> float:
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
-def percentile_interval(values: FloatArray, level: float) -> Interval:
-    """Return the middle part, of this share, of the resampled values."""
-    low, high = np.quantile(values, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level)
+def percentile_interval(values: FloatArray) -> Interval:
+    """Return the middle 95 % of the resampled values."""
+    low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    return Interval(float(low), float(high))
 
 
 def hull(first: Interval, second: Interval) -> Interval:
     """Return the shortest interval that holds both."""
-    return Interval(min(first.low, second.low), max(first.high, second.high), first.level)
-
-
-def check_interval_arguments(level: float, num_resamples: int) -> None:
-    """Raise UserError for a level outside (0, 1) or fewer than one resample."""
-    if not 0 < level < 1:
-        raise UserError(f"The level of an interval must be in (0, 1), not {level}.")
-    if num_resamples < 1:
-        raise UserError(f"A bootstrap needs at least 1 resample, not {num_resamples}.")
+    return Interval(min(first.low, second.low), max(first.high, second.high))
 
 
 class _Comparison:
@@ -274,13 +210,13 @@ class _Comparison:
         ]
         self.aurocs: FloatArray = np.array([wins.mean() for wins in self.wins])
 
-    def resampled(self, num_resamples: int, seed: int) -> FloatArray:
-        """Return bootstrapped AUROCs, shape (num_resamples, rows), paired across rows."""
-        generator = np.random.default_rng(seed)
+    def resampled(self) -> FloatArray:
+        """Return bootstrapped AUROCs, shape (resamples, rows), paired across rows."""
+        generator = np.random.default_rng(0)
 
         def draw(num_images: int) -> FloatArray:
             shares = np.full(num_images, 1 / num_images)
-            return generator.multinomial(num_images, shares, size=num_resamples) / num_images
+            return generator.multinomial(num_images, shares, size=_NUM_RESAMPLES) / num_images
 
         good = draw(self.wins[0].shape[0])
         anomalous = {
@@ -292,10 +228,10 @@ class _Comparison:
         ]
         return np.stack(columns, axis=1)
 
-    def mover_interval(self, row: FloatArray, level: float) -> Interval:
+    def mover_interval(self, row: FloatArray) -> Interval:
         """Return the MOVER interval of a weighted sum of the AUROCs, one weight a row."""
         limits = [
-            newcombe_interval(float(auroc), wins.shape[0], wins.shape[1], level)
+            newcombe_interval(float(auroc), wins.shape[0], wins.shape[1], LEVEL)
             for auroc, wins in zip(self.aurocs, self.wins, strict=True)
         ]
         below = self.aurocs - [limit.low for limit in limits]
@@ -309,7 +245,6 @@ class _Comparison:
         return Interval(
             value - distance(row * np.where(row > 0, below, above)),
             value + distance(row * np.where(row > 0, above, below)),
-            level,
         )
 
     def _cautious_correlation(self, row: FloatArray) -> FloatArray:
@@ -360,19 +295,19 @@ def _newcombe_deviation(auroc: float, num_good: int, num_anomalous: int) -> floa
     return math.sqrt(auroc * (1 - auroc) * factor / (num_good * num_anomalous))
 
 
-def _swap_p_value(a: ScoresByKind, b: ScoresByKind, num_permutations: int, seed: int) -> float:
+def _swap_p_value(a: ScoresByKind, b: ScoresByKind) -> float:
     """Return the p-value of swapping the ranks of a and b at random images.
 
     The difference is linear in the signs of the swaps: the terms with two swapped images cancel.
     So each image has one contribution, and a permutation flips the signs of some.
     """
     contributions = _contributions_to_difference(_ranked(a), _ranked(b))
-    generator = np.random.default_rng(seed)
-    signs = 1 - 2 * generator.integers(2, size=(num_permutations, contributions.size))
+    generator = np.random.default_rng(0)
+    signs = 1 - 2 * generator.integers(2, size=(_NUM_RESAMPLES, contributions.size))
     permuted = np.abs(signs @ contributions)
     # Permutations that change nothing may differ in the last place.
     num_as_large = int((permuted >= abs(contributions.sum()) - 1e-12).sum())
-    return (1 + num_as_large) / (1 + num_permutations)
+    return (1 + num_as_large) / (1 + _NUM_RESAMPLES)
 
 
 def _contributions_to_difference(a: ScoresByKind, b: ScoresByKind) -> FloatArray:

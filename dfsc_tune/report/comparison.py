@@ -11,8 +11,10 @@ import pandas as pd
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS, Interval, image_auroc_difference
 from dfsc_tune.objective import can_be_judged
-from dfsc_tune.report.figures import RUN_COLORS, Figure, values_of_runs, with_intervals
+from dfsc_tune.report.drawing import RUN_COLORS, Figure
+from dfsc_tune.report.score_figures import with_intervals
 from dfsc_tune.report.section import Table, with_interval
+from dfsc_tune.report.trial_figures import values_of_runs
 from dfsc_tune.results import Headline, Run, headline_of, shown_value
 
 
@@ -85,27 +87,32 @@ def comparison_table(comparison: CategoryComparison) -> Table:
 
 def comparison_figures(comparison: CategoryComparison, runs: Sequence[Run]) -> list[Figure]:
     """The runs' AUROCs with intervals, and their trials against the margin."""
-    entries = [entry for entry in comparison.entries if entry.headline]
+    found = [(x.run, x.headline) for x in comparison.entries if x.headline is not None]
     figures = []
-    if entries:
+    if found:
         series = [
             (
                 kind,
                 color,
-                [x.headline.aurocs[f"auroc_{kind}"] if x.headline else None for x in entries],
-                [x.headline.intervals.get(kind) if x.headline else None for x in entries],
+                [headline.aurocs[f"auroc_{kind}"] for _, headline in found],
+                [headline.intervals.get(kind) for _, headline in found],
             )
             for kind, color in zip(("mean", *KINDS), RUN_COLORS, strict=False)
         ]
-        rows = [entry.run for entry in entries]
-        figures.append(with_intervals(rows, series, "image AUROC, report part"))
-    tables = {
-        run.folder.name: run.trials[
-            (run.trials["category"] == comparison.category) & (run.trials["state"] == "complete")
-        ]
+        figures.append(
+            with_intervals([run for run, _ in found], series, "image AUROC, report part")
+        )
+    tables = [
+        (
+            run.folder.name,
+            run.trials[
+                (run.trials["category"] == comparison.category)
+                & (run.trials["state"] == "complete")
+            ],
+        )
         for run in runs
-    }
-    if any(trials["margin"].nunique() > 1 for trials in tables.values()):
+    ]
+    if any(trials["margin"].nunique() > 1 for _, trials in tables):
         figures.append(values_of_runs(tables))
     return figures
 
@@ -137,7 +144,7 @@ def _gap(category: str, run: Run, headline: Headline, first: Run, of_first: Head
     # Of independent images: the half-widths combine as the sides of a right triangle.
     below = math.hypot(ours_mean - low.low, high.high - theirs_mean)
     above = math.hypot(low.high - ours_mean, theirs_mean - high.low)
-    return Gap(value, Interval(value - below, value + above, low.level), None, 0)
+    return Gap(value, Interval(value - below, value + above), None, 0)
 
 
 def _best_scores(run: Run, category: str) -> pd.DataFrame:

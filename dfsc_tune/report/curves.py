@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dfsc_tune.metrics import LEVEL
+
 MIN_TRIALS = 8
 _BANDWIDTH_SHARE = 0.12
 _NUM_PLACES = 60
 _NUM_RESAMPLES = 300
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,6 @@ def smooth(positions: NDArray[np.float64], values: NDArray[np.float64]) -> Curve
     shares = np.full(len(values), 1 / len(values))
     counts = generator.multinomial(len(values), shares, size=_NUM_RESAMPLES)
     # A resample may leave a place bare: its neighbours, however far, then speak for it.
-    sums = np.maximum(weights @ counts.T, np.finfo(np.float64).tiny)
-    resampled = (weights @ (counts * values).T) / sums
-    low, high = np.quantile(resampled, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2], axis=1)
+    resampled = (weights @ (counts * values).T) / (weights @ counts.T)
+    low, high = np.quantile(resampled, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
     return Curve(places, (weights @ values) / weights.sum(axis=1), low, high)

@@ -15,7 +15,7 @@ from optuna.importance import FanovaImportanceEvaluator, get_param_importances
 from dfsc_tune.report.axes import Axis
 
 MIN_TRIALS = 8
-_MAX_TRIALS = 200
+MAX_TRIALS = 200
 _NUM_RESAMPLES = 10
 _NUM_TREES = 16
 
@@ -46,8 +46,8 @@ def importances(trials: pd.DataFrame, axes: Sequence[Axis]) -> list[Importance]:
     if len(values) < MIN_TRIALS or varied.sum() < 2 or np.ptp(values) == 0:
         return []
     generator = np.random.default_rng(0)
-    if len(values) > _MAX_TRIALS:
-        kept = generator.choice(len(values), _MAX_TRIALS, replace=False)
+    if len(values) > MAX_TRIALS:
+        kept = generator.choice(len(values), MAX_TRIALS, replace=False)
         positions, values = positions[kept], values[kept]
     axes = [axis for axis, varies in zip(axes, varied, strict=True) if varies]
     positions = positions[:, varied]

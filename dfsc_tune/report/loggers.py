@@ -19,6 +19,8 @@ from dfsc_tune.results import Run
 Follower = Callable[[Run], None]
 """Told the run as it is now; passes on what it has not passed on before."""
 
+# MLflow's words.
+_STATUS = {"failed": "FAILED", "interrupted": "KILLED"}
 _METRICS = ("auroc_mean", "auroc_logical", "auroc_structural", "loss_total", "loss_dfsc")
 
 
@@ -49,7 +51,8 @@ def tensorboard_follower(folder: Path, run: Run) -> Follower:
                 for metric, value in _finite(row).items():
                     writers[name].add_scalar(metric, value, int(row["step"]))
             writers[name].flush()
-            if has_ended:
+            # One that was interrupted may go on.
+            if has_ended and trial["state"] != "interrupted":
                 writers[name].close()
 
     return follow
@@ -100,8 +103,7 @@ def mlflow_follower(uri: str, run: Run) -> Follower:
             client.log_batch(known[name], metrics=metrics)
             if has_ended:
                 client.set_tag(known[name], "state", str(trial["state"]))
-                failed = trial["state"] == "failed"
-                client.set_terminated(known[name], "FAILED" if failed else "FINISHED")
+                client.set_terminated(known[name], _STATUS.get(str(trial["state"]), "FINISHED"))
 
     return follow
 
@@ -111,7 +113,7 @@ class _News:
 
     def __init__(self) -> None:
         self._steps: dict[str, int] = {}
-        self._ended: set[str] = set()
+        self._states: dict[str, str] = {}
 
     def of(self, run: Run) -> Iterator[tuple[Mapping[str, Any], pd.DataFrame, bool]]:
         """The trials with something new: the trial, its new reports, whether it has just ended."""
@@ -122,10 +124,10 @@ class _News:
             name = str(trial["trial"])
             rows = groups.get(name, own.iloc[:0])
             new = rows[rows["step"] > self._steps.get(name, -1)]
-            has_ended = trial["state"] != "running" and name not in self._ended
+            has_ended = trial["state"] not in ("running", self._states.get(name))
+            self._states[name] = str(trial["state"])
             if len(new) or has_ended:
                 self._steps[name] = max(new["step"], default=self._steps.get(name, -1))
-                self._ended |= {name} if has_ended else set()
                 yield trial, new, has_ended
 
 

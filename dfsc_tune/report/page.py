@@ -21,8 +21,9 @@ from dfsc_tune.report.comparison import (
     comparison_figures,
     comparison_table,
 )
-from dfsc_tune.report.figures import ROLE_COLORS, ROLE_NAMES, Figure, with_intervals
+from dfsc_tune.report.drawing import ROLE_COLORS, ROLE_NAMES, Figure
 from dfsc_tune.report.html import render_template
+from dfsc_tune.report.score_figures import with_intervals
 from dfsc_tune.report.score_sections import (
     defect_types_section,
     gallery_section,
@@ -79,27 +80,26 @@ def write_report(
     data: Path | None,
     target: Path,
     *,
+    pictures: bool = True,
     pixel: bool = False,
 ) -> None:
     """Writes the page.
 
     Args:
         run: the run, finished or not.
-        data: the folder that holds the categories, for the gallery; None leaves pictures out.
+        data: the folder that holds the categories; None leaves out what needs it.
         target: the HTML file.
+        pictures: whether to show the worst misses and false alarms.
         pixel: whether to measure pixel metrics too, which scores all images of the report part.
 
     Raises:
         UserError: the target cannot be written.
     """
-    write_text(target, render(run, data, pixel=pixel))
-
-
-def render(run: Run, data: Path | None, *, pixel: bool = False) -> str:
-    """The page as text; arguments as `write_report`."""
     categories = list(run.settings["categories"])
-    pages = [_category_page(run, name, data, pixel, len(categories)) for name in categories]
-    return render_template(
+    pages = [
+        _category_page(run, name, data, pictures, pixel, len(categories)) for name in categories
+    ]
+    page = render_template(
         "page.html",
         title=run.folder.name,
         settings=run.settings,
@@ -110,6 +110,7 @@ def render(run: Run, data: Path | None, *, pixel: bool = False) -> str:
         failures=_failures(run.trials),
         settings_text=yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
     )
+    write_text(target, page)
 
 
 def write_comparison(
@@ -139,7 +140,7 @@ def write_comparison(
 
 
 def _category_page(
-    run: Run, category: str, data: Path | None, pixel: bool, num_categories: int
+    run: Run, category: str, data: Path | None, pictures: bool, pixel: bool, num_categories: int
 ) -> CategoryPage:
     headline = headline_of(run, category)
     scores = judged_scores(run.scores[run.scores["category"] == category])
@@ -156,7 +157,7 @@ def _category_page(
     sections = [
         thresholds_section(best),
         defect_types_section(scores),
-        gallery_section(model, best, data, num_pictures),
+        gallery_section(model, best, data if pictures else None, num_pictures),
         pixel_section(evaluation, pixel),
         paper_section(category, headline, real_loco, evaluation),
         margin,

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,31 +36,44 @@ def rung_steps(budget: Mapping[str, Any]) -> list[int]:
 def rung_table(
     trials: pd.DataFrame, reports: pd.DataFrame, budget: Mapping[str, Any]
 ) -> list[Rung]:
-    """The rungs that some trial reached, from the first.
+    """The rungs at which some trial was judged, from the first.
 
-    A trial is judged at its first report at or after the rung's step.
+    As Ray's ASHA has it, a report below the full budget counts at the highest rung that it has
+    reached and where its trial has not been judged yet; what stops a trial is its last one.
 
     Args:
         trials: of one category.
         reports: of the same category, the trials' own EMA momentum only, with `value`.
         budget: the search space's.
     """
-    steps = rung_steps(budget)
+    judged = _judged(reports[reports["step"] < budget["num_steps"]], rung_steps(budget))
+    pruned = trials.loc[trials["state"] == "pruned", "trial"]
+    last = judged.drop_duplicates("trial", keep="last")
+    stopped = last[last["trial"].isin(pruned)]
     found = []
-    for step, following in zip(steps, [*steps[1:], budget["num_steps"]], strict=True):
-        judged = reports[reports["step"] >= step].sort_values("step").drop_duplicates("trial")
-        if judged.empty:
-            continue
-        pruned = trials[(trials["state"] == "pruned") & trials["step"].between(step, following - 1)]
-        stopped = judged[judged["trial"].isin(pruned["trial"])]
+    for step, at_rung in judged.groupby("rung"):
+        stopped_here = stopped.loc[stopped["rung"] == step, "value"]
         found.append(
             Rung(
-                step=step,
-                reached=len(judged),
-                stopped=len(stopped),
-                median=float(judged["value"].median()),
-                best=float(judged["value"].max()),
-                highest_stopped=float(stopped["value"].max()) if len(stopped) else None,
+                step=int(str(step)),
+                reached=len(at_rung),
+                stopped=len(stopped_here),
+                median=float(at_rung["value"].median()),
+                best=float(at_rung["value"].max()),
+                highest_stopped=float(stopped_here.max()) if len(stopped_here) else None,
             )
         )
     return found
+
+
+def _judged(reports: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
+    """The reports that counted at a rung, in their order: `rung`, `trial`, `value`."""
+    ordered = reports.sort_values("step", kind="stable")
+    known: dict[str, set[int]] = defaultdict(set)
+    rows = []
+    for trial, step, value in ordered[["trial", "step", "value"]].itertuples(index=False):
+        rung = max((x for x in steps if x <= step and x not in known[trial]), default=None)
+        if rung is not None:
+            known[trial].add(rung)
+            rows.append((rung, trial, value))
+    return pd.DataFrame(rows, columns=["rung", "trial", "value"])

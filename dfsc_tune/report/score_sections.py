@@ -16,8 +16,9 @@ from dfsc_tune.metrics import Interval, image_auroc, image_auroc_interval
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import can_be_judged
 from dfsc_tune.reference import published_results
-from dfsc_tune.report.figures import ROLE_COLORS, ROLE_NAMES, score_histograms, with_intervals
+from dfsc_tune.report.drawing import ROLE_COLORS, ROLE_NAMES
 from dfsc_tune.report.gallery import worst_images
+from dfsc_tune.report.score_figures import score_histograms, with_intervals
 from dfsc_tune.report.section import Section, Table, with_interval
 from dfsc_tune.report.thresholds import OperatingPoint, Share, operating_points
 from dfsc_tune.results import Headline
@@ -67,31 +68,30 @@ def defect_types_section(scores: pd.DataFrame) -> Section:
     best = scores[scores["role"] == "best"]
     if best.empty:
         return Section("types", title, REPORT, missing=_no_scores())
-    anomalous = best[best["kind"] != GOOD]
-    counts = anomalous.groupby(["kind", "defect_type"]).size()
-    types = sorted(counts.index, key=lambda name: _judge_type(best, *name)[0])
+    counts = best[best["kind"] != GOOD].groupby(["kind", "defect_type"]).size()
+    judged = {
+        role: {name: _judge_type(rows, *name) for name in counts.index}
+        for role in ROLE_NAMES
+        if len(rows := scores[scores["role"] == role])
+    }
+    types = sorted(counts.index, key=lambda name: judged["best"][name][0])
     labels = [
         f"{defect_type} ({kind}, n = {counts[kind, defect_type]})" for kind, defect_type in types
     ]
-    series = []
-    for role in ROLE_NAMES:
-        rows = scores[scores["role"] == role]
-        if len(rows):
-            judged = [_judge_type(rows, *name) for name in types]
-            values = [value for value, _ in judged]
-            intervals = [interval for _, interval in judged]
-            series.append((ROLE_NAMES[role], ROLE_COLORS[role], values, intervals))
-    best_values, best_intervals = series[0][2], series[0][3]
+    series = [
+        (
+            ROLE_NAMES[role],
+            ROLE_COLORS[role],
+            [found[name][0] for name in types],
+            [found[name][1] for name in types],
+        )
+        for role, found in judged.items()
+    ]
     table = Table(
         ("defect type", "kind", "images", "AUROC of the best (95 % interval)"),
         [
-            (
-                types[index][1],
-                types[index][0],
-                str(counts[types[index]]),
-                with_interval(best_values[index], best_intervals[index]),
-            )
-            for index in range(len(types))
+            (name[1], name[0], str(counts[name]), with_interval(*judged["best"][name]))
+            for name in types
         ],
     )
     notes = (
@@ -108,7 +108,7 @@ def gallery_section(model: Path, scores: pd.DataFrame, data: Path | None, count:
     Args:
         model: the folder of the best model.
         scores: of the category's best trial; maybe none.
-        data: the folder that holds the category, or None where it is not known.
+        data: the folder that holds the category; None where no pictures are asked for.
         count: how many of each to show, at most.
     """
     key, title = "gallery", "Worst misses and false alarms"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dfsc_tune.metrics import Interval
-from dfsc_tune.report.figures import Figure
+from dfsc_tune.report.drawing import Figure
 from dfsc_tune.report.gallery import Gallery
 
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import beta
+from scipy.stats import binomtest
 
-from dfsc_tune.metrics import KINDS, Interval
+from dfsc_tune.metrics import KINDS, LEVEL, Interval
 from dfsc_tune.metrics.image import GOOD
 
 RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
-_LEVEL = 0.95
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,8 @@ def operating_points(scores: pd.DataFrame) -> list[OperatingPoint]:
 
 def exact_interval(count: int, total: int) -> Interval:
     """Clopper and Pearson's 95 % interval of a share (Biometrika 26 (1934) 404)."""
-    tail = (1 - _LEVEL) / 2
-    low = 0.0 if count == 0 else float(beta.ppf(tail, count, total - count + 1))
-    high = 1.0 if count == total else float(beta.ppf(1 - tail, count + 1, total - count))
-    return Interval(low, high, _LEVEL)
+    found = binomtest(count, total).proportion_ci(LEVEL, method="exact")
+    return Interval(float(found.low), float(found.high))
 
 
 def _point(label: str, threshold: float, scores: pd.DataFrame) -> OperatingPoint:

@@ -11,11 +11,11 @@ import pandas as pd
 
 from dfsc_tune.metrics import Interval
 from dfsc_tune.reference import published_margins
-from dfsc_tune.report import figures
+from dfsc_tune.report import trial_figures
 from dfsc_tune.report.axes import Axis, searched_axes
 from dfsc_tune.report.curves import MIN_TRIALS as MIN_CURVE_TRIALS
+from dfsc_tune.report.importance import MAX_TRIALS, importances
 from dfsc_tune.report.importance import MIN_TRIALS as MIN_IMPORTANCE_TRIALS
-from dfsc_tune.report.importance import importances
 from dfsc_tune.report.rungs import rung_steps, rung_table
 from dfsc_tune.report.section import Section, Table, with_interval
 from dfsc_tune.results import REFERENCES, Run, best_trials, selection_interval, shown_value
@@ -49,6 +49,11 @@ class SearchView:
     """None for a single config, which no search has tried."""
     real_loco: bool
     """Whether the paper's numbers apply."""
+
+    @property
+    def complete(self) -> pd.DataFrame:
+        """The trials that reached the full budget and a value."""
+        return self.trials[(self.trials["state"] == "complete") & self.trials["value"].notna()]
 
     @property
     def sample_note(self) -> list[str]:
@@ -109,7 +114,7 @@ def parameter_sections(view: SearchView) -> list[Section]:
         else:
             published = published_margins(view.category) if view.real_loco else {}
             drawn = tuple(
-                figures.against_parameter(
+                trial_figures.against_parameter(
                     axis,
                     view.shown,
                     view.marked,
@@ -133,19 +138,19 @@ def importance_section(view: SearchView) -> Section:
         missing = (
             f"This takes at least {MIN_IMPORTANCE_TRIALS} trials at the full budget, of different "
             "values, and two settings that vary; there are "
-            f"{_num_complete(view.trials)} trials and {len(view.axes)} settings."
+            f"{len(view.complete)} trials and {len(view.axes)} settings."
         )
         return Section(key, title, SELECTION, missing=missing)
-    num_complete = _num_complete(view.trials)
+    num_complete = len(view.complete)
     notes = (
         f"Shares in the variance of AUROC between the {num_complete:,} trials at the full budget, "
         "by Optuna's fANOVA"
-        + (" (a random 200 of them)" if num_complete > 200 else "")
+        + (f" (a random {MAX_TRIALS} of them)" if num_complete > MAX_TRIALS else "")
         + ". The whiskers' ends are the least and the largest share when the trials are resampled: "
         "where they overlap, the order says nothing. Noise of training and images is shared out "
         "too.",
     )
-    return Section(key, title, SELECTION, notes, (figures.importance_bars(found),))
+    return Section(key, title, SELECTION, notes, (trial_figures.importance_bars(found),))
 
 
 def parallel_section(view: SearchView) -> Section:
@@ -161,7 +166,7 @@ def parallel_section(view: SearchView) -> Section:
         *view.sample_note,
     ]
     return Section(
-        key, title, SELECTION, notes, (figures.parallel(complete, view.axes, view.metric),)
+        key, title, SELECTION, notes, (trial_figures.parallel(complete, view.axes, view.metric),)
     )
 
 
@@ -170,8 +175,7 @@ def history_section(view: SearchView) -> Section:
     key, title = "history", "How the search went"
     if not view.trials["value"].notna().any():
         return Section(key, title, SELECTION, missing=_NO_VALUES)
-    complete = view.trials[(view.trials["state"] == "complete") & view.trials["value"].notna()]
-    best = complete.assign(value=complete["value"].cummax())
+    best = view.complete.assign(value=view.complete["value"].cummax())
     best = best[best["value"].diff() != 0]
     if len(best):
         end = best.iloc[[-1]].assign(number=len(view.trials))
@@ -181,7 +185,7 @@ def history_section(view: SearchView) -> Section:
         "its last report is shown in grey. The first trials are the paper's setting and margin 0.",
         *view.sample_note,
     ]
-    figure = figures.history(view.shown, best, view.metric)
+    figure = trial_figures.history(view.shown, best, view.metric)
     return Section(key, title, SELECTION, notes, (figure,))
 
 
@@ -198,7 +202,7 @@ def curves_section(view: SearchView) -> Section:
     if len(drawn) < len(reported):
         notes.append(f"Drawn: {len(drawn)} of {len(reported):,} trials, a random sample.")
     rungs = rung_steps(view.budget) if view.budget else []
-    figure = figures.learning_curves(curves, rungs, view.metric)
+    figure = trial_figures.learning_curves(curves, rungs, view.metric)
     return Section(key, title, SELECTION, notes, (figure,))
 
 
@@ -305,24 +309,23 @@ def _means(view: SearchView, name: str) -> pd.DataFrame:
 
     Trials share their images, so a mean of several is as uncertain about these as one is.
     """
-    complete = view.trials[(view.trials["state"] == "complete") & view.trials["value"].notna()]
     numbers = ["value", "auroc_logical", "auroc_structural"]
-    groups = complete.groupby(name, sort=True)
+    groups = view.complete.groupby(name, sort=True)
     means = groups[numbers].mean().assign(num_trials=groups.size()).reset_index()
     return _with_intervals(means, view.num_images, view.metric)
 
 
 def _margin_table(view: SearchView) -> Table | None:
     """The mean AUROC of each margin beside the paper's, where there are few; else None."""
-    means = _means(view, "margin")
-    if means.empty or len(means) > _MAX_MARGINS:
+    if not 0 < view.complete["margin"].nunique() <= _MAX_MARGINS:
         return None
+    means = _means(view, "margin")
     published = published_margins(view.category) if view.real_loco else {}
     rows = [
         (
             shown_value(row["margin"]),
             str(row["num_trials"]),
-            with_interval(row["value"], Interval(row["low"], row["high"], 0.95)),
+            with_interval(row["value"], Interval(row["low"], row["high"])),
             _number(published.get(row["margin"])),
         )
         for row in means.to_dict("records")
@@ -338,7 +341,7 @@ def _parameter_notes(view: SearchView, axes: Sequence[Axis]) -> list[str]:
         *view.sample_note,
     ]
     if any(axis.scale != "categorical" for axis in axes):
-        if _num_complete(view.trials) >= MIN_CURVE_TRIALS:
+        if len(view.complete) >= MIN_CURVE_TRIALS:
             notes.append(
                 "The curve is a smoothed mean of the trials at the full budget; its band is what "
                 "other trials could have made of it. The noise of the images, which moves all "
@@ -347,7 +350,7 @@ def _parameter_notes(view: SearchView, axes: Sequence[Axis]) -> list[str]:
         else:
             notes.append(
                 f"No curve: that takes {MIN_CURVE_TRIALS} trials at the full budget, and there are "
-                f"{_num_complete(view.trials)}."
+                f"{len(view.complete)}."
             )
     return notes
 
@@ -357,10 +360,6 @@ def _typical_interval(view: SearchView) -> str:
         return "none known yet"
     row = view.marked.iloc[0]
     return f"such as {row['value']:.3f}, {row['low']:.3f} to {row['high']:.3f}"
-
-
-def _num_complete(trials: pd.DataFrame) -> int:
-    return int((trials["state"] == "complete").sum())
 
 
 def _number(value: Any, digits: int = 3) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from dfsc_tune.metrics import Interval
 from dfsc_tune.models.pdn import normalize_images
 from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, PROTOCOLS
 from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
-from dfsc_tune.reproduce.numbers import LEVEL, Models
+from dfsc_tune.reproduce.numbers import Models
 from dfsc_tune.results import Run
 
 BASELINES = (f"PatchCore{BY_ANOMALIB}", f"STFPM{BY_ANOMALIB}")
@@ -60,7 +60,7 @@ def judge_baselines(
     folder: Path,
     num_seeds: int,
     *,
-    areas: bool,
+    areas: Collection[str],
     device: str,
     say: Callable[[str], None],
 ) -> Lines:
@@ -71,7 +71,7 @@ def judge_baselines(
         data: the folder that holds its categories.
         folder: where their scores are kept.
         num_seeds: how many trainings of each.
-        areas: whether to measure AU-sPRO too.
+        areas: the categories to measure AU-sPRO of too.
         device: where they run.
         say: told what goes on.
 
@@ -85,22 +85,23 @@ def judge_baselines(
         for line in BASELINES:
             for seed in range(num_seeds):
                 of_model = {"line": line, "category": category, "seed": seed}
-                if _has(scores, of_model) and (not areas or _has(found_areas, of_model)):
+                measured = category not in areas or _has(found_areas, of_model)
+                if _has(scores, of_model) and measured:
                     continue
                 say(f"{line}: {category}, seed {seed} …")
                 judge = judge or Judge(run, category, data, device, PROTOCOLS)
-                rows, rows_of_areas = _judged(judge, line, seed, areas, device)
+                rows, rows_of_areas = _judged(judge, line, seed, category in areas, device)
                 if not _has(scores, of_model):
                     scores = with_rows(folder / SCORES, scores, [{**of_model, **x} for x in rows])
                 found_areas = with_rows(
                     folder / AREAS, found_areas, [{**of_model, **x} for x in rows_of_areas]
                 )
     lines: Lines = {line: {x: Models() for x in run.settings["categories"]} for line in BASELINES}
-    for (line, category, seed), of_images in _by_model(scores):
-        by_image = dict(zip(of_images["image"], of_images["score"], strict=True))
-        lines[line][category].scores[seed] = by_image
+    for row in scores.to_dict("records"):
+        by_image = lines[row["line"]][row["category"]].scores.setdefault(row["seed"], {})
+        by_image[row["image"]] = row["score"]
     for row in found_areas.to_dict("records"):
-        found = row["au_spro"], Interval(row["low"], row["high"], LEVEL)
+        found = row["au_spro"], Interval(row["low"], row["high"])
         lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = found
     return lines
 
@@ -216,12 +217,6 @@ def _seeded(seed: int, device: str) -> Iterator[None]:
             yield
         finally:
             np.random.set_state(before)
-
-
-def _by_model(table: pd.DataFrame) -> Iterator[tuple[tuple[str, str, int], pd.DataFrame]]:
-    if not table.empty:
-        for (line, category, seed), rows in table.groupby(["line", "category", "seed"]):
-            yield (str(line), str(category), int(str(seed))), rows
 
 
 def _has(table: pd.DataFrame, of_model: dict[str, Any]) -> bool:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 
 from scipy import stats
 
+from dfsc_tune.metrics import LEVEL
 from dfsc_tune.objective import Split
 from dfsc_tune.reproduce.exhibits import Exhibit, Measure, Protocol
 from dfsc_tune.reproduce.judge import Splits
 from dfsc_tune.reproduce.numbers import (
-    LEVEL,
     Models,
     Number,
     average,
@@ -86,7 +86,7 @@ def cells_of(
         of_protocol = {category: found[protocol] for category, found in splits.items()}
         lines = dict(models)
         if exhibit.chooses_margin:
-            lines |= _choices(models, of_protocol)
+            lines |= _choices(models, of_protocol, protocol)
         bases = {line.label: line.over for line in exhibit.lines}
         bases |= dict.fromkeys((CHOSEN, FIXED), exhibit.lines[0].label)
         for measure in exhibit.measures:
@@ -115,8 +115,10 @@ def _numbers(
     for category, split in splits.items():
         number = number_of(of_line[category], split, protocol, measure)
         if number is not None:
-            gain = base and gain_of(of_line[category], base[category], split, protocol, measure)
-            found[category] = number, gain or None
+            gain = None
+            if base is not None:
+                gain = gain_of(of_line[category], base[category], split, protocol, measure)
+            found[category] = number, gain
     if len(found) == len(splits) > 1:
         mean = average([number for number, _ in found.values()])
         gains = [gain for _, gain in found.values() if gain is not None]
@@ -125,18 +127,22 @@ def _numbers(
     return found
 
 
-def _choices(models: Lines, splits: Mapping[str, Split]) -> Iterator[tuple[str, dict[str, Models]]]:
+def _choices(
+    models: Lines, splits: Mapping[str, Split], protocol: Protocol
+) -> Iterator[tuple[str, dict[str, Models]]]:
     """The lines made by choosing among the others, where all of these are there."""
     if not all(found.scores for of_line in models.values() for found in of_line.values()):
         return
     yield (
         CHOSEN,
         {
-            category: choose({line: of_line[category] for line, of_line in models.items()}, split)
+            category: choose(
+                {line: of_line[category] for line, of_line in models.items()}, split, protocol
+            )
             for category, split in splits.items()
         },
     )
-    yield FIXED, best_fixed(models, splits)
+    yield FIXED, best_fixed(models, splits, protocol)
 
 
 def _filled(

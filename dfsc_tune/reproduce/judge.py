@@ -6,7 +6,7 @@ trainings know nothing of it, so one model's scores serve them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -44,8 +44,8 @@ class Judged:
     """A row a model and image: category, trial, sigmoid, ema_momentum, image, kind, score."""
     areas: pd.DataFrame
     """A row a model and protocol: category, trial, sigmoid, ema_momentum, protocol, au_spro (of its
-    report part, the mean of both kinds), low and high (its 95 % interval); where they were asked
-    for and all anomalous images have masks."""
+    report part, the mean of both kinds), low and high (its 95 % interval); of the categories that
+    they were asked for."""
 
 
 def splits_of(category: Category, protocols: Sequence[Protocol]) -> Splits:
@@ -65,10 +65,15 @@ def with_made(splits: Splits, scores: pd.DataFrame, category: str) -> Splits:
     tested = [record.name for record in split.report]
     made = scores[(scores["category"] == category) & ~scores["image"].isin(tested)]
     selection = tuple(
-        ImageRecord(Path(row["image"]), row["image"], row["kind"], row["kind"])
-        for row in made.drop_duplicates("image").to_dict("records")
+        ImageRecord(Path(name), name, kind, GOOD if kind == GOOD else _recipe(name))
+        for name, kind in made.drop_duplicates("image")[["image", "kind"]].itertuples(index=False)
     )
     return {**splits, "synthetic": replace(split, selection=selection)}
+
+
+def _recipe(name: str) -> str:
+    """By which recipe an anomaly was made: `prepare` names it synthetic/<recipe>/<number>."""
+    return name.split("/")[1]
 
 
 def judge_study(
@@ -77,7 +82,7 @@ def judge_study(
     scorings: Sequence[Scoring],
     protocols: Sequence[Protocol],
     *,
-    areas: bool,
+    areas: Collection[str],
     device: str,
     say: Callable[[str], None],
 ) -> Judged:
@@ -88,7 +93,8 @@ def judge_study(
         data: the folder that holds its categories.
         scorings: each is a model of its own of every training.
         protocols: that the scores are to serve.
-        areas: whether to measure AU-sPRO too, which takes minutes a model on large images.
+        areas: the categories to measure AU-sPRO of too, which takes minutes a model on large
+            images; all their anomalous test images must have masks.
         device: where the models run.
         say: told what goes on.
 
@@ -104,7 +110,7 @@ def judge_study(
             for scoring in scorings
         ]
         unscored = _missing(scores, str(name), models)
-        unmeasured = _missing(found_areas, str(name), models) if areas else []
+        unmeasured = _missing(found_areas, str(name), models) if name in areas else []
         if not unscored and not unmeasured:
             continue
         say(f"scoring {len({*unscored, *unmeasured})} models of {name} …")
@@ -177,7 +183,7 @@ class Judge:
             yield {"image": record.name, "kind": record.kind, "score": score}
 
     def areas(self, detector: Detector) -> Iterator[dict[str, Any]]:
-        """A row a protocol; none where an anomalous image has no mask."""
+        """A row a protocol. All anomalous images must have masks."""
         differences = detector.difference_maps(
             self.images.pixels, self.images.features, self._device
         )
@@ -186,8 +192,6 @@ class Judge:
     def areas_of(self, maps: Sequence[npt.NDArray[np.float32]]) -> Iterator[dict[str, Any]]:
         """As `areas`, of the anomaly maps (H, W) of all images at their original sizes."""
         category = self.data.category
-        if any(x.kind != GOOD and not x.mask_paths for x in category.test):
-            return
         by_name = {x.name: found for x, found in zip(self.images.records, maps, strict=True)}
         for protocol, split in self._splits.items():
             yield {"protocol": protocol, **_area(category, split.report, by_name)}

@@ -16,14 +16,12 @@ from dfsc_tune.metrics import (
     mean_image_auroc_difference,
     mean_image_auroc_interval,
 )
-from dfsc_tune.objective import Split
+from dfsc_tune.objective import Split, judge_synthetic, objective_value
 from dfsc_tune.reproduce.exhibits import Line, Measure, Protocol, setting_for
 from dfsc_tune.reproduce.judge import Judged
 from dfsc_tune.results import Run
 
-LEVEL = 0.95
-
-Scores = Mapping[str, float]
+Scores = dict[str, float]
 """One model's scores by image."""
 
 
@@ -69,34 +67,37 @@ def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
         if len(scores):
             models.scores[seed] = dict(zip(scores["image"], scores["score"], strict=True))
         for found in _of_model(judged.areas, category, trial, line).to_dict("records"):
-            interval = Interval(found["low"], found["high"], LEVEL)
+            interval = Interval(found["low"], found["high"])
             models.areas[seed, found["protocol"]] = (found["au_spro"], interval)
     return models
 
 
-def choose(by_line: Mapping[str, Models], split: Split) -> Models:
+def choose(by_line: Mapping[str, Models], split: Split, protocol: Protocol) -> Models:
     """Per seed, the model of the line that does best on the selection part."""
     seeds = set.intersection(*(set(models.scores) for models in by_line.values()))
     chosen = {}
     for seed in sorted(seeds):
         found = {line: models.scores[seed] for line, models in by_line.items()}
-        chosen[seed] = found[max(found, key=lambda line: auroc(found[line], split.selection))]
+        chosen[seed] = max(
+            found.values(), key=lambda scores: _selection_value(scores, split, protocol)
+        )
     return Models(scores=chosen)
 
 
 def best_fixed(
-    by_line: Mapping[str, Mapping[str, Models]], splits: Mapping[str, Split]
+    by_line: Mapping[str, Mapping[str, Models]], splits: Mapping[str, Split], protocol: Protocol
 ) -> dict[str, Models]:
     """The models, by category, of the line that does best on all categories' selection parts.
 
     Args:
         by_line: by line, then by category.
         splits: by category.
+        protocol: that they are of.
     """
 
     def value(line: str) -> float:
         found = [
-            auroc(scores, splits[category].selection)
+            _selection_value(scores, splits[category], protocol)
             for category, models in by_line[line].items()
             for scores in models.scores.values()
         ]
@@ -107,19 +108,16 @@ def best_fixed(
 
 def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure) -> Number | None:
     """A line's number on the report part of a category; None where there is none."""
-    if measure == "au_spro":
-        found = {seed: area for (seed, name), area in models.areas.items() if name == protocol}
-        # The same images for all seeds: their luck does not average out.
-        if not found:
-            return None
-        low, high = np.mean([(x.low, x.high) for _, x in found.values()], axis=0).tolist()
-        by_seed = {seed: area for seed, (area, _) in found.items()}
-        return Number(by_seed, Interval(low, high, LEVEL))
-    kinds = [record.kind for record in split.report]
-    if not models.scores or (measure != "mean" and measure not in kinds):
+    by_seed = _by_seed(models, split, protocol, measure)
+    if not by_seed:
         return None
-    by_seed = {s: auroc(scores, split.report, measure) for s, scores in models.scores.items()}
+    if measure == "au_spro":
+        # The same images for all seeds: their luck does not average out.
+        ends = [(x.low, x.high) for _, x in (models.areas[seed, protocol] for seed in by_seed)]
+        low, high = np.mean(ends, axis=0).tolist()
+        return Number(by_seed, Interval(low, high))
     lists = [_in_order(scores, split.report) for scores in models.scores.values()]
+    kinds = [record.kind for record in split.report]
     return Number(by_seed, mean_image_auroc_interval(lists, kinds)[measure])
 
 
@@ -127,10 +125,8 @@ def gain_of(
     models: Models, base: Models, split: Split, protocol: Protocol, measure: Measure
 ) -> Number | None:
     """How far a line lies above another, paired by seed and by image; None where one is missing."""
-    number, other = (number_of(x, split, protocol, measure) for x in (models, base))
-    if number is None or other is None:
-        return None
-    seeds = sorted(set(number.by_seed) & set(other.by_seed))
+    values, others = (_by_seed(x, split, protocol, measure) for x in (models, base))
+    seeds = sorted(set(values) & set(others))
     if not seeds:
         return None
     interval = None
@@ -140,7 +136,18 @@ def gain_of(
             [_in_order(x.scores[s], split.report) for s in seeds] for x in (models, base)
         )
         interval = mean_image_auroc_difference(ours, theirs, kinds)[measure]
-    return Number({s: number.by_seed[s] - other.by_seed[s] for s in seeds}, interval)
+    return Number({s: values[s] - others[s] for s in seeds}, interval)
+
+
+def _by_seed(
+    models: Models, split: Split, protocol: Protocol, measure: Measure
+) -> dict[int, float]:
+    """What the models of each seed reach on the report part; empty where that is not known."""
+    if measure == "au_spro":
+        return {seed: area for (seed, name), (area, _) in models.areas.items() if name == protocol}
+    if measure != "mean" and not any(record.kind == measure for record in split.report):
+        return {}
+    return {s: auroc(scores, split.report, measure) for s, scores in models.scores.items()}
 
 
 def average(numbers: Sequence[Number]) -> Number | None:
@@ -155,8 +162,9 @@ def average(numbers: Sequence[Number]) -> Number | None:
     pairs = [(x.mean, interval) for x, interval in zip(numbers, intervals, strict=True)]
     below = math.hypot(*(mean - x.low for mean, x in pairs)) / len(pairs)
     above = math.hypot(*(x.high - mean for mean, x in pairs)) / len(pairs)
-    middle = float(np.mean([mean for mean, _ in pairs]))
-    return Number(by_seed, Interval(middle - below, middle + above, LEVEL))
+    # Not that of the pairs: a category may have seeds that others lack.
+    middle = float(np.mean(list(by_seed.values())))
+    return Number(by_seed, Interval(middle - below, middle + above))
 
 
 def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "mean") -> float:
@@ -165,6 +173,19 @@ def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "me
     value = getattr(found, measure)
     assert value is not None, "the images have the kind"
     return float(value)
+
+
+def _selection_value(scores: Scores, split: Split, protocol: Protocol) -> float:
+    """What a search of that objective would have seen of a model: of anomalies made, all alike."""
+    records = split.selection
+    if protocol != "synthetic":
+        return auroc(scores, records)
+    found = judge_synthetic(
+        np.array(_in_order(scores, records)),
+        [record.kind for record in records],
+        [record.defect_type for record in records],
+    )
+    return objective_value(found, "mean")
 
 
 def _in_order(scores: Scores, records: Sequence[ImageRecord]) -> list[float]:

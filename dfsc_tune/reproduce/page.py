@@ -8,11 +8,11 @@ from pathlib import Path
 
 from dfsc_tune.checkpoint import write_text
 from dfsc_tune.metrics import Interval
-from dfsc_tune.report.figures import RUN_COLORS, Figure, with_intervals
+from dfsc_tune.report.drawing import RUN_COLORS, Figure
 from dfsc_tune.report.html import render_template
+from dfsc_tune.report.score_figures import with_intervals
 from dfsc_tune.report.section import Section, Table
 from dfsc_tune.reproduce.cells import Cell
-from dfsc_tune.reproduce.numbers import LEVEL
 from dfsc_tune.reproduce.reproduction import Reproduction
 
 _MEASURES = {
@@ -66,12 +66,6 @@ def write_page(found: Reproduction) -> Path:
     return target
 
 
-def _cells_of(cells: Sequence[Cell], number: int) -> list[Cell]:
-    """The cells of the table at a place among those shown."""
-    protocol, measure = list(dict.fromkeys((x.protocol, x.measure) for x in cells))[number]
-    return [x for x in cells if (x.protocol, x.measure) == (protocol, measure)]
-
-
 def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     """A row a cell, category by category; a category is named once."""
     order = list(dict.fromkeys(cell.category for cell in cells))
@@ -95,7 +89,7 @@ def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 
 
 def _figures(cells: Sequence[Cell]) -> list[Figure]:
-    """Ours with the images' intervals, a colour a line."""
+    """Ours with the images' intervals, a colour a line; of one measure."""
     ours = [cell for cell in cells if cell.num_seeds]
     categories = list(dict.fromkeys(cell.category for cell in ours))
     lines = list(dict.fromkeys(cell.line for cell in ours))
@@ -105,11 +99,15 @@ def _figures(cells: Sequence[Cell]) -> list[Figure]:
         found = [by_place.get((line, category)) for category in categories]
         values = [cell.ours if cell else None for cell in found]
         intervals = [
-            Interval(cell.low, cell.high, LEVEL) if cell and math.isfinite(cell.low) else None
+            Interval(cell.low, cell.high) if cell and math.isfinite(cell.low) else None
             for cell in found
         ]
         series.append((line, RUN_COLORS[index % len(RUN_COLORS)], values, intervals))
-    return [with_intervals(categories, series, "ours, mean over seeds")] if series else []
+    if not series:
+        return []
+    # Guessing gets an AUROC of one half; of AU-sPRO, next to nothing.
+    chance = None if ours[0].measure == "au_spro" else 0.5
+    return [with_intervals(categories, series, "ours as a share, mean over seeds", chance)]
 
 
 def _percent(value: float) -> str:

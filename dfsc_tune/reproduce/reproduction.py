@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,11 +13,12 @@ from rich.console import Console
 
 from dfsc_tune.checkpoint import atomic_path
 from dfsc_tune.data.layout import read_category
-from dfsc_tune.reference import CATEGORIES
+from dfsc_tune.data.records import Category
+from dfsc_tune.errors import UserError
 from dfsc_tune.report.score_sections import is_real_loco
 from dfsc_tune.reproduce.baselines import judge_baselines
-from dfsc_tune.reproduce.cells import AVERAGE, Cell, cells_of
-from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Measure, Scoring, Study
+from dfsc_tune.reproduce.cells import Cell, cells_of
+from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Scoring, Study
 from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
@@ -77,13 +78,14 @@ def reproduce(
         baselines: whether to train anomalib's too; for a table that compares methods.
 
     Raises:
-        UserError: a search cannot be begun or gone on with, or the data changed since.
+        UserError: a search cannot be begun or gone on with, the data changed since, or the table
+            needs masks that no category has.
     """
     # Before hours of training, and not only after them:
     categories = request.categories
-    splits = {
-        name: splits_of(read_category(request.data, name), exhibit.protocols) for name in categories
-    }
+    read = {name: read_category(request.data, name) for name in categories}
+    splits = {name: splits_of(x, exhibit.protocols) for name, x in read.items()}
+    areas = _with_areas(exhibit, read.values())
     runs: dict[str, tuple[Run, Judged]] = {}
     folder = request.results / request.name
     for study, of_study in requests(exhibit, request, scale):
@@ -91,7 +93,16 @@ def reproduce(
         run, interrupted_by = carry_out(of_study, console)
         if interrupted_by is not None:
             return Reproduction(exhibit, folder, [], [], interrupted_by)
-        judged = _judged(exhibit, study, run, request, console)
+        with console.status("scoring …"):
+            judged = judge_study(
+                run,
+                request.data,
+                _scorings(exhibit.lines, study),
+                exhibit.protocols,
+                areas=areas,
+                device=driver_device(request),
+                say=partial(console.print, highlight=False),
+            )
         runs[study.name] = run, judged
         splits = {name: with_made(x, judged.scores, name) for name, x in splits.items()}
     models: dict[str, dict[str, Models]] = {
@@ -105,41 +116,36 @@ def reproduce(
             request.data,
             run.folder.parent / "baselines",
             scale.num_seeds,
-            areas="au_spro" in exhibit.measures,
+            areas=areas,
             device=driver_device(request),
             say=partial(console.print, highlight=False),
         )
     comparable = all(is_real_loco(request.data, name) for name in categories)
-
-    def of_paper(category: str, line: str, measure: Measure) -> float | None:
-        # Its averages are over all five categories.
-        if category == AVERAGE and set(categories) != set(CATEGORIES):
-            return None
-        return published(exhibit, category, line, measure)
-
+    of_paper = partial(published, exhibit, categories=categories)
     cells = [
         *cells_of(exhibit, models, splits, of_paper, comparable),
         *cited_cells(exhibit, categories, models),
     ]
     with atomic_path(folder / f"{exhibit.name}.parquet") as temporary:
         pd.DataFrame(cells).to_parquet(temporary, index=False)
-    notes = list(_notes(exhibit, scale, comparable, models.values()))
+    notes = list(_notes(exhibit, scale, comparable, models.values(), areas))
     return Reproduction(exhibit, folder, cells, notes)
 
 
-def _judged(
-    exhibit: Exhibit, study: Study, run: Run, request: SearchRequest, console: Console
-) -> Judged:
-    with console.status("scoring …"):
-        return judge_study(
-            run,
-            request.data,
-            _scorings(exhibit.lines, study),
-            exhibit.protocols,
-            areas="au_spro" in exhibit.measures,
-            device=driver_device(request),
-            say=partial(console.print, highlight=False),
+def _with_areas(exhibit: Exhibit, categories: Iterable[Category]) -> list[str]:
+    """The categories to measure AU-sPRO of, if the table is of it: those that lack no mask.
+
+    Raises UserError where there is none such.
+    """
+    if "au_spro" not in exhibit.measures:
+        return []
+    found = [x.name for x in categories if not any(record.lacks_mask for record in x.test)]
+    if not found:
+        raise UserError(
+            f"{exhibit.name} is of AU-sPRO, which needs a mask of every anomalous test image, and "
+            "no category has them all; add them under ground_truth"
         )
+    return found
 
 
 def _scorings(lines: Iterable[Line], study: Study) -> list[Scoring]:
@@ -147,7 +153,11 @@ def _scorings(lines: Iterable[Line], study: Study) -> list[Scoring]:
 
 
 def _notes(
-    exhibit: Exhibit, scale: Scale, comparable: bool, models: Iterable[dict[str, Models]]
+    exhibit: Exhibit,
+    scale: Scale,
+    comparable: bool,
+    models: Collection[Mapping[str, Models]],
+    areas: Collection[str],
 ) -> Iterator[str]:
     """What a reader of the numbers must know."""
     yield (
@@ -174,6 +184,9 @@ def _notes(
         yield "EfficientAD was trained without its penalty, which needs --photographs"
     if scale.num_seeds == 1:
         yield "one seed: how much numbers vary between trainings is not known; --seeds 3 tells"
+    unmasked = sorted({name for of_line in models for name in of_line} - set(areas))
+    if "au_spro" in exhibit.measures and unmasked:
+        yield f"AU-sPRO cannot be measured without all masks, which {', '.join(unmasked)} lack"
     if any(not model.scores for of_line in models for model in of_line.values()):
         yield "some trainings failed or are missing: their cells are left out"
     yield from exhibit.notes
