@@ -56,6 +56,7 @@ def test_confirm_retrains_decides_and_goes_on(
     assert again.stdout == done.stdout
     assert results.load(folder).trials["seconds"].tolist() == before
     assert_one_sentence(invoke("confirm", "x", "--seeds", "3"), "other settings")
+    assert_one_sentence(invoke("resume", "x-confirm"), "`dfsc-tune confirm x --top 1 --seeds 2")
     told = invoke("best", "x-confirm")
     assert "after run x" in told.stdout
     assert all(line.strip() in told.stdout for line in done.stdout.splitlines() if "±" in line)

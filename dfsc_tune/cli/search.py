@@ -165,6 +165,11 @@ def resume(
     else:
         folder = find_run(results, run)
     settings = load(folder).settings
+    if "go_on_by" in settings:
+        raise UserError(
+            f"`resume` would leave the run in {folder} without what it is for; go on with it by "
+            f"`{settings['go_on_by']}`"
+        )
     data = data_folder(settings["data"], settings["categories"], console)
     from dfsc_tune.search.resume import resume_search
 

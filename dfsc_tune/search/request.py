@@ -43,6 +43,8 @@ class SearchRequest:
     """For how long a cluster may take to bring the GPUs asked for."""
     store: str | None = None
     """The results folder in an object store, where the run is kept while it goes on."""
+    go_on_by: str | None = None
+    """The command that goes on with the run, where that is not `resume`."""
     device: Device = "auto"
     """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
 

@@ -95,7 +95,6 @@ def request_of(
     folder: Path,
     data: Path,
     *,
-    name: str | None = None,
     gpus: int | None = None,
     address: str | None = None,
     device: Device | None = None,
@@ -105,7 +104,6 @@ def request_of(
     Args:
         folder: the run.
         data: the folder that holds its categories.
-        name: of another run beside it that is asked for the same; the run's own if None.
         gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
         address: see there; "local" for this machine.
         device: see there.
@@ -117,7 +115,7 @@ def request_of(
         data_name=settings["data"],
         space=validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml"),
         results=folder.parent,
-        name=name or folder.name,
+        name=folder.name,
         seed=settings["seed"],
         gpus=settings["gpus"] if gpus is None else gpus,
         address=None if address == "local" else address or settings["address"],

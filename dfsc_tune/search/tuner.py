@@ -344,6 +344,7 @@ def _settings(
         "device": request.device,
         "address": request.cluster,
         **({"store": request.store} if request.store else {}),
+        **({"go_on_by": request.go_on_by} if request.go_on_by else {}),
         "space": space.model_dump(mode="json"),
         "base_configs": {name: base.model_dump(mode="json") for name, base in bases.items()},
         "datasets": {name: read.summary() for name, read in data.items()},
