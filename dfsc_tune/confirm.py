@@ -22,8 +22,8 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.objective import can_be_judged, judge
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
-from dfsc_tune.results import CHECKPOINTS, REFERENCES, Run
-from dfsc_tune.results.confirmed import CONFIRMED, PAPER, Decision, decide
+from dfsc_tune.results import CHECKPOINTS, REFERENCES, TRIALS, Run
+from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
@@ -149,7 +149,8 @@ def confirm(
         A confirmation a category; or none, and the signal that broke the trainings off.
 
     Raises:
-        UserError: the data changed since the search, or as `run_search` does.
+        UserError: the data changed since the search, or as `run_search` does; or a category could
+            not be decided, and the others were.
     """
     for name in request.categories:
         found = fingerprint(read_category(request.data, name))
@@ -165,12 +166,17 @@ def confirm(
     if interrupted_by is not None:
         return [], interrupted_by
     device = driver_device(request)
-    found_all = []
+    found_all, problems = [], []
     for name in request.categories:
         data = prepare_category(base_config(done, name), request.data, device)
         check_data({name: data}, run.settings["datasets"], run.folder)
-        found_all.append(_conclude(run, done, data, settings[name], device))
+        try:
+            found_all.append(_conclude(run, done, data, settings[name], device))
+        except UserError as error:
+            problems.append(f"{name}: {error}")
     _write_table(done.folder, found_all)
+    if problems:
+        raise UserError("; ".join(problems))
     return found_all, None
 
 
@@ -190,6 +196,12 @@ def describe(found: Confirmation) -> list[str]:
                 f"{interval.low:+.3f} to {interval.high:+.3f})"
             )
         lines.append(line)
+    judged = [x.setting for x in found.decision.settings]
+    if left := [name for name in found.settings if name not in judged]:
+        lines.append(
+            f"not judged: {', '.join(left)}, with fewer than {MIN_SEEDS} seeds that were trained "
+            f"in full here and with the paper's setting; {TRIALS} says why"
+        )
     if not found.report_aurocs:
         return [
             *lines,

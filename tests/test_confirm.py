@@ -27,10 +27,11 @@ def test_confirm_retrains_decides_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tray(tmp_path / "data")
+    make_tray(tmp_path / "data", "box")
     (tmp_path / "space.yaml").write_text(SPACE)
     searched = run(
-        "search", "--data", "data", "--category", CATEGORY, "--space", "space.yaml",
-        "--name", "x", cwd=tmp_path,
+        "search", "--data", "data", "--category", CATEGORY, "--category", "box",
+        "--space", "space.yaml", "--name", "x", cwd=tmp_path,
     )  # fmt: skip
     assert searched.returncode == 0, searched.stderr
     done = run("confirm", "x", "--top", "1", "--seeds", "2", cwd=tmp_path)
@@ -43,6 +44,7 @@ def test_confirm_retrains_decides_and_goes_on(
     assert set(trials["seed"]) == {1, 2}
     table = pd.read_parquet(folder / "confirmed.parquet")
     assert len(trials) == 2 * len(table)
+    table = table[table["category"] == CATEGORY]
     (winner,) = table[table["winner"]].to_dict("records")
     assert 0 <= winner["report_auroc"] <= 1
     assert table[~table["setting"].isin(["paper", winner["setting"]])]["report_auroc"].isna().all()
@@ -60,3 +62,12 @@ def test_confirm_retrains_decides_and_goes_on(
     told = invoke("best", "x-confirm")
     assert "after run x" in told.stdout
     assert all(line.strip() in told.stdout for line in done.stdout.splitlines() if "±" in line)
+    # A category that cannot be decided does not keep the other from it.
+    of_paper = (trials["category"] == CATEGORY) & (trials["margin"] == 1.0) & (trials["seed"] == 1)
+    trials.loc[of_paper, "state"] = "failed"
+    trials.to_parquet(folder / "trials.parquet")
+    (folder / "confirmed.parquet").unlink()
+    assert_one_sentence(
+        invoke("confirm", "x", "--top", "1", "--seeds", "2"), f"{CATEGORY}: the paper's setting"
+    )
+    assert set(pd.read_parquet(folder / "confirmed.parquet")["category"]) == {"box"}

@@ -16,7 +16,8 @@ PAPER = "paper"
 CONFIRMED = "confirmed.parquet"
 """In the folder of a run that confirms another: a row a setting."""
 _LEVEL = 0.95
-_MIN_SEEDS = 2
+MIN_SEEDS = 2
+"""That a setting must have completed, each with the paper's, to be judged."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +45,6 @@ class Decision:
     """The setting with the best mean."""
     winner: str
     """`best`, or the paper's setting where the gain over that may be noise."""
-
-    def of(self, setting: str) -> Confirmed:
-        """What one setting reached."""
-        return next(found for found in self.settings if found.setting == setting)
 
     @property
     def verdict(self) -> str:
@@ -78,15 +75,15 @@ def decide(trainings: pd.DataFrame) -> Decision:
         for name, rows in trainings.groupby("setting", sort=False)
     }
     paper = values.get(PAPER, pd.Series(dtype=float))
-    if len(paper) < _MIN_SEEDS:
+    if len(paper) < MIN_SEEDS:
         raise UserError(
             f"the paper's setting was trained in full with {len(paper)} fresh seeds, and at least "
-            f"{_MIN_SEEDS} are needed to tell a gain from noise; see the failed trials"
+            f"{MIN_SEEDS} are needed to tell a gain from noise; see the failed trials"
         )
     settings = tuple(
         _confirmed(name, found, paper)
         for name, found in values.items()
-        if len(found.index.intersection(paper.index)) >= _MIN_SEEDS
+        if len(found.index.intersection(paper.index)) >= MIN_SEEDS
     )
     # Where means are equal, the paper's comes first.
     best = max(settings, key=lambda found: (found.mean, found.setting == PAPER))
