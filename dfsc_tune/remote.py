@@ -24,6 +24,7 @@ import platformdirs
 import pyarrow as pa
 from pyarrow import fs
 
+from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import StorageError, UserError
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
@@ -255,7 +256,7 @@ def _fetch_folder(
             entry is not None
             and (entry["size"], entry["changed"]) == (file.size, file.changed)
             and path.is_file()
-            and _sha256(path) == entry["sha256"]
+            and file_sha256(path) == entry["sha256"]
         )
 
     def bring(name: str) -> tuple[str, dict[str, Any], bool]:
@@ -327,11 +328,6 @@ def _write_fetched(folder: Path, entries: Mapping[str, Any]) -> None:
     part = folder / f"{_FETCHED}.{os.getpid()}.part"
     part.write_text(json.dumps(entries), encoding="utf-8")
     part.replace(folder / _FETCHED)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
