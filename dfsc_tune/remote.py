@@ -31,6 +31,7 @@ SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 _SECRETS = {"access_key", "secret_key", "session_token", "account_key", "sas_token", "sig"}
 _NUM_THREADS = 8
 _FETCHED = ".fetched.json"
+_TRIES = 3
 # A store that does not answer is better said than waited for; trials are tried again anyway.
 _PATIENCE_SECONDS = 30
 
@@ -260,15 +261,8 @@ def _fetch_folder(
         )
 
     def bring(name: str) -> tuple[str, dict[str, Any], bool]:
-        if is_here(name):
-            entry, fetched = known[name], False
-        else:
-            file = there[name]
-            digest = store.fetch(name, _inside(folder, name))
-            if (size := (folder / name).stat().st_size) != file.size:
-                raise StorageError(f"{store / name} gave {size} bytes instead of {file.size}")
-            entry = {"size": file.size, "changed": file.changed, "sha256": digest}
-            fetched = True
+        fetched = not is_here(name)
+        entry = _bring(store, name, there[name], folder) if fetched else known[name]
         if sums.get(name, entry["sha256"]) != entry["sha256"]:
             raise UserError(
                 f"{store / name} is not what {store}/{_SUMS} says it is: put the right file, or "
@@ -290,6 +284,18 @@ def _fetch_folder(
     kept = {name: entry for name, entry in known.items() if not wanted(name)}
     _write_fetched(folder, {**kept, **entries})
     return num_fetched
+
+
+def _bring(store: Store, name: str, listed: StoredFile, folder: Path) -> dict[str, Any]:
+    """Fetches a file; what is to be remembered of it."""
+    path, file = _inside(folder, name), listed
+    for _ in range(_TRIES):
+        digest = store.fetch(name, path)
+        if (size := path.stat().st_size) == file.size:
+            return {"size": file.size, "changed": file.changed, "sha256": digest}
+        # Of a run that goes on, a file may have been put anew since it was listed.
+        file = store.find(name) or file
+    raise StorageError(f"{store / name} gave {size} bytes instead of {file.size}")
 
 
 @contextmanager

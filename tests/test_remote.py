@@ -15,7 +15,7 @@ from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.data.remote import fetch_data, remote_categories
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.remote import Store, fetch_folder
+from dfsc_tune.remote import Store, StoredFile, fetch_folder
 from dfsc_tune.results.mirror import Mirror
 from dfsc_tune.results.stored import take_over
 
@@ -123,6 +123,22 @@ def test_data_must_agree_with_their_sums(store: Store, tmp_path: Path) -> None:
     store.write("SHA256SUMS", [f"{'0' * 64}  ./a/train/good/0.png\n".encode()])
     with pytest.raises(UserError, match="SHA256SUMS says"):
         fetch_data(store, ["a"])
+
+
+def test_a_file_that_is_put_anew_while_it_is_fetched_is_fetched_as_it_is_now(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("ledger.jsonl", [b"1\n"])
+    files = Store.files
+
+    def listed_late(self: Store, under: str = "") -> dict[str, StoredFile]:
+        found = files(self, under)
+        store.write("ledger.jsonl", [b"1\n2\n"])
+        return found
+
+    monkeypatch.setattr(Store, "files", listed_late)
+    assert fetch_folder(store, tmp_path / "x", lambda name: True) == 1
+    assert (tmp_path / "x" / "ledger.jsonl").read_bytes() == b"1\n2\n"
 
 
 def begin_run(folder: Path, ledger: str) -> None:

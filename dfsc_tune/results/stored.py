@@ -53,7 +53,7 @@ def take_over(run: Store, note: Callable[[str], None]) -> Path:
     # A driver that died here may have written what it could not put into the store any more.
     if not here.startswith(run.read(LEDGER) or b"") or not (folder / SETTINGS).exists():
         shutil.rmtree(folder, ignore_errors=True)
-        fetch_folder(run, folder, lambda name: _is_kept(name))
+        fetch_folder(run, folder, _is_kept)
     return folder
 
 
@@ -65,7 +65,7 @@ def look_at(run: Store) -> Path:
     """
     _check_exists(run)
     folder = local_copy(run, "views")
-    fetch_folder(run, folder, lambda name: _is_kept(name))
+    fetch_folder(run, folder, _is_kept)
     return folder
 
 
