@@ -204,9 +204,19 @@ def local_copy(store: Store, purpose: str) -> Path:
     return base / f"{store.parent.name or 'store'}-{digest}" / store.name
 
 
-def is_copy(folder: Path) -> bool:
-    """Whether a folder was made by `fetch_folder`."""
-    return (folder / _FETCHED).is_file()
+def copy_place(folder: Path, source: object) -> Path:
+    """The folder for a copy of something, made if need be.
+
+    Raises:
+        UserError: it exists and holds something else.
+    """
+    if folder.exists() and not (folder / _FETCHED).is_file():
+        raise UserError(
+            f"{folder} exists already and is no copy of {source}; choose another folder with --to"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_fetched(folder, _read_fetched(folder))
+    return folder
 
 
 def fetch_folder(

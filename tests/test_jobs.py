@@ -20,6 +20,7 @@ from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
 from dfsc_tune.errors import UserError
+from dfsc_tune.launch.jobs import fetch_from_head
 from dfsc_tune.launch.pack import pack
 from dfsc_tune.launch.token import ensure_token
 from dfsc_tune.remote import Store
@@ -87,6 +88,25 @@ def test_no_cluster_is_one_sentence(tmp_path: Path) -> None:
         invoke("job", "list", "--cluster", "http://127.0.0.1:9"), "no dashboard answers"
     )
     assert_one_sentence(invoke("job", "list", "--cluster", tmp_path / "no.yaml"), "cluster file")
+
+
+def test_a_run_from_the_head_does_not_go_over_one_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = []
+
+    def copy(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
+        copied.append(command[-2:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", copy)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UserError, match="is no copy of /shared/x"):
+        fetch_from_head(Path("cluster.yaml"), "/shared/x", tmp_path)
+    assert not copied
+    for _ in range(2):
+        fetch_from_head(Path("cluster.yaml"), "/shared/y", tmp_path)
+    assert copied == [["/shared/y/", f"{tmp_path}/y/"]] * 2
 
 
 @pytest.fixture(scope="module")

@@ -18,6 +18,7 @@ from typing import Any
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch.cluster_files import read_cluster_file
+from dfsc_tune.remote import copy_place
 
 _RUN, _COMMAND = "run", "command"
 _DASHBOARD_PORT = 8265
@@ -156,9 +157,12 @@ def stop(client: Any, job_id: str, patience_seconds: float = 60.0) -> JobState:
 
 
 def fetch_from_head(cluster: Path, path: str, results: Path) -> Path:
-    """Copies a run that lies on a cluster's disk here, through ssh."""
-    target = results / Path(path).name
-    target.mkdir(parents=True, exist_ok=True)
+    """Copies a run that lies on a cluster's disk here, through ssh, or brings the copy up to date.
+
+    Raises:
+        UserError: a folder of its name is here and is no copy of it, or the copying fails.
+    """
+    target = copy_place(results / Path(path).name, f"{path} of the cluster")
     command = ["rsync-down", str(cluster), f"{path}/", f"{target}/"]
     done = subprocess.run(
         [sys.executable, "-m", "ray.scripts.scripts", *command], stdout=sys.stderr

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.remote import Store, StoredFile, fetch_folder, is_copy, local_copy
+from dfsc_tune.remote import Store, StoredFile, copy_place, fetch_folder, local_copy
 from dfsc_tune.results.schema import CHECKPOINTS, LEDGER, SETTINGS
 
 DRIVER = "driver.json"
@@ -81,9 +81,7 @@ def fetch_run(run: Store, results: Path, progress: Callable[[int, int], None]) -
         UserError: there is no such run, or a folder of its name that is no copy of it.
     """
     _check_exists(run)
-    folder = results / run.name
-    if folder.exists() and not is_copy(folder):
-        raise UserError(f"{folder} exists already and is no copy of {run}; choose another folder")
+    folder = copy_place(results / run.name, run)
     fetch_folder(run, folder, _is_kept, progress)
     return folder
 
