@@ -25,7 +25,7 @@ import pyarrow as pa
 from pyarrow import fs
 
 from dfsc_tune.digest import file_sha256
-from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.errors import StorageError, UserError, first_line
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 _SECRETS = {"access_key", "secret_key", "session_token", "account_key", "sas_token", "sig"}
@@ -385,5 +385,4 @@ def _for_pyarrow(uri: str) -> str:
 
 def _reason(error: Exception) -> str:
     """What went wrong in one line, without the provider's request ids."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.split(" (Request ID")[0].split("; Details")[0]
+    return first_line(error).split(" (Request ID")[0].split("; Details")[0]

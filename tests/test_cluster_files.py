@@ -318,3 +318,10 @@ def test_down_does_not_claim_what_it_does_not_know(monkeypatch: pytest.MonkeyPat
     nodes.clear()
     result = invoke("cluster", "down", FOLDER / "aws.yaml")
     assert (result.exit_code, "nothing" in result.stdout) == (0, True)
+
+    def says_nothing(config: object, name: str) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("ray.autoscaler._private.providers._get_node_provider", says_nothing)
+    result = invoke("cluster", "down", FOLDER / "aws.yaml")
+    assert (result.exit_code, "(NotImplementedError)" in result.stderr) == (1, True)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 
 PROVIDERS = ("aws", "gcp", "azure", "on_premise")
 TOKEN_MOUNT = "~/.ray/auth_token"
@@ -132,4 +132,4 @@ def _against_schema(tree: Mapping[str, Any]) -> Iterator[str]:
         filled(tree)
     except Exception as error:
         # jsonschema's message is its first line; Ray's own are one line.
-        yield f"Ray refuses it ({str(error).splitlines()[0]})"
+        yield f"Ray refuses it ({first_line(error)})"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import read_cluster_file
 from dfsc_tune.remote import copy_place
 
@@ -202,12 +203,9 @@ def _explained(verb: str) -> Iterator[None]:
             f"cannot {verb} the cluster: no dashboard answers; is it up, and the address right?"
         ) from error
     except RuntimeError as error:
-        text = str(error).strip()
-        if "pip install 'ray[default]'" in text or 'pip install "ray[default]"' in text:
+        if re.search(r"""pip install ['"]ray\[default\]""", str(error)):
             raise UserError("jobs need more of Ray: pip install '.[cluster]'") from error
-        raise UserError(
-            f"cannot {verb} the job: {(text or repr(error)).splitlines()[0]}"
-        ) from error
+        raise UserError(f"cannot {verb} the job: {first_line(error)}") from error
 
 
 @contextmanager
