@@ -82,14 +82,15 @@ def submit(
     """
     from dfsc_tune.launch.pack import pack
 
-    with tempfile.TemporaryDirectory(prefix="dfsc_tune_job_") as folder, _explained("submit"):
+    with tempfile.TemporaryDirectory(prefix="dfsc_tune_job_") as folder:
         job = pack(words, Path(folder), name, wait=wait)
-        job_id = client.submit_job(
-            entrypoint=job.command,
-            submission_id=job_id,
-            runtime_env={"working_dir": folder},
-            metadata={_RUN: job.run, _COMMAND: " ".join(words)},
-        )
+        with _explained("submit"):
+            job_id = client.submit_job(
+                entrypoint=job.command,
+                submission_id=job_id,
+                runtime_env={"working_dir": folder},
+                metadata={_RUN: job.run, _COMMAND: " ".join(words)},
+            )
     return JobState(job_id, "PENDING", " ".join(words), job.run)
 
 
@@ -198,7 +199,11 @@ def _explained(verb: str) -> Iterator[None]:
         raise UserError(
             "the cluster does not let this machine in: put its token into ~/.ray/auth_token"
         ) from error
-    except ConnectionError as error:
+    except BrokenPipeError:
+        # Who reads our output has gone, not the cluster.
+        raise
+    except OSError as error:
+        # Ray's client lets what requests and aiohttp raise through.
         raise UserError(
             f"cannot {verb} the cluster: no dashboard answers; is it up, and the address right?"
         ) from error
