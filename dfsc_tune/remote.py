@@ -224,21 +224,18 @@ def fetch_folder(
     folder: Path,
     wanted: Callable[[str], bool],
     progress: Callable[[int, int], None] | None = None,
-    *,
-    whole: bool = True,
 ) -> int:
     """Brings a folder of this machine up to what the store has; how many files had to be fetched.
 
     Files that are here, as the store has them and as they came, stay; each is read again to
-    see that, by its sha256. Where the store has a `SHA256SUMS`, as `sha256sum` writes it, files
-    must agree with it.
+    see that, by its sha256. Wanted files that the store has no more are deleted. Where the store
+    has a `SHA256SUMS`, as `sha256sum` writes it, files must agree with it.
 
     Args:
         store: where from.
         folder: where to; nothing else should write into it.
         wanted: which files, by their path.
         progress: told the files done and the files in all.
-        whole: delete wanted files that the store has no more.
 
     Raises:
         StorageError: the store does not answer.
@@ -246,7 +243,7 @@ def fetch_folder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        return _fetch_folder(store, folder, wanted, progress, whole)
+        return _fetch_folder(store, folder, wanted, progress)
 
 
 def _fetch_folder(
@@ -254,7 +251,6 @@ def _fetch_folder(
     folder: Path,
     wanted: Callable[[str], bool],
     progress: Callable[[int, int], None] | None,
-    whole: bool,
 ) -> int:
     known = _read_fetched(folder)
     there = {name: file for name, file in store.files().items() if wanted(name)}
@@ -280,7 +276,7 @@ def _fetch_folder(
             )
         return name, entry, fetched
 
-    entries: dict[str, Any] = {} if whole else dict(known)
+    entries = {name: entry for name, entry in known.items() if not wanted(name)}
     num_fetched = 0
     with ThreadPoolExecutor(_NUM_THREADS) as threads:
         for done, (name, entry, fetched) in enumerate(threads.map(bring, there), start=1):
@@ -288,11 +284,9 @@ def _fetch_folder(
             num_fetched += fetched
             if progress:
                 progress(done, len(there))
-    for name in known if whole else ():
-        if name not in there and wanted(name):
-            (folder / name).unlink(missing_ok=True)
-    kept = {name: entry for name, entry in known.items() if not wanted(name)}
-    _write_fetched(folder, {**kept, **entries})
+    for name in known.keys() - entries.keys():
+        (folder / name).unlink(missing_ok=True)
+    _write_fetched(folder, entries)
     return num_fetched
 
 

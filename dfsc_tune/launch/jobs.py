@@ -24,6 +24,7 @@ from dfsc_tune.remote import copy_place
 _RUN, _COMMAND = "run", "command"
 _DASHBOARD_PORT = 8265
 _TUNNEL_SECONDS = 60.0
+_STOP_SECONDS = 60.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -65,9 +66,7 @@ def connected(cluster: str) -> Iterator[Any]:
         yield _client(address)
 
 
-def submit(
-    client: Any, words: Sequence[str], name: str, *, wait: bool, job_id: str | None = None
-) -> JobState:
+def submit(client: Any, words: Sequence[str], name: str, *, wait: bool) -> JobState:
     """Submits a command of `dfsc-tune`.
 
     Args:
@@ -75,7 +74,6 @@ def submit(
         words: the command's, without `dfsc-tune`.
         name: of its run, where the command gives none.
         wait: whether the cluster starts GPU machines when they are asked for.
-        job_id: how the job is to be called.
 
     Raises:
         UserError: the command cannot be run on a cluster.
@@ -87,7 +85,6 @@ def submit(
         with _explained("submit"):
             job_id = client.submit_job(
                 entrypoint=job.command,
-                submission_id=job_id,
                 runtime_env={"working_dir": folder},
                 metadata={_RUN: job.run, _COMMAND: " ".join(words)},
             )
@@ -144,16 +141,18 @@ def logs(client: Any, job_id: str) -> str:
     return text
 
 
-def stop(client: Any, job_id: str, patience_seconds: float = 60.0) -> JobState:
+def stop(client: Any, job_id: str) -> JobState:
     """Ends a job, and waits until it has; its run can be resumed."""
-    if find_job(client, job_id).has_ended:
-        return find_job(client, job_id)
+    if (state := find_job(client, job_id)).has_ended:
+        return state
     with _explained("stop"):
         client.stop_job(job_id)
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + _STOP_SECONDS
     while not (state := find_job(client, job_id)).has_ended:
         if time.monotonic() > deadline:
-            raise UserError(f"the job {job_id} was told to stop and has not within a minute")
+            raise UserError(
+                f"the job {job_id} was told to stop and has not within {_STOP_SECONDS:.0f} s"
+            )
         time.sleep(0.5)
     return state
 
