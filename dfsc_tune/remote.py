@@ -266,7 +266,7 @@ def _fetch_folder(
             and file_sha256(path) == entry["sha256"]
         )
 
-    def bring(name: str) -> tuple[str, dict[str, Any], bool]:
+    def bring(name: str) -> bool:
         fetched = not is_here(name)
         entry = _bring(store, name, there[name], folder) if fetched else known[name]
         if sums.get(name, entry["sha256"]) != entry["sha256"]:
@@ -274,19 +274,24 @@ def _fetch_folder(
                 f"{store / name} is not what {store}/{_SUMS} says it is: put the right file, or "
                 "the right sum, there"
             )
-        return name, entry, fetched
+        entries[name] = entry
+        return fetched
 
-    entries = {name: entry for name, entry in known.items() if not wanted(name)}
+    entries = dict(known)
+    for name in known:
+        if wanted(name) and name not in there:
+            (folder / name).unlink(missing_ok=True)
+            del entries[name]
     num_fetched = 0
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        for done, (name, entry, fetched) in enumerate(threads.map(bring, there), start=1):
-            entries[name] = entry
-            num_fetched += fetched
-            if progress:
-                progress(done, len(there))
-    for name in known.keys() - entries.keys():
-        (folder / name).unlink(missing_ok=True)
-    _write_fetched(folder, entries)
+    try:
+        with ThreadPoolExecutor(_NUM_THREADS) as threads:
+            for done, fetched in enumerate(threads.map(bring, there), start=1):
+                num_fetched += fetched
+                if progress:
+                    progress(done, len(there))
+    finally:
+        # Also when broken off: what came is not fetched again.
+        _write_fetched(folder, entries)
     return num_fetched
 
 

@@ -125,6 +125,25 @@ def test_data_must_agree_with_their_sums(store: Store, tmp_path: Path) -> None:
         fetch_data(store, ["a"])
 
 
+def test_what_came_before_a_fetch_broke_off_is_not_fetched_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        store.write(name, [name.encode()])
+    fetch = Store.fetch
+
+    def broken(self: Store, name: str, path: Path) -> str:
+        if name == "b":
+            raise StorageError("the line is down")
+        return fetch(self, name, path)
+
+    monkeypatch.setattr(Store, "fetch", broken)
+    with pytest.raises(StorageError, match="down"):
+        fetch_folder(store, tmp_path / "x", lambda name: True)
+    monkeypatch.setattr(Store, "fetch", fetch)
+    assert fetch_folder(store, tmp_path / "x", lambda name: True) == 1
+
+
 def test_a_file_that_is_put_anew_while_it_is_fetched_is_fetched_as_it_is_now(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
