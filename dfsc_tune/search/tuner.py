@@ -284,7 +284,6 @@ def _warn_of_devices(request: SearchRequest, course: Course, console: Console) -
         console.print(
             "warning: trials were given GPUs, found no CUDA there and ran on the CPU",
             style="yellow",
-            highlight=False,
         )
 
 
@@ -320,11 +319,11 @@ def read_data(
         with console.status(f"reading {category} …"):
             data[category] = prepare_category(base, request.data, driver_device(request))
         for note in data[category].notes:
-            console.print(f"note: {category}: {note}", highlight=False, markup=False)
+            console.print(f"note: {category}: {note}")
     # Categories mostly share their model: each warning once.
     for warning in sorted({random_teacher_warning(base.model) or "" for base in bases.values()}):
         if warning:
-            console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+            console.print(f"warning: {warning}", style="yellow")
     return data
 
 
