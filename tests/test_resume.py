@@ -12,10 +12,14 @@ import pytest
 import yaml
 from conftest import CATEGORY, draw_tray, make_tray
 from numpy.random import default_rng
+from synthetic_run import make_run, run_settings
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
+from dfsc_tune.cli.search import _print_outcome
+from dfsc_tune.cli.shared import talk
 from dfsc_tune.config import loads
+from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
@@ -108,6 +112,18 @@ def test_a_name_is_free_again_if_its_run_died_before_it_began() -> None:
     assert not RUN.exists()
 
 
+def test_a_category_that_nothing_was_found_for_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "made", categories=("cup",))
+    settings = run_settings(("cup", "box"))
+    write_settings(tmp_path / "made", settings)
+    outcome = tuner.Outcome(tmp_path / "made", num_expected=80, num_ended=80, num_failed=41)
+    with pytest.raises(UserError, match="no trial of box reached the full budget"):
+        _print_outcome(outcome, talk(), json=False)
+    assert "cup: best of run made" in capsys.readouterr().out
+
+
 def finish(*, published: bool) -> None:
     """Writes on in the ledger until all trials have ended, none of them well."""
     with (RUN / LEDGER).open("a") as ledger:
@@ -137,5 +153,5 @@ def test_a_finished_run_says_so_and_changes_nothing() -> None:
     before = (RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()
     result = invoke("resume", "x")
     assert "is finished: 3 trials" in result.stderr
-    assert_one_sentence(result, "no trial reached the full budget")
+    assert_one_sentence(result, f"no trial of {CATEGORY} reached the full budget")
     assert ((RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()) == before

@@ -184,7 +184,7 @@ def resume(
 
 
 def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
-    from dfsc_tune.results import resume_command, stored_at
+    from dfsc_tune.results import load, resume_command, stored_at
     from dfsc_tune.search.ledger import interruptions
 
     if outcome.interrupted_by:
@@ -201,8 +201,12 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
         console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
     if outcome.interrupted_by:
         raise typer.Exit(128 + outcome.interrupted_by)
-    if not found:
-        raise UserError(f"no trial reached the full budget; see {outcome.folder}/trials.parquet")
+    categories = load(outcome.folder).settings["categories"]
+    if missing := [category for category in categories if category not in found]:
+        raise UserError(
+            f"no trial of {', '.join(missing)} reached the full budget; see "
+            f"{outcome.folder}/trials.parquet"
+        )
 
 
 def asked_categories(asked: list[str], data: str | None) -> list[str]:
