@@ -25,19 +25,15 @@ _SHOWN_RUNNING = 12
 class LiveView(Callback):
     """Shows a course's trials while Tune runs; must come after its own among the callbacks."""
 
-    def __init__(
-        self, course: Course, expected: Mapping[str, int], searched: list[str], console: Console
-    ) -> None:
+    def __init__(self, course: Course, searched: list[str], console: Console) -> None:
         """Prepares the view.
 
         Args:
             course: whose trials are shown.
-            expected: the number of trials of each category.
             searched: the names of the settings that vary.
             console: where to write; its being a terminal decides between table and lines.
         """
         self._course = course
-        self._expected = dict(expected)
         self._searched = searched
         self._console: Console | None = console
         self._live: Live | None = None
@@ -114,7 +110,7 @@ class LiveView(Callback):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("category", "trial", "step", "AUROC", "settings"):
             table.add_column(column, no_wrap=True)
-        for category in self._expected:
+        for category in self._course.num_expected:
             if best := self._course.tables.best.get(category):
                 self._add(table, best, "best", style="green")
         running = [row for row in rows if row["state"] == "running"]
@@ -135,7 +131,7 @@ class LiveView(Callback):
         return list(self._course.tables.trials.values())
 
     def _num_expected(self) -> int:
-        return sum(self._expected.values())
+        return sum(self._course.num_expected.values())
 
     def _time_left(self) -> str:
         ended, tables = self._course.num_ended, self._course.tables

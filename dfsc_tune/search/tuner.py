@@ -162,7 +162,7 @@ def _carry_out(
     folder: Path,
     console: Console,
 ) -> None:
-    view = LiveView(course, course.num_expected, list(request.space.parameters), console)
+    view = LiveView(course, list(request.space.parameters), console)
     try:
         if not course.is_finished:
             _fit(request, folder, data, course, view)

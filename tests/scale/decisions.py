@@ -124,7 +124,7 @@ def play(course: Course, trials: Trials, meter: Meter, num_workers: int) -> Iter
     """Carries a course out in simulated time, measuring its decisions; yields at each new trial."""
     chance = np.random.default_rng(0)
     course.capacity = num_workers
-    view = LiveView(course, course.num_expected, ["margin"], Console(file=io.StringIO()))
+    view = LiveView(course, ["margin"], Console(file=io.StringIO()))
     queue: list[tuple[float, str, float, dict[str, Any], Iterator[dict[str, Any]]]] = []
     now = 0.0
     while True:
