@@ -19,6 +19,7 @@ from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.detector import save_detector
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.teacher import load_teacher
 from dfsc_tune.objective import can_be_judged, judge
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
@@ -27,7 +28,7 @@ from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, d
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.resume import check_data
+from dfsc_tune.search.resume import check_same
 from dfsc_tune.search.session import driver_device
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.trial import finished_detector
@@ -149,15 +150,13 @@ def confirm(
         A confirmation a category; or none, and the signal that broke the trainings off.
 
     Raises:
-        UserError: the data changed since the search, or as `run_search` does; or a category could
-            not be decided, and the others were.
+        UserError: the data or teacher changed since the search, or as `run_search` does; or a
+            category could not be decided, and the others were.
     """
+    # Before hours of training, and not only after them:
     for name in request.categories:
-        found = fingerprint(read_category(request.data, name))
-        if found != run.settings["datasets"][name]["fingerprint"]:
-            raise UserError(
-                f"the data of {name} changed since the run in {run.folder}; restore what was there"
-            )
+        teacher = load_teacher(base_config(run, name).model)
+        check_same(run, name, fingerprint(read_category(request.data, name)), teacher)
     settings = {name: settings_to_confirm(run, name, top) for name in request.categories}
     space = confirm_space(run, settings, fresh_seeds(run, seeds))
     # What is decided is written after the trainings, when no store is written to any more.
@@ -169,7 +168,7 @@ def confirm(
     found_all, problems = [], []
     for name in request.categories:
         data = prepare_category(base_config(done, name), request.data, device)
-        check_data({name: data}, run.settings["datasets"], run.folder)
+        check_same(run, name, data.fingerprint, data.trial.teacher)
         try:
             found_all.append(_conclude(run, done, data, settings[name], device))
         except UserError as error:

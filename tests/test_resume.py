@@ -65,7 +65,8 @@ def test_other_data_are_refused() -> None:
 
 def test_another_teacher_is_refused() -> None:
     edit_settings(lambda tree: tree["datasets"][CATEGORY].update(teacher_sha256="0" * 64))
-    assert_one_sentence(invoke("resume", "x"), f"the teacher of {CATEGORY} changed")
+    for command in ("resume", "confirm"):
+        assert_one_sentence(invoke(command, "x"), f"the teacher of {CATEGORY} changed")
 
 
 @pytest.mark.parametrize(

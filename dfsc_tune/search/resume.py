@@ -12,8 +12,8 @@ from rich.console import Console
 
 from dfsc_tune.config import TrialConfig, validate
 from dfsc_tune.errors import UserError
-from dfsc_tune.prepare import CategoryData
-from dfsc_tune.results import LEDGER, describe_machine, load, write_settings
+from dfsc_tune.models.teacher import Teacher, teacher_identity
+from dfsc_tune.results import LEDGER, Run, describe_machine, load, write_settings
 from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
@@ -49,7 +49,8 @@ def resume_search(
     Raises:
         UserError: the run cannot be resumed, with nothing changed; or as `run_search` does.
     """
-    settings = load(folder).settings
+    run = load(folder)
+    settings = run.settings
     if not (folder / LEDGER).exists():
         raise UserError(f"the run in {folder} was not made by a search that can be resumed")
     request = request_of(folder, data, gpus=gpus, address=address, device=device)
@@ -73,7 +74,8 @@ def resume_search(
             return outcome(folder, course)
         check_reachable(request)
         read = read_data(request, bases, console)
-        check_data(read, settings["datasets"], folder)
+        for category, data_now in read.items():
+            check_same(run, category, data_now.fingerprint, data_now.trial.teacher)
         if not course.is_finished:
             session.enter_context(ray_session(request))
             wait_for_gpus(request, console)
@@ -148,19 +150,24 @@ def _check_settings(
         )
 
 
-def check_data(
-    data: Mapping[str, CategoryData], before: Mapping[str, Mapping[str, Any]], folder: Path
-) -> None:
-    """Refuses data and teachers other than the run's: its trials could not be compared."""
-    for category, read in data.items():
-        now = read.summary()
-        for key, what in (("fingerprint", "the data"), ("teacher_sha256", "the teacher")):
-            if now[key] != before[category][key]:
-                raise UserError(
-                    f"{what} of {category} changed since the run in {folder} began ({key} "
-                    f"{before[category][key][:12]}… then, {now[key][:12]}… now); restore what was "
-                    "there, or start a new run"
-                )
+def check_same(run: Run, category: str, fingerprint: str, teacher: Teacher) -> None:
+    """Refuses data and a teacher other than the run's: its trials could not be compared.
+
+    Args:
+        run: the run.
+        category: one of its.
+        fingerprint: of the data that are there now.
+        teacher: that is there now.
+    """
+    before = run.settings["datasets"][category]
+    now = {"fingerprint": fingerprint, "teacher_sha256": teacher_identity(teacher)}
+    for key, what in (("fingerprint", "the data"), ("teacher_sha256", "the teacher")):
+        if now[key] != before[key]:
+            raise UserError(
+                f"{what} of {category} changed since the run in {run.folder} began ({key} "
+                f"{before[key][:12]}… then, {now[key][:12]}… now); restore what was there, or "
+                "start a new run"
+            )
 
 
 def _write_settings(folder: Path, settings: dict[str, Any], request: SearchRequest) -> None:
