@@ -125,22 +125,27 @@ def test_data_must_agree_with_their_sums(store: Store, tmp_path: Path) -> None:
         fetch_data(store, ["a"])
 
 
+def break_fetching(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Lets a file of this name not come."""
+    fetch = Store.fetch
+
+    def fetch_or_break(self: Store, name: str, path: Path) -> str:
+        if name == broken:
+            raise StorageError("the line is down")
+        return fetch(self, name, path)
+
+    monkeypatch.setattr(Store, "fetch", fetch_or_break)
+
+
 def test_what_came_before_a_fetch_broke_off_is_not_fetched_again(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("a", "b"):
         store.write(name, [name.encode()])
-    fetch = Store.fetch
-
-    def broken(self: Store, name: str, path: Path) -> str:
-        if name == "b":
-            raise StorageError("the line is down")
-        return fetch(self, name, path)
-
-    monkeypatch.setattr(Store, "fetch", broken)
-    with pytest.raises(StorageError, match="down"):
-        fetch_folder(store, tmp_path / "x", lambda name: True)
-    monkeypatch.setattr(Store, "fetch", fetch)
+    with monkeypatch.context() as patch:
+        break_fetching(patch, "b")
+        with pytest.raises(StorageError, match="down"):
+            fetch_folder(store, tmp_path / "x", lambda name: True)
     assert fetch_folder(store, tmp_path / "x", lambda name: True) == 1
 
 
@@ -198,6 +203,19 @@ def test_the_longer_ledger_of_this_machine_is_kept_and_another_ones_is_taken(
     assert (take_over(store / "x", print) / "ledger.jsonl").read_text() == "1\n3\n"
     with pytest.raises(UserError, match=r"no run 'y'.*runs there: x"):
         take_over(store / "y", print)
+
+
+def test_half_a_copy_is_not_taken_for_the_run(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_run(tmp_path / "x", "1\n")
+    (tmp_path / "x" / "scores.parquet").write_bytes(b"scores")
+    put_folder(tmp_path / "x", store / "x")
+    with monkeypatch.context() as patch:
+        break_fetching(patch, "scores.parquet")
+        with pytest.raises(StorageError, match="down"):
+            take_over(store / "x", print)
+    assert (take_over(store / "x", print) / "scores.parquet").read_bytes() == b"scores"
 
 
 def test_a_run_that_goes_on_is_not_taken_over(store: Store, tmp_path: Path) -> None:

@@ -52,8 +52,11 @@ def take_over(run: Store, note: Callable[[str], None]) -> Path:
     here = ledger.read_bytes() if ledger.exists() else b""
     # A driver that died here may have written what it could not put into the store any more.
     if not here.startswith(run.read(LEDGER) or b"") or not (folder / SETTINGS).exists():
+        # Beside it: a copy that breaks off must not be taken for the run.
+        part = folder.with_name(f".{folder.name}.part")
+        fetch_folder(run, part, _is_kept)
         shutil.rmtree(folder, ignore_errors=True)
-        fetch_folder(run, folder, _is_kept)
+        part.replace(folder)
     return folder
 
 
