@@ -20,7 +20,7 @@ from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
-from dfsc_tune.search.waiting import wait_for_gpus
+from dfsc_tune.search.waiting import gpus_brought
 
 
 def resume_search(
@@ -78,7 +78,7 @@ def resume_search(
             check_same(run, category, data_now.fingerprint, data_now.trial.teacher)
         if not course.is_finished:
             session.enter_context(ray_session(request))
-            wait_for_gpus(request, console)
+            session.enter_context(gpus_brought(request, console))
             check_cluster(request)
             ledger.append({"event": RESUMED})
         _write_settings(folder, settings, request)

@@ -59,7 +59,7 @@ from dfsc_tune.search.stored import (
 )
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
-from dfsc_tune.search.waiting import wait_for_gpus
+from dfsc_tune.search.waiting import TakesBack, gpus_brought
 from dfsc_tune.search.warm_start import with_warm_start
 
 JOURNAL = "study.journal"
@@ -98,7 +98,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             request = with_warm_start(request, data, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
-            wait_for_gpus(request, console)
+            session.enter_context(gpus_brought(request, console))
             check_cluster(request)
             write_settings(folder, _settings(request, bases, data))
             ledger.append({"event": BEGAN, "settings": request.digest(bases)})
@@ -244,7 +244,7 @@ def _fit(
                 name="tune",
                 storage_path=scratch,
                 stop=CourseStopper(course),
-                callbacks=[CourseCallback(course), view],
+                callbacks=[CourseCallback(course), TakesBack(request), view],
                 verbose=0,
             ),
         )
