@@ -99,7 +99,8 @@ def removed_on_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder)
+        # NFS keeps a file that is open, as the ledger is; what failed is what is to be said.
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
