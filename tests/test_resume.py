@@ -25,6 +25,7 @@ from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.resume import request_of
 from dfsc_tune.search.space import SearchSpace
 
 SPACE = """\
@@ -80,6 +81,14 @@ def test_another_teacher_is_refused() -> None:
 def test_other_settings_are_refused(change: Callable[[dict[str, Any]], None]) -> None:
     edit_settings(change)
     assert_one_sentence(invoke("resume", "x"), "not those that the run began with")
+
+
+def test_this_machine_can_be_asked_for_whatever_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    assert request_of(RUN, Path("data")).cluster == "somewhere:6379"
+    assert request_of(RUN, Path("data"), address="local").cluster is None
 
 
 def test_fewer_trials_are_refused() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -228,8 +227,9 @@ def default_space(gpus: int | None, address: str | None, device: str, console: C
     """The search space for where trials will run; says which."""
     import torch
 
-    cluster = address or os.environ.get("RAY_ADDRESS")
-    on_gpu = gpus is None and (cluster is not None or torch.cuda.is_available())
+    from dfsc_tune.search.request import cluster_of
+
+    on_gpu = gpus is None and (cluster_of(address) is not None or torch.cuda.is_available())
     name = "default" if device == "auto" and (gpus or on_gpu) else "cpu"
     console.print(f"search space: {name} (choose another with --space)")
     return name

@@ -118,7 +118,7 @@ def request_of(
         name=folder.name,
         seed=settings["seed"],
         gpus=settings["gpus"] if gpus is None else gpus,
-        address=None if address == "local" else address or settings["address"],
+        address=address or settings["address"],
         store=settings.get("store"),
         device=device or settings["device"],
     )
