@@ -36,6 +36,8 @@ def test_confirm_retrains_decides_and_goes_on(
     assert searched.returncode == 0, searched.stderr
     done = run("confirm", "x", "--top", "1", "--seeds", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    # Of each trial is told what is searched of its category only, too.
+    assert "seed=1 margin=" in done.stderr
     for text in ("search of 3 trials", "objective holdout", "paper ", "margin_0", "± "):
         assert text in done.stdout
     folder = tmp_path / "results" / "x-confirm"

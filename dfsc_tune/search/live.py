@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -25,12 +25,14 @@ _SHOWN_RUNNING = 12
 class LiveView(Callback):
     """Shows a course's trials while Tune runs; must come after its own among the callbacks."""
 
-    def __init__(self, course: Course, searched: list[str], console: Console) -> None:
+    def __init__(
+        self, course: Course, searched: Mapping[str, Iterable[str]], console: Console
+    ) -> None:
         """Prepares the view.
 
         Args:
             course: whose trials are shown.
-            searched: the names of the settings that vary.
+            searched: the names of the settings that vary, by category.
             console: where to write; its being a terminal decides between table and lines.
         """
         self._course = course
@@ -124,7 +126,8 @@ class LiveView(Callback):
         table.add_row(row["category"], label, progress, value, self._settings(row), style=style)
 
     def _settings(self, row: Mapping[str, Any]) -> str:
-        return " ".join(f"{name}={shown_value(row[name])}" for name in self._searched)
+        names = self._searched[row["category"]]
+        return " ".join(f"{name}={shown_value(row[name])}" for name in names)
 
     def _rows(self) -> list[dict[str, Any]]:
         # A copy: the table is drawn by a thread of its own while trials are added.

@@ -162,7 +162,8 @@ def _carry_out(
     folder: Path,
     console: Console,
 ) -> None:
-    view = LiveView(course, list(request.space.parameters), console)
+    searched = {x: request.space.for_category(x).parameters for x in request.categories}
+    view = LiveView(course, searched, console)
     try:
         if not course.is_finished:
             _fit(request, folder, data, course, view)
