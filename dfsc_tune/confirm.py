@@ -173,7 +173,8 @@ def confirm(
             found_all.append(_conclude(run, done, data, settings[name], device))
         except UserError as error:
             problems.append(f"{name}: {error}")
-    _write_table(done.folder, found_all)
+    if found_all:
+        _write_table(done.folder, found_all)
     if problems:
         raise UserError("; ".join(problems))
     return found_all, None

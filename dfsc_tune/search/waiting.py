@@ -23,8 +23,8 @@ def gpus_brought(request: SearchRequest, console: Console) -> Iterator[None]:
 
     What a search needs and does not find is said by `check_cluster`. Ray keeps what is asked for
     until something else is, idle or not: so what was asked for here, or by `cluster up --gpus`, is
-    taken back once trials run (`TakesBack`), at the latest at the block's end. From then on
-    machines that idle go as the cluster's settings say.
+    taken back once trials run (`TakesBack`), or if the block fails. From then on machines that
+    idle go as the cluster's settings say.
     """
     if not _may_wait(request):
         yield
@@ -32,8 +32,9 @@ def gpus_brought(request: SearchRequest, console: Console) -> Iterator[None]:
     try:
         _wait(request.gpus or 0, 60 * request.wait_minutes, console)
         yield
-    finally:
+    except BaseException:
         request_resources(bundles=[])
+        raise
 
 
 class TakesBack(Callback):
@@ -54,13 +55,12 @@ def _may_wait(request: SearchRequest) -> bool:
 
 
 def _wait(wanted: int, seconds: float, console: Console) -> None:
-    if _num_gpus() >= wanted:
-        return
-    request_resources(bundles=[{"GPU": 1}] * wanted)
     deadline = time.monotonic() + seconds
     with console.status("") as shown:
         last = -1
         while (there := _num_gpus()) < wanted and time.monotonic() < deadline:
+            # Each time, for another search on the cluster may have taken it back.
+            request_resources(bundles=[{"GPU": 1}] * wanted)
             text = f"waiting for GPUs: {there} of {wanted} are there"
             shown.update(f"{text} …")
             if there != last and not console.is_terminal:
