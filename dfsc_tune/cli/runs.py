@@ -95,10 +95,13 @@ def _print_confirmed(folder: Path, as_json: bool) -> None:
 
     from dfsc_tune.results.confirmed import CONFIRMED
 
+    table = pd.read_parquet(folder / CONFIRMED)
     if as_json:
-        print_json(pd.read_parquet(folder / CONFIRMED).to_dict("records"))
+        print_json(table.to_dict("records"))
         return
-    for path in sorted((folder / "best").glob("*.yaml")):
+    # Of a category that could not be decided, only the best single trial is there.
+    for category in table["category"].unique():
+        path = folder / "best" / f"{category}.yaml"
         head = (x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#"))
         typer.echo("\n" + "\n".join(line.removeprefix("# ") for line in head))
         typer.echo(f"config: {path}")
