@@ -184,8 +184,8 @@ def describe(found: Confirmation) -> list[str]:
     """The decision in a few plain sentences, for the terminal and the head of `best/*.yaml`."""
     lines = [
         f"{found.decision.verdict}",
-        f"chosen by the mean selection value over fresh seeds (objective {found.objective}) after "
-        f"a search of {found.num_searched} trials:",
+        f"chosen by the selection value over fresh seeds (objective {found.objective}) after a "
+        f"search of {found.num_searched} trials:",
     ]
     for x in found.decision.settings:
         line = f"  {x.setting:<9} {x.num_seeds} seeds  {x.mean:.3f} ± {x.sd:.3f}"

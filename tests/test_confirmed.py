@@ -56,6 +56,13 @@ def test_the_papers_setting_itself_best_or_equal_is_kept(other: list[float]) -> 
     assert (found.best, found.winner) == ("paper", "paper")
 
 
+def test_a_mean_without_a_hard_seed_is_not_taken_for_better() -> None:
+    values = {"paper": [0.5, 0.6, 0.9], "top_1": [0.55, 0.65, 0.95], "top_2": [math.nan, 0.6, 0.92]}
+    found = decide(trainings(**values).dropna())
+    assert of(found, "top_2").mean > of(found, "top_1").mean
+    assert (found.best, found.winner) == ("top_1", "top_1")
+
+
 def test_a_single_seed_is_refused() -> None:
     with pytest.raises(UserError, match="with 1 fresh seeds"):
         decide(trainings(paper=[0.7], top_1=[0.9]))
