@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import CATEGORY, make_tray
@@ -16,6 +19,7 @@ from test_cli import assert_one_sentence, invoke
 from dfsc_tune.data.remote import fetch_data, remote_categories
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.remote import Store, StoredFile, fetch_folder
+from dfsc_tune.results import stored
 from dfsc_tune.results.mirror import Mirror
 from dfsc_tune.results.stored import take_over
 
@@ -225,3 +229,26 @@ def test_a_run_that_goes_on_is_not_taken_over(store: Store, tmp_path: Path) -> N
     with pytest.raises(UserError, match=f"still going on in process {os.getpid()}"):
         take_over(store / "x", print)
     mirror.close()
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_clock_that_is_ahead_makes_no_driver_look_dead(
+    goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_STALE_SECONDS", 0.2)
+    monkeypatch.setattr(stored, "_POLL_SECONDS", 0.05)
+    ahead = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)
+    looks = itertools.count()
+
+    def find(name: str) -> StoredFile:
+        beat = ahead + datetime.timedelta(seconds=next(looks) // 2 if goes_on else 0)
+        return StoredFile(1, beat.isoformat())
+
+    run = SimpleNamespace(find=find, read=lambda name: b'{"host": "elsewhere", "pid": 1}')
+    notes: list[str] = []
+    if goes_on:
+        with pytest.raises(UserError, match="still going on in process 1 on elsewhere"):
+            stored._wait_for_driver(run, notes.append)
+    else:
+        stored._wait_for_driver(run, notes.append)
+    assert len(notes) == 1

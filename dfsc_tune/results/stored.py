@@ -18,6 +18,8 @@ DRIVER = "driver.json"
 """Which process goes on with the run, put anew every `BEAT_SECONDS` for as long as it does."""
 BEAT_SECONDS = 20.0
 _STALE_SECONDS = 90.0
+# By so much no clock is wrong with which a store lets anybody in.
+_DEAD_SECONDS = 900.0
 _POLL_SECONDS = 5.0
 
 
@@ -99,23 +101,28 @@ def _check_exists(run: Store) -> None:
 def _wait_for_driver(run: Store, note: Callable[[str], None]) -> None:
     """Returns once no other process can still be going on with a run."""
     first: StoredFile | None = None
+    deadline = 0.0
     while (beat := run.find(DRIVER)) is not None:
         driver = json.loads(run.read(DRIVER) or b"{}")
         host, pid = driver.get("host"), driver.get("pid")
         is_here = host == socket.gethostname()
-        if beat.age_seconds > _STALE_SECONDS or (is_here and not _is_alive(pid)):
+        if beat.age_seconds > _DEAD_SECONDS or (is_here and not _is_alive(pid)):
             return
-        if is_here or (first is not None and beat.changed != first.changed):
+        is_lately_here = is_here and beat.age_seconds <= _STALE_SECONDS
+        if is_lately_here or (first is not None and beat.changed != first.changed):
             raise UserError(
                 f"the run {run} is still going on in process {pid} on {host}; wait for it, or end "
                 "that process first"
             )
         if first is None:
-            first = beat
+            # Not by the age: this machine's clock may be ahead of the store's.
+            first, deadline = beat, time.monotonic() + _STALE_SECONDS
             note(
-                f"process {pid} on {host} worked on this run {beat.age_seconds:.0f} s ago; waiting "
-                f"until it was silent for {_STALE_SECONDS:.0f} s"
+                f"process {pid} on {host} worked on this run lately; looking for "
+                f"{_STALE_SECONDS:.0f} s whether it still does"
             )
+        elif time.monotonic() > deadline:
+            return
         time.sleep(_POLL_SECONDS)
 
 
