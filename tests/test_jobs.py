@@ -24,7 +24,7 @@ from dfsc_tune import results
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch.jobs import fetch_from_head, follow
 from dfsc_tune.launch.pack import pack
-from dfsc_tune.launch.token import ensure_token
+from dfsc_tune.ray_token import ensure_token
 from dfsc_tune.remote import Store
 
 ADDRESS = "s3://bucket/runs"
