@@ -19,15 +19,16 @@ from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.detector import save_detector
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.teacher import load_teacher
 from dfsc_tune.objective import can_be_judged, judge
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
-from dfsc_tune.results import CHECKPOINTS, REFERENCES, Run
-from dfsc_tune.results.confirmed import CONFIRMED, PAPER, Decision, decide
+from dfsc_tune.results import CHECKPOINTS, REFERENCES, TRIALS, Run
+from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.resume import check_data
+from dfsc_tune.search.resume import check_same
 from dfsc_tune.search.session import driver_device
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.trial import finished_detector
@@ -149,14 +150,13 @@ def confirm(
         A confirmation a category; or none, and the signal that broke the trainings off.
 
     Raises:
-        UserError: the data changed since the search, or as `run_search` does.
+        UserError: the data or teacher changed since the search, or as `run_search` does; or a
+            category could not be decided, and the others were.
     """
+    # Before hours of training, and not only after them:
     for name in request.categories:
-        found = fingerprint(read_category(request.data, name))
-        if found != run.settings["datasets"][name]["fingerprint"]:
-            raise UserError(
-                f"the data of {name} changed since the run in {run.folder}; restore what was there"
-            )
+        teacher = load_teacher(base_config(run, name).model)
+        check_same(run, name, fingerprint(read_category(request.data, name)), teacher)
     settings = {name: settings_to_confirm(run, name, top) for name in request.categories}
     space = confirm_space(run, settings, fresh_seeds(run, seeds))
     # What is decided is written after the trainings, when no store is written to any more.
@@ -165,12 +165,18 @@ def confirm(
     if interrupted_by is not None:
         return [], interrupted_by
     device = driver_device(request)
-    found_all = []
+    found_all, problems = [], []
     for name in request.categories:
         data = prepare_category(base_config(done, name), request.data, device)
-        check_data({name: data}, run.settings["datasets"], run.folder)
-        found_all.append(_conclude(run, done, data, settings[name], device))
-    _write_table(done.folder, found_all)
+        check_same(run, name, data.fingerprint, data.trial.teacher)
+        try:
+            found_all.append(_conclude(run, done, data, settings[name], device))
+        except UserError as error:
+            problems.append(f"{name}: {error}")
+    if found_all:
+        _write_table(done.folder, found_all)
+    if problems:
+        raise UserError("; ".join(problems))
     return found_all, None
 
 
@@ -178,8 +184,8 @@ def describe(found: Confirmation) -> list[str]:
     """The decision in a few plain sentences, for the terminal and the head of `best/*.yaml`."""
     lines = [
         f"{found.decision.verdict}",
-        f"chosen by the mean selection value over fresh seeds (objective {found.objective}) after "
-        f"a search of {found.num_searched} trials:",
+        f"chosen by the selection value over fresh seeds (objective {found.objective}) after a "
+        f"search of {found.num_searched} trials:",
     ]
     for x in found.decision.settings:
         line = f"  {x.setting:<9} {x.num_seeds} seeds  {x.mean:.3f} ± {x.sd:.3f}"
@@ -190,6 +196,12 @@ def describe(found: Confirmation) -> list[str]:
                 f"{interval.low:+.3f} to {interval.high:+.3f})"
             )
         lines.append(line)
+    judged = [x.setting for x in found.decision.settings]
+    if left := [name for name in found.settings if name not in judged]:
+        lines.append(
+            f"not judged: {', '.join(left)}, with fewer than {MIN_SEEDS} seeds that were trained "
+            f"in full here and with the paper's setting; {TRIALS} says why"
+        )
     if not found.report_aurocs:
         return [
             *lines,

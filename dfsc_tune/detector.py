@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from dfsc_tune import __version__
 from dfsc_tune.checkpoint import atomic_path, write_text
 from dfsc_tune.config import Settings, TrialConfig, dump, load
 from dfsc_tune.data.prepared import shared_tensor
+from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.autoencoder import build_autoencoder
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
@@ -106,7 +106,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
         origin=detector.origin,
         dfsc_tune_version=__version__,
         teacher_sha256=teacher_identity(detector.teacher),
-        weights_sha256=_sha256(weights),
+        weights_sha256=file_sha256(weights),
         local_quantiles=detector.normalization.local,
         global_quantiles=detector.normalization.global_,
         threshold=detector.threshold,
@@ -140,7 +140,7 @@ def load_detector(folder: Path) -> Detector:
         selection_digests=card.selection_digests,
     )
     try:
-        if _sha256(folder / _WEIGHTS) != card.weights_sha256:
+        if file_sha256(folder / _WEIGHTS) != card.weights_sha256:
             raise ValueError("other weights than the card was written for")
         tensors = load_file(folder / _WEIGHTS)
         for part, module in _parts(detector).items():
@@ -154,10 +154,6 @@ def load_detector(folder: Path) -> Detector:
             "copy the model folder again or train anew"
         ) from error
     return detector
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _parts(detector: Detector) -> dict[str, nn.Module]:

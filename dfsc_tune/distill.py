@@ -21,13 +21,14 @@ from dfsc_tune.config import Network, dump, validate
 from dfsc_tune.data.files import is_image_name, map_in_threads
 from dfsc_tune.data.fingerprint import content_digest
 from dfsc_tune.data.images import decode_images
+from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.backbones import Backbone, backbone_kind, load_backbone
 from dfsc_tune.models.distill_config import DistillConfig
 from dfsc_tune.models.distillation import Distillation
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
 from dfsc_tune.models.targets import Targets, compute_features, feature_shapes, fit_targets
-from dfsc_tune.models.teacher_files import TeacherCard, card_path, file_sha256
+from dfsc_tune.models.teacher_files import TeacherCard, card_path
 
 _BATCH = 8
 _INTERVAL = 100

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.models.teacher_files import file_sha256
 
 TIMEOUT_SECONDS = 30.0
 _CHUNK = 1 << 16

@@ -11,3 +11,8 @@ class UserError(Exception):
 
 class StorageError(UserError):
     """A disk that is full, read-only or gone: nothing is wrong with what was to be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an exception of others says, in one line; its name where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

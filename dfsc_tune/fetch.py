@@ -13,6 +13,7 @@ from pathlib import Path
 
 from dfsc_tune.checkpoint import atomic_path, write_text
 from dfsc_tune.config import Network, dump
+from dfsc_tune.digest import file_sha256
 from dfsc_tune.download import TIMEOUT_SECONDS, PublishedFile, Update, download
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.state_dicts import network_of, pdn_sha256, read_pdn
@@ -20,7 +21,6 @@ from dfsc_tune.models.teacher_files import (
     TeacherCard,
     card_path,
     check_name,
-    file_sha256,
     find_teacher,
     known_teachers,
     read_card,

@@ -24,12 +24,14 @@ import platformdirs
 import pyarrow as pa
 from pyarrow import fs
 
-from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.digest import file_sha256
+from dfsc_tune.errors import StorageError, UserError, first_line
 
 SCHEMES = ("s3", "gs", "az", "abfs", "abfss")
 _SECRETS = {"access_key", "secret_key", "session_token", "account_key", "sas_token", "sig"}
 _NUM_THREADS = 8
 _FETCHED = ".fetched.json"
+_TRIES = 3
 # A store that does not answer is better said than waited for; trials are tried again anyway.
 _PATIENCE_SECONDS = 30
 
@@ -202,9 +204,19 @@ def local_copy(store: Store, purpose: str) -> Path:
     return base / f"{store.parent.name or 'store'}-{digest}" / store.name
 
 
-def is_copy(folder: Path) -> bool:
-    """Whether a folder was made by `fetch_folder`."""
-    return (folder / _FETCHED).is_file()
+def copy_place(folder: Path, source: object) -> Path:
+    """The folder for a copy of something, made if need be.
+
+    Raises:
+        UserError: it exists and holds something else.
+    """
+    if folder.exists() and not (folder / _FETCHED).is_file():
+        raise UserError(
+            f"{folder} exists already and is no copy of {source}; choose another folder with --to"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    _write_fetched(folder, _read_fetched(folder))
+    return folder
 
 
 def fetch_folder(
@@ -212,21 +224,18 @@ def fetch_folder(
     folder: Path,
     wanted: Callable[[str], bool],
     progress: Callable[[int, int], None] | None = None,
-    *,
-    whole: bool = True,
 ) -> int:
     """Brings a folder of this machine up to what the store has; how many files had to be fetched.
 
     Files that are here, as the store has them and as they came, stay; each is read again to
-    see that, by its sha256. Where the store has a `SHA256SUMS`, as `sha256sum` writes it, files
-    must agree with it.
+    see that, by its sha256. Wanted files that the store has no more are deleted. Where the store
+    has a `SHA256SUMS`, as `sha256sum` writes it, files must agree with it.
 
     Args:
         store: where from.
         folder: where to; nothing else should write into it.
         wanted: which files, by their path.
         progress: told the files done and the files in all.
-        whole: delete wanted files that the store has no more.
 
     Raises:
         StorageError: the store does not answer.
@@ -234,7 +243,7 @@ def fetch_folder(
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _alone(folder):
-        return _fetch_folder(store, folder, wanted, progress, whole)
+        return _fetch_folder(store, folder, wanted, progress)
 
 
 def _fetch_folder(
@@ -242,7 +251,6 @@ def _fetch_folder(
     folder: Path,
     wanted: Callable[[str], bool],
     progress: Callable[[int, int], None] | None,
-    whole: bool,
 ) -> int:
     known = _read_fetched(folder)
     there = {name: file for name, file in store.files().items() if wanted(name)}
@@ -255,40 +263,48 @@ def _fetch_folder(
             entry is not None
             and (entry["size"], entry["changed"]) == (file.size, file.changed)
             and path.is_file()
-            and _sha256(path) == entry["sha256"]
+            and file_sha256(path) == entry["sha256"]
         )
 
-    def bring(name: str) -> tuple[str, dict[str, Any], bool]:
-        if is_here(name):
-            entry, fetched = known[name], False
-        else:
-            file = there[name]
-            digest = store.fetch(name, _inside(folder, name))
-            if (size := (folder / name).stat().st_size) != file.size:
-                raise StorageError(f"{store / name} gave {size} bytes instead of {file.size}")
-            entry = {"size": file.size, "changed": file.changed, "sha256": digest}
-            fetched = True
+    def bring(name: str) -> bool:
+        fetched = not is_here(name)
+        entry = _bring(store, name, there[name], folder) if fetched else known[name]
         if sums.get(name, entry["sha256"]) != entry["sha256"]:
             raise UserError(
                 f"{store / name} is not what {store}/{_SUMS} says it is: put the right file, or "
                 "the right sum, there"
             )
-        return name, entry, fetched
+        entries[name] = entry
+        return fetched
 
-    entries: dict[str, Any] = {} if whole else dict(known)
-    num_fetched = 0
-    with ThreadPoolExecutor(_NUM_THREADS) as threads:
-        for done, (name, entry, fetched) in enumerate(threads.map(bring, there), start=1):
-            entries[name] = entry
-            num_fetched += fetched
-            if progress:
-                progress(done, len(there))
-    for name in known if whole else ():
-        if name not in there and wanted(name):
+    entries = dict(known)
+    for name in known:
+        if wanted(name) and name not in there:
             (folder / name).unlink(missing_ok=True)
-    kept = {name: entry for name, entry in known.items() if not wanted(name)}
-    _write_fetched(folder, {**kept, **entries})
+            del entries[name]
+    num_fetched = 0
+    try:
+        with ThreadPoolExecutor(_NUM_THREADS) as threads:
+            for done, fetched in enumerate(threads.map(bring, there), start=1):
+                num_fetched += fetched
+                if progress:
+                    progress(done, len(there))
+    finally:
+        # Also when broken off: what came is not fetched again.
+        _write_fetched(folder, entries)
     return num_fetched
+
+
+def _bring(store: Store, name: str, listed: StoredFile, folder: Path) -> dict[str, Any]:
+    """Fetches a file; what is to be remembered of it."""
+    path, file = _inside(folder, name), listed
+    for _ in range(_TRIES):
+        digest = store.fetch(name, path)
+        if (size := path.stat().st_size) == file.size:
+            return {"size": file.size, "changed": file.changed, "sha256": digest}
+        # Of a run that goes on, a file may have been put anew since it was listed.
+        file = store.find(name) or file
+    raise StorageError(f"{store / name} gave {size} bytes instead of {file.size}")
 
 
 @contextmanager
@@ -327,11 +343,6 @@ def _write_fetched(folder: Path, entries: Mapping[str, Any]) -> None:
     part = folder / f"{_FETCHED}.{os.getpid()}.part"
     part.write_text(json.dumps(entries), encoding="utf-8")
     part.replace(folder / _FETCHED)
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @functools.lru_cache(maxsize=64)
@@ -373,5 +384,4 @@ def _for_pyarrow(uri: str) -> str:
 
 def _reason(error: Exception) -> str:
     """What went wrong in one line, without the provider's request ids."""
-    text = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return text.split(" (Request ID")[0].split("; Details")[0]
+    return first_line(error).split(" (Request ID")[0].split("; Details")[0]

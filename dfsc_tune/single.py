@@ -83,7 +83,7 @@ def train_config(
     except KeyboardInterrupt as interrupt:
         step = tables.trials[_TRIAL]["step"]
         tables.end(_TRIAL, "interrupted")
-        raise KeyboardInterrupt(
+        raise type(interrupt)(
             f"interrupted: the last report was at step {step} of {config.train.num_steps}; "
             f"its checkpoint and tables are in {folder}"
         ) from interrupt

@@ -25,7 +25,7 @@ _DECAY = 0.1
 
 
 class TrialError(Exception):
-    """This trial cannot go on (a loss that is no number); the search does."""
+    """This trial cannot go on (a loss that is no number, say); the search does."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:

@@ -1,6 +1,8 @@
 """A search on a cluster that has no GPU: Ray's autoscaler brings two nodes, and takes them back.
 
-    python -m tests.autoscaling [v1 | v2]
+    python -m tests.autoscaling [v1 | v2] [up]
+
+With `up`, the nodes are asked for before the search, as `cluster up --gpus` does.
 
 The nodes are processes of this machine (Ray's provider `fake_multinode`), their GPUs are counters;
 the autoscaler, the waiting, the search and the report of the nodes are the real ones.
@@ -85,10 +87,15 @@ def cluster_config(head_address: str) -> dict[str, object]:
     }
 
 
-def gpu_nodes(head: Head) -> list[str]:
-    """The types of the nodes that have a GPU now, by the report that `cluster status` uses."""
+def gpu_nodes(head: Head, *wanted: str) -> list[str]:
+    """The types of the nodes that have a GPU now, by the report that `cluster status` uses.
+
+    Args:
+        head: of the cluster.
+        wanted: how many GPUs to ask for, if any.
+    """
     done = subprocess.run(
-        [sys.executable, "-m", "dfsc_tune.launch.node_report"],
+        [sys.executable, "-m", "dfsc_tune.launch.node_report", *wanted],
         env=head.environment | {"RAY_ADDRESS": head.address},
         capture_output=True,
         text=True,
@@ -98,11 +105,12 @@ def gpu_nodes(head: Head) -> list[str]:
     return [row["group"] for row in rows if row["alive"] and row["gpus"]]
 
 
-def main(version: str) -> None:
+def main(version: str = "v2", up: str = "") -> None:
     """Prints which GPU nodes there are before, while the search has them, and after.
 
     Args:
         version: of Ray's autoscaler, v1 or v2.
+        up: `up` to ask for the nodes before the search.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -124,7 +132,9 @@ def main(version: str) -> None:
             RAY_CLOUD_INSTANCE_ID=HEAD_ID,
             RAY_enable_autoscaler_v2={"v1": "0", "v2": "1"}[version],
         ) as head:
-            tell(f"GPU nodes before: {gpu_nodes(head)}")
+            tell(f"GPU nodes before: {gpu_nodes(head, *([str(GPU_NODES)] if up else []))}")
+            while up and len(gpu_nodes(head)) < GPU_NODES:
+                time.sleep(1)
             search = subprocess.Popen(
                 [
                     sys.executable, "-m", "dfsc_tune", "search", "--data", "data", "--category",
@@ -152,4 +162,4 @@ def main(version: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:] or ["v2"])
+    main(*sys.argv[1:])

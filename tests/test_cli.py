@@ -17,6 +17,7 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dfsc_tune.cli import app
+from dfsc_tune.cli.shared import talk
 
 
 @pytest.fixture(autouse=True)
@@ -38,6 +39,12 @@ def assert_one_sentence(result: Result, *texts: str, status: int = 2) -> None:
     assert len(errors) == 1, result.stderr
     for text in texts:
         assert text in errors[0]
+
+
+def test_what_others_say_is_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    text = "OSError: [/mnt/a] [red]cannot[/red] be read :warning:"
+    talk().print(text)
+    assert capsys.readouterr().err == f"{text}\n"
 
 
 def test_help_is_instant() -> None:

@@ -94,6 +94,7 @@ def test_faults_are_found() -> None:
     assert "nightly" in changed("'ray[default,tune]==2.60.0'", "https://ray-wheels/latest.whl")
     assert "installs Ray 2.59.0" in changed("tune]==2.60.0", "tune]==2.59.0")
     assert "0.0.0.0" in changed("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0")
+    assert changed("region: us-east-1", "vpc: 10.0.0.0/16") == ""
     assert "not kept on the head's loopback" in changed("--dashboard-host=127.0.0.1", "")
     assert "without RAY_AUTH_MODE" in changed(
         "RAY_AUTH_MODE=token ray start --address", "ray start"
@@ -272,6 +273,25 @@ def test_spend_is_hours_times_prices() -> None:
     assert spend_so_far(FOLDER / "on_premise.yaml", nodes) is None
 
 
+def test_spend_of_a_file_with_other_names(tmp_path: Path) -> None:
+    path = tmp_path / "cluster.yaml"
+    types = {"boss": "m7i.2xlarge", "small": "g6.2xlarge", "large": "g6.12xlarge"}
+    tree = {
+        "provider": {"type": "aws"},
+        "head_node_type": "boss",
+        "available_node_types": {x: {"node_config": {"InstanceType": y}} for x, y in types.items()},
+    }
+    path.write_text(yaml.safe_dump(tree))
+    nodes = [
+        Node("a", "boss", True, True, 0, 0, hours=3),
+        Node("b", "small", True, False, 1, 1, hours=1),
+        Node("c", "", True, False, 4, 1, hours=2),
+    ]
+    spend = spend_so_far(path, nodes)
+    assert spend is not None
+    assert spend.amount == pytest.approx(3 * 0.403 + 0.978 + 2 * 4.602)
+
+
 def test_up_wants_what_is_shipped_and_the_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -298,3 +318,10 @@ def test_down_does_not_claim_what_it_does_not_know(monkeypatch: pytest.MonkeyPat
     nodes.clear()
     result = invoke("cluster", "down", FOLDER / "aws.yaml")
     assert (result.exit_code, "nothing" in result.stdout) == (0, True)
+
+    def says_nothing(config: object, name: str) -> None:
+        raise NotImplementedError
+
+    monkeypatch.setattr("ray.autoscaler._private.providers._get_node_provider", says_nothing)
+    result = invoke("cluster", "down", FOLDER / "aws.yaml")
+    assert (result.exit_code, "(NotImplementedError)" in result.stderr) == (1, True)

@@ -27,14 +27,17 @@ def test_confirm_retrains_decides_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_tray(tmp_path / "data")
+    make_tray(tmp_path / "data", "box")
     (tmp_path / "space.yaml").write_text(SPACE)
     searched = run(
-        "search", "--data", "data", "--category", CATEGORY, "--space", "space.yaml",
-        "--name", "x", cwd=tmp_path,
+        "search", "--data", "data", "--category", CATEGORY, "--category", "box",
+        "--space", "space.yaml", "--name", "x", cwd=tmp_path,
     )  # fmt: skip
     assert searched.returncode == 0, searched.stderr
     done = run("confirm", "x", "--top", "1", "--seeds", "2", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
+    # Of each trial is told what is searched of its category only, too.
+    assert "seed=1 margin=" in done.stderr
     for text in ("search of 3 trials", "objective holdout", "paper ", "margin_0", "± "):
         assert text in done.stdout
     folder = tmp_path / "results" / "x-confirm"
@@ -43,6 +46,7 @@ def test_confirm_retrains_decides_and_goes_on(
     assert set(trials["seed"]) == {1, 2}
     table = pd.read_parquet(folder / "confirmed.parquet")
     assert len(trials) == 2 * len(table)
+    table = table[table["category"] == CATEGORY]
     (winner,) = table[table["winner"]].to_dict("records")
     assert 0 <= winner["report_auroc"] <= 1
     assert table[~table["setting"].isin(["paper", winner["setting"]])]["report_auroc"].isna().all()
@@ -56,6 +60,17 @@ def test_confirm_retrains_decides_and_goes_on(
     assert again.stdout == done.stdout
     assert results.load(folder).trials["seconds"].tolist() == before
     assert_one_sentence(invoke("confirm", "x", "--seeds", "3"), "other settings")
+    assert_one_sentence(invoke("resume", "x-confirm"), "`dfsc-tune confirm x --top 1 --seeds 2")
     told = invoke("best", "x-confirm")
     assert "after run x" in told.stdout
     assert all(line.strip() in told.stdout for line in done.stdout.splitlines() if "±" in line)
+    # A category that cannot be decided does not keep the other from it.
+    of_paper = (trials["category"] == CATEGORY) & (trials["margin"] == 1.0) & (trials["seed"] == 1)
+    trials.loc[of_paper, "state"] = "failed"
+    trials.to_parquet(folder / "trials.parquet")
+    (folder / "confirmed.parquet").unlink()
+    assert_one_sentence(
+        invoke("confirm", "x", "--top", "1", "--seeds", "2"), f"{CATEGORY}: the paper's setting"
+    )
+    assert set(pd.read_parquet(folder / "confirmed.parquet")["category"]) == {"box"}
+    assert f"{CATEGORY}.yaml" not in invoke("best", "x-confirm").stdout

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 from conftest import CATEGORY, make_tray
 from local_head import Head, local_head
 from object_store import s3_server
@@ -20,8 +22,9 @@ from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
 from dfsc_tune.errors import UserError
+from dfsc_tune.launch.jobs import fetch_from_head, follow
 from dfsc_tune.launch.pack import pack
-from dfsc_tune.launch.token import ensure_token
+from dfsc_tune.ray_token import ensure_token
 from dfsc_tune.remote import Store
 
 ADDRESS = "s3://bucket/runs"
@@ -87,6 +90,54 @@ def test_no_cluster_is_one_sentence(tmp_path: Path) -> None:
         invoke("job", "list", "--cluster", "http://127.0.0.1:9"), "no dashboard answers"
     )
     assert_one_sentence(invoke("job", "list", "--cluster", tmp_path / "no.yaml"), "cluster file")
+
+
+class LosingClient:
+    """A client that loses the cluster while it follows a job."""
+
+    def __init__(self) -> None:
+        self.lost = False
+
+    def list_jobs(self) -> list[SimpleNamespace]:
+        if self.lost:
+            raise requests.exceptions.ConnectionError("Connection aborted.")
+        status = SimpleNamespace(value="RUNNING")
+        job = {"submission_id": "j", "job_id": "j", "status": status, "metadata": {}}
+        return [SimpleNamespace(**job, start_time=0, entrypoint="", message=None)]
+
+    async def tail_job_logs(self, job_id: str) -> AsyncIterator[str]:
+        yield "text"
+        self.lost = True
+
+
+def test_a_cluster_that_is_lost_is_told_from_a_reader_who_leaves() -> None:
+    with pytest.raises(UserError, match="no dashboard answers"):
+        follow(LosingClient(), "j", print)
+
+    def gone(text: str) -> None:
+        raise BrokenPipeError
+
+    with pytest.raises(BrokenPipeError):
+        follow(LosingClient(), "j", gone)
+
+
+def test_a_run_from_the_head_does_not_go_over_one_of_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = []
+
+    def copy(command: list[str], **settings: object) -> subprocess.CompletedProcess[str]:
+        copied.append(command[-2:])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(subprocess, "run", copy)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UserError, match="is no copy of /shared/x"):
+        fetch_from_head(Path("cluster.yaml"), "/shared/x", tmp_path)
+    assert not copied
+    for _ in range(2):
+        fetch_from_head(Path("cluster.yaml"), "/shared/y", tmp_path)
+    assert copied == [["/shared/y/", f"{tmp_path}/y/"]] * 2
 
 
 @pytest.fixture(scope="module")

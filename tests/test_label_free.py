@@ -15,7 +15,7 @@ from dfsc_tune.cli import app
 from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig, load
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import prepare_category
-from dfsc_tune.report import write_report
+from dfsc_tune.report import progress_of, write_report
 from dfsc_tune.results import describe, headlines
 from dfsc_tune.results import load as load_run
 from dfsc_tune.single import train_config
@@ -99,6 +99,7 @@ def test_a_config_without_labels_trains_and_says_what_is_unknown(
     (headline,) = headlines(run)
     assert headline.objective == "synthetic"
     assert headline.aurocs["auroc_mean"] is None
+    assert progress_of(run).ended
     first, *others = describe(headline)
     assert "unknown" in first
     assert "synthetic anomalies" in others[0]

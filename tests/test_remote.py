@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import datetime
 import hashlib
+import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from conftest import CATEGORY, make_tray
@@ -15,7 +18,8 @@ from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.data.remote import fetch_data, remote_categories
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.remote import Store, fetch_folder
+from dfsc_tune.remote import Store, StoredFile, fetch_folder
+from dfsc_tune.results import stored
 from dfsc_tune.results.mirror import Mirror
 from dfsc_tune.results.stored import take_over
 
@@ -125,6 +129,46 @@ def test_data_must_agree_with_their_sums(store: Store, tmp_path: Path) -> None:
         fetch_data(store, ["a"])
 
 
+def break_fetching(monkeypatch: pytest.MonkeyPatch, broken: str) -> None:
+    """Lets a file of this name not come."""
+    fetch = Store.fetch
+
+    def fetch_or_break(self: Store, name: str, path: Path) -> str:
+        if name == broken:
+            raise StorageError("the line is down")
+        return fetch(self, name, path)
+
+    monkeypatch.setattr(Store, "fetch", fetch_or_break)
+
+
+def test_what_came_before_a_fetch_broke_off_is_not_fetched_again(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        store.write(name, [name.encode()])
+    with monkeypatch.context() as patch:
+        break_fetching(patch, "b")
+        with pytest.raises(StorageError, match="down"):
+            fetch_folder(store, tmp_path / "x", lambda name: True)
+    assert fetch_folder(store, tmp_path / "x", lambda name: True) == 1
+
+
+def test_a_file_that_is_put_anew_while_it_is_fetched_is_fetched_as_it_is_now(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.write("ledger.jsonl", [b"1\n"])
+    files = Store.files
+
+    def listed_late(self: Store, under: str = "") -> dict[str, StoredFile]:
+        found = files(self, under)
+        store.write("ledger.jsonl", [b"1\n2\n"])
+        return found
+
+    monkeypatch.setattr(Store, "files", listed_late)
+    assert fetch_folder(store, tmp_path / "x", lambda name: True) == 1
+    assert (tmp_path / "x" / "ledger.jsonl").read_bytes() == b"1\n2\n"
+
+
 def begin_run(folder: Path, ledger: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "run.yaml").write_text("name: x\n")
@@ -165,6 +209,19 @@ def test_the_longer_ledger_of_this_machine_is_kept_and_another_ones_is_taken(
         take_over(store / "y", print)
 
 
+def test_half_a_copy_is_not_taken_for_the_run(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin_run(tmp_path / "x", "1\n")
+    (tmp_path / "x" / "scores.parquet").write_bytes(b"scores")
+    put_folder(tmp_path / "x", store / "x")
+    with monkeypatch.context() as patch:
+        break_fetching(patch, "scores.parquet")
+        with pytest.raises(StorageError, match="down"):
+            take_over(store / "x", print)
+    assert (take_over(store / "x", print) / "scores.parquet").read_bytes() == b"scores"
+
+
 def test_a_run_that_goes_on_is_not_taken_over(store: Store, tmp_path: Path) -> None:
     begin_run(tmp_path / "x", "1\n")
     mirror = Mirror(tmp_path / "x", store / "x")
@@ -172,3 +229,26 @@ def test_a_run_that_goes_on_is_not_taken_over(store: Store, tmp_path: Path) -> N
     with pytest.raises(UserError, match=f"still going on in process {os.getpid()}"):
         take_over(store / "x", print)
     mirror.close()
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+def test_a_clock_that_is_ahead_makes_no_driver_look_dead(
+    goes_on: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored, "_STALE_SECONDS", 0.2)
+    monkeypatch.setattr(stored, "_POLL_SECONDS", 0.05)
+    ahead = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)
+    looks = itertools.count()
+
+    def find(name: str) -> StoredFile:
+        beat = ahead + datetime.timedelta(seconds=next(looks) // 2 if goes_on else 0)
+        return StoredFile(1, beat.isoformat())
+
+    run = SimpleNamespace(find=find, read=lambda name: b'{"host": "elsewhere", "pid": 1}')
+    notes: list[str] = []
+    if goes_on:
+        with pytest.raises(UserError, match="still going on in process 1 on elsewhere"):
+            stored._wait_for_driver(run, notes.append)
+    else:
+        stored._wait_for_driver(run, notes.append)
+    assert len(notes) == 1

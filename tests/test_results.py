@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from pathlib import Path
 
@@ -230,6 +231,18 @@ def test_a_perfect_selection_value_is_not_called_certain(tmp_path: Path) -> None
     write_table(tmp_path, SCORES, scores(9.0, "best"))
     (headline,) = results.headlines(results.load(tmp_path))
     assert headline.selection_interval.low < 0.97
+
+
+def test_a_run_that_fails_at_its_start_says_why_even_if_its_folder_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def not_empty(path: object, **settings: object) -> None:
+        raise OSError(errno.ENOTEMPTY, "Directory not empty")
+
+    monkeypatch.setattr("os.rmdir", not_empty)
+    (tmp_path / "x").mkdir()
+    with pytest.raises(UserError, match="no such data"), results.removed_on_error(tmp_path / "x"):
+        raise UserError("no such data")
 
 
 def test_runs_are_found_by_name_and_by_path(tables: RunTables, tmp_path: Path) -> None:

@@ -12,15 +12,20 @@ import pytest
 import yaml
 from conftest import CATEGORY, draw_tray, make_tray
 from numpy.random import default_rng
+from synthetic_run import make_run, run_settings
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
+from dfsc_tune.cli.search import _print_outcome
+from dfsc_tune.cli.shared import talk
 from dfsc_tune.config import loads
+from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.resume import request_of
 from dfsc_tune.search.space import SearchSpace
 
 SPACE = """\
@@ -61,7 +66,8 @@ def test_other_data_are_refused() -> None:
 
 def test_another_teacher_is_refused() -> None:
     edit_settings(lambda tree: tree["datasets"][CATEGORY].update(teacher_sha256="0" * 64))
-    assert_one_sentence(invoke("resume", "x"), f"the teacher of {CATEGORY} changed")
+    for command in ("resume", "confirm"):
+        assert_one_sentence(invoke(command, "x"), f"the teacher of {CATEGORY} changed")
 
 
 @pytest.mark.parametrize(
@@ -75,6 +81,14 @@ def test_another_teacher_is_refused() -> None:
 def test_other_settings_are_refused(change: Callable[[dict[str, Any]], None]) -> None:
     edit_settings(change)
     assert_one_sentence(invoke("resume", "x"), "not those that the run began with")
+
+
+def test_this_machine_can_be_asked_for_whatever_the_environment_names(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
+    assert request_of(RUN, Path("data")).cluster == "somewhere:6379"
+    assert request_of(RUN, Path("data"), address="local").cluster is None
 
 
 def test_fewer_trials_are_refused() -> None:
@@ -108,6 +122,18 @@ def test_a_name_is_free_again_if_its_run_died_before_it_began() -> None:
     assert not RUN.exists()
 
 
+def test_a_category_that_nothing_was_found_for_is_an_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_run(tmp_path / "made", categories=("cup",))
+    settings = run_settings(("cup", "box"))
+    write_settings(tmp_path / "made", settings)
+    outcome = tuner.Outcome(tmp_path / "made", num_expected=80, num_ended=80, num_failed=41)
+    with pytest.raises(UserError, match="no trial of box reached the full budget"):
+        _print_outcome(outcome, talk(), json=False)
+    assert "cup: best of run made" in capsys.readouterr().out
+
+
 def finish(*, published: bool) -> None:
     """Writes on in the ledger until all trials have ended, none of them well."""
     with (RUN / LEDGER).open("a") as ledger:
@@ -137,5 +163,5 @@ def test_a_finished_run_says_so_and_changes_nothing() -> None:
     before = (RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()
     result = invoke("resume", "x")
     assert "is finished: 3 trials" in result.stderr
-    assert_one_sentence(result, "no trial reached the full budget")
+    assert_one_sentence(result, f"no trial of {CATEGORY} reached the full budget")
     assert ((RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()) == before

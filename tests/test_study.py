@@ -169,6 +169,16 @@ def test_states_and_intermediate_values_reach_optuna(tmp_path: Path) -> None:
     assert reopened.best_trial.number == complete.number
 
 
+def test_a_lock_that_a_killed_process_left_is_not_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = tmp_path / "study.journal"
+    (tmp_path / "study.journal.lock").symlink_to(journal)
+    # As Optuna's own lock does, for half a minute or, where the path is relative, for ever.
+    monkeypatch.setattr("time.sleep", lambda seconds: pytest.fail("it waits"))
+    assert study(journal=journal).suggest() is not None
+
+
 def test_a_journal_is_not_reopened_with_another_space(tmp_path: Path) -> None:
     journal = tmp_path / "study.journal"
     study(journal=journal)

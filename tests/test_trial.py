@@ -15,6 +15,7 @@ from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.detector import load_detector, save_detector
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
+from dfsc_tune.single import train_config
 from dfsc_tune.trial import CHECKPOINT, Progress, finished_detector, run_trial
 
 
@@ -57,6 +58,22 @@ def test_a_stopped_trial_goes_on_as_if_it_had_not_been(
     states = [checkpoint.load(tmp_path / x / CHECKPOINT)["training"] for x in "ab"]
     for name, tensor in states[0]["student"].items():
         assert torch.equal(tensor, states[1]["student"][name])
+
+
+def test_a_training_on_its_own_ends_by_what_interrupted_it(
+    trial_config: TrialConfig, data_folder: Path, tmp_path: Path
+) -> None:
+    # As a SIGTERM is told from Ctrl-C, and so the command's status 143 from 130.
+    class Terminated(KeyboardInterrupt):
+        pass
+
+    def terminate(progress: Progress) -> None:
+        raise Terminated
+
+    with pytest.raises(Terminated, match="interrupted: the last report was at step 4"):
+        train_config(
+            trial_config, data_folder, tmp_path / "x", note=lambda text: None, progress=terminate
+        )
 
 
 def test_a_finished_trial_is_not_trained_again(

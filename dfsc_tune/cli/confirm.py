@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+import itertools
+import shlex
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -42,16 +44,26 @@ def confirm(
     folder = data_folder(settings["data"], settings["categories"], console)
     from dfsc_tune.confirm import confirm as confirm_run
     from dfsc_tune.confirm import describe
+    from dfsc_tune.remote import is_remote
     from dfsc_tune.search.resume import request_of
 
-    request = request_of(
-        found_run.folder,
-        folder,
-        name=name or f"{found_run.folder.name}-confirm",
-        gpus=gpus,
-        address=address,
-        device=check_device(device) if device is not None else None,
+    name = name or f"{found_run.folder.name}-confirm"
+    options = {"--top": top, "--seeds": seeds, "--name": name, "--results": results}
+    words = ["dfsc-tune", "confirm", run, *itertools.chain(*options.items())]
+    request = replace(
+        request_of(
+            found_run.folder,
+            folder,
+            gpus=gpus,
+            address=address,
+            device=check_device(device) if device is not None else None,
+        ),
+        name=name,
+        go_on_by=shlex.join(map(str, words)),
     )
+    if is_remote(run):
+        # What was read is a passing copy, and no place for results.
+        request = replace(request, results=results)
     found, interrupted_by = confirm_run(found_run, request, console, top=top, seeds=seeds)
     if interrupted_by is not None:
         typer.echo("interrupted: the same command goes on", err=True)

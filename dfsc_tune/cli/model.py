@@ -58,7 +58,7 @@ def train(
         trial = trial.model_copy(update={"data": data_name(data)})
     trial = trial.with_absolute_paths()
     if warning := random_teacher_warning(trial.model):
-        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+        console.print(f"warning: {warning}", style="yellow")
     folder = results / (name or run_name(f"train_{trial.category}"))
     source = data_folder(trial.data, [trial.category], console)
     with progress_bar("training", console) as update:
@@ -70,7 +70,7 @@ def train(
             trial,
             source,
             folder,
-            note=lambda text: console.print(f"note: {text}", highlight=False, markup=False),
+            note=lambda text: console.print(f"note: {text}"),
             progress=show,
             device=where,
         )

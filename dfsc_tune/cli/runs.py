@@ -28,10 +28,10 @@ def best(
     if (folder / CONFIRMED).is_file():
         _print_confirmed(folder, json)
         return
-    if print_headlines(folder, json):
-        return
-    so_far = best_trials(load(folder).trials).to_dict("records")
-    if not so_far:
+    found = print_headlines(folder, json)
+    trials = load(folder).trials
+    so_far = best_trials(trials[~trials["category"].isin(found)]).to_dict("records")
+    if not found and not so_far:
         raise UserError(f"no trial of the run {folder} has reached the full budget yet")
     for row in so_far:
         typer.echo(
@@ -65,14 +65,14 @@ def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> 
             )
 
 
-def print_headlines(folder: Path, as_json: bool) -> bool:
-    """Prints what a run found; whether it found anything."""
+def print_headlines(folder: Path, as_json: bool) -> list[str]:
+    """Prints what a run found; the categories that it found something for."""
     from dfsc_tune.results import describe, headlines, load, shown_value
 
     found = headlines(load(folder))
     if as_json:
         print_json([asdict(headline) for headline in found])
-        return bool(found)
+        return [headline.category for headline in found]
     for headline in found:
         settings = "  ".join(f"{key}={shown_value(x)}" for key, x in headline.settings.items())
         typer.echo(f"\n{headline.category}: best of run {folder.name} is trial {headline.trial}")
@@ -86,7 +86,7 @@ def print_headlines(folder: Path, as_json: bool) -> bool:
         first = folder / "models" / found[0].category
         typer.echo(f"look at it: dfsc-tune report {folder}", err=True)
         typer.echo(f"next: dfsc-tune predict {first} IMAGE.png --heatmaps heatmaps", err=True)
-    return bool(found)
+    return [headline.category for headline in found]
 
 
 def _print_confirmed(folder: Path, as_json: bool) -> None:
@@ -95,10 +95,13 @@ def _print_confirmed(folder: Path, as_json: bool) -> None:
 
     from dfsc_tune.results.confirmed import CONFIRMED
 
+    table = pd.read_parquet(folder / CONFIRMED)
     if as_json:
-        print_json(pd.read_parquet(folder / CONFIRMED).to_dict("records"))
+        print_json(table.to_dict("records"))
         return
-    for path in sorted((folder / "best").glob("*.yaml")):
+    # Of a category that could not be decided, only the best single trial is there.
+    for category in table["category"].unique():
+        path = folder / "best" / f"{category}.yaml"
         head = (x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#"))
         typer.echo("\n" + "\n".join(line.removeprefix("# ") for line in head))
         typer.echo(f"config: {path}")

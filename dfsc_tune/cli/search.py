@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -160,11 +159,13 @@ def resume(
     from dfsc_tune.results.stored import take_over
 
     console = talk()
-    if is_remote(run):
-        folder = take_over(Store(run), lambda text: console.print(text, highlight=False))
-    else:
-        folder = find_run(results, run)
+    folder = take_over(Store(run), console.print) if is_remote(run) else find_run(results, run)
     settings = load(folder).settings
+    if "go_on_by" in settings:
+        raise UserError(
+            f"`resume` would leave the run in {folder} without what it is for; go on with it by "
+            f"`{settings['go_on_by']}`"
+        )
     data = data_folder(settings["data"], settings["categories"], console)
     from dfsc_tune.search.resume import resume_search
 
@@ -182,26 +183,29 @@ def resume(
 
 
 def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
-    from dfsc_tune.results import resume_command, stored_at
+    from dfsc_tune.results import load, resume_command, stored_at
     from dfsc_tune.search.ledger import interruptions
 
     if outcome.interrupted_by:
         console.print(
             f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; go on: "
             f"{resume_command(outcome.folder)}",
-            highlight=False,
         )
     found = print_headlines(outcome.folder, json)
     if (store := stored_at(outcome.folder)) is not None:
-        console.print(f"kept in {store}; copy it here: dfsc-tune fetch {store}", highlight=False)
+        console.print(f"kept in {store}; copy it here: dfsc-tune fetch {store}")
     if summary := str(interruptions(outcome.folder)):
-        console.print(summary, highlight=False)
+        console.print(summary)
     if outcome.num_failed:
         console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
     if outcome.interrupted_by:
         raise typer.Exit(128 + outcome.interrupted_by)
-    if not found:
-        raise UserError(f"no trial reached the full budget; see {outcome.folder}/trials.parquet")
+    categories = load(outcome.folder).settings["categories"]
+    if missing := [category for category in categories if category not in found]:
+        raise UserError(
+            f"no trial of {', '.join(missing)} reached the full budget; see "
+            f"{outcome.folder}/trials.parquet"
+        )
 
 
 def asked_categories(asked: list[str], data: str | None) -> list[str]:
@@ -223,10 +227,11 @@ def default_space(gpus: int | None, address: str | None, device: str, console: C
     """The search space for where trials will run; says which."""
     import torch
 
-    cluster = address or os.environ.get("RAY_ADDRESS")
-    on_gpu = gpus is None and (cluster is not None or torch.cuda.is_available())
+    from dfsc_tune.search.request import cluster_of
+
+    on_gpu = gpus is None and (cluster_of(address) is not None or torch.cuda.is_available())
     name = "default" if device == "auto" and (gpus or on_gpu) else "cpu"
-    console.print(f"search space: {name} (choose another with --space)", highlight=False)
+    console.print(f"search space: {name} (choose another with --space)")
     return name
 
 

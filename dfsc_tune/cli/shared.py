@@ -76,8 +76,11 @@ def make_app(text: str) -> typer.Typer:
 
 
 def talk() -> Console:
-    """The console for progress and notes: stderr, so that stdout holds data only."""
-    return Console(stderr=True, soft_wrap=True)
+    """The console for progress and notes: stderr, so that stdout holds data only.
+
+    Texts hold what others say (errors, paths), so nothing in them is taken for markup.
+    """
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def run_name(subject: str) -> str:
@@ -101,9 +104,9 @@ def print_table(rows: Sequence[Sequence[str]]) -> None:
 @contextmanager
 def progress_bar(text: str, console: Console) -> Iterator[Callable[..., None]]:
     """A bar to be told (done, total) and a new text at will; one plain line without a terminal."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     if not console.is_terminal:
-        console.print(f"{text} …", highlight=False)
+        console.print(f"{text} …")
     with Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
     ) as bar:

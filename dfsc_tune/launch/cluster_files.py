@@ -9,13 +9,15 @@ from typing import Any
 
 import yaml
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 
 PROVIDERS = ("aws", "gcp", "azure", "on_premise")
 TOKEN_MOUNT = "~/.ray/auth_token"
 # What stands in the files that come along for what nobody can know but the user.
 PLACEHOLDER = re.compile(r"\b(ami-CHANGE_ME|PROJECT|HEAD_HOST|WORKER_HOST_\d)\b")
 _RAY_PIN = re.compile(r"\bray(?:\[[\w,]+\])?==([\w.]+)")
+# Not the end of 10.0.0.0/16, a usual network.
+_ALL_ADDRESSES = re.compile(r"(?<![\d.])0\.0\.0\.0")
 _START = re.compile(r"\bray start\b")
 
 
@@ -90,7 +92,7 @@ def faults(tree: Mapping[str, Any]) -> Iterator[str]:
     if pins != {ray_version}:
         found = ", ".join(sorted(pins)) or "no version"
         yield f"it installs Ray {found} where this machine has {ray_version}"
-    if "0.0.0.0" in text:
+    if _ALL_ADDRESSES.search(text):
         yield "something listens on all addresses (0.0.0.0)"
     starts = [
         command
@@ -130,4 +132,4 @@ def _against_schema(tree: Mapping[str, Any]) -> Iterator[str]:
         filled(tree)
     except Exception as error:
         # jsonschema's message is its first line; Ray's own are one line.
-        yield f"Ray refuses it ({str(error).splitlines()[0]})"
+        yield f"Ray refuses it ({first_line(error)})"

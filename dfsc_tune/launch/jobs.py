@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,12 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import read_cluster_file
+from dfsc_tune.remote import copy_place
 
 _RUN, _COMMAND = "run", "command"
 _DASHBOARD_PORT = 8265
 _TUNNEL_SECONDS = 60.0
+_STOP_SECONDS = 60.0
 _ENDED = ("SUCCEEDED", "FAILED", "STOPPED")
 
 
@@ -63,9 +66,7 @@ def connected(cluster: str) -> Iterator[Any]:
         yield _client(address)
 
 
-def submit(
-    client: Any, words: Sequence[str], name: str, *, wait: bool, job_id: str | None = None
-) -> JobState:
+def submit(client: Any, words: Sequence[str], name: str, *, wait: bool) -> JobState:
     """Submits a command of `dfsc-tune`.
 
     Args:
@@ -73,21 +74,20 @@ def submit(
         words: the command's, without `dfsc-tune`.
         name: of its run, where the command gives none.
         wait: whether the cluster starts GPU machines when they are asked for.
-        job_id: how the job is to be called.
 
     Raises:
         UserError: the command cannot be run on a cluster.
     """
     from dfsc_tune.launch.pack import pack
 
-    with tempfile.TemporaryDirectory(prefix="dfsc_tune_job_") as folder, _explained("submit"):
+    with tempfile.TemporaryDirectory(prefix="dfsc_tune_job_") as folder:
         job = pack(words, Path(folder), name, wait=wait)
-        job_id = client.submit_job(
-            entrypoint=job.command,
-            submission_id=job_id,
-            runtime_env={"working_dir": folder},
-            metadata={_RUN: job.run, _COMMAND: " ".join(words)},
-        )
+        with _explained("submit"):
+            job_id = client.submit_job(
+                entrypoint=job.command,
+                runtime_env={"working_dir": folder},
+                metadata={_RUN: job.run, _COMMAND: " ".join(words)},
+            )
     return JobState(job_id, "PENDING", " ".join(words), job.run)
 
 
@@ -141,24 +141,29 @@ def logs(client: Any, job_id: str) -> str:
     return text
 
 
-def stop(client: Any, job_id: str, patience_seconds: float = 60.0) -> JobState:
+def stop(client: Any, job_id: str) -> JobState:
     """Ends a job, and waits until it has; its run can be resumed."""
-    if find_job(client, job_id).has_ended:
-        return find_job(client, job_id)
+    if (state := find_job(client, job_id)).has_ended:
+        return state
     with _explained("stop"):
         client.stop_job(job_id)
-    deadline = time.monotonic() + patience_seconds
+    deadline = time.monotonic() + _STOP_SECONDS
     while not (state := find_job(client, job_id)).has_ended:
         if time.monotonic() > deadline:
-            raise UserError(f"the job {job_id} was told to stop and has not within a minute")
+            raise UserError(
+                f"the job {job_id} was told to stop and has not within {_STOP_SECONDS:.0f} s"
+            )
         time.sleep(0.5)
     return state
 
 
 def fetch_from_head(cluster: Path, path: str, results: Path) -> Path:
-    """Copies a run that lies on a cluster's disk here, through ssh."""
-    target = results / Path(path).name
-    target.mkdir(parents=True, exist_ok=True)
+    """Copies a run that lies on a cluster's disk here, through ssh, or brings the copy up to date.
+
+    Raises:
+        UserError: a folder of its name is here and is no copy of it, or the copying fails.
+    """
+    target = copy_place(results / Path(path).name, f"{path} of the cluster")
     command = ["rsync-down", str(cluster), f"{path}/", f"{target}/"]
     done = subprocess.run(
         [sys.executable, "-m", "ray.scripts.scripts", *command], stdout=sys.stderr
@@ -193,17 +198,18 @@ def _explained(verb: str) -> Iterator[None]:
         raise UserError(
             "the cluster does not let this machine in: put its token into ~/.ray/auth_token"
         ) from error
-    except ConnectionError as error:
+    except BrokenPipeError:
+        # Who reads our output has gone, not the cluster.
+        raise
+    except OSError as error:
+        # Ray's client lets what requests and aiohttp raise through.
         raise UserError(
             f"cannot {verb} the cluster: no dashboard answers; is it up, and the address right?"
         ) from error
     except RuntimeError as error:
-        text = str(error).strip()
-        if "pip install 'ray[default]'" in text or 'pip install "ray[default]"' in text:
+        if re.search(r"""pip install ['"]ray\[default\]""", str(error)):
             raise UserError("jobs need more of Ray: pip install '.[cluster]'") from error
-        raise UserError(
-            f"cannot {verb} the job: {(text or repr(error)).splitlines()[0]}"
-        ) from error
+        raise UserError(f"cannot {verb} the job: {first_line(error)}") from error
 
 
 @contextmanager

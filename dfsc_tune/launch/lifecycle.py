@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import check_cluster_file, read_cluster_file
-from dfsc_tune.launch.token import ensure_token
+from dfsc_tune.ray_token import ensure_token
 
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _REPORT = "python -m dfsc_tune.launch.node_report"
@@ -127,7 +127,7 @@ def _left_at_provider(tree: Mapping[str, Any]) -> Iterator[str]:
     except Exception as error:
         # Each provider's library has exceptions of its own.
         yield (
-            f"{kind} was not asked what still runs ({str(error).splitlines()[0]}); look in its "
+            f"{kind} was not asked what still runs ({first_line(error)}); look in its "
             f"console for machines tagged ray-cluster-name = {tree['cluster_name']}"
         )
         return

@@ -13,7 +13,7 @@ from typing import Any
 import ray
 import yaml
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import PROVIDERS, shipped_folder
 from dfsc_tune.launch.prices import HourlyCost, Machine, find_machine, hourly_cost
 
@@ -167,7 +167,7 @@ def _find_image(region: str) -> str:
     except Exception as error:
         # botocore makes its exceptions at run time, and a missing boto3 is as good a reason.
         raise UserError(
-            f"AWS does not say which image has NVIDIA's driver ({str(error).splitlines()[0]}); "
+            f"AWS does not say which image has NVIDIA's driver ({first_line(error)}); "
             "give its id with --image ami-…, see the head of cluster/aws.yaml"
         ) from error
     return str(answer["Parameter"]["Value"])

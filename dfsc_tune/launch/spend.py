@@ -30,20 +30,21 @@ def spend_so_far(path: Path, nodes: Sequence[Node]) -> Spend | None:
 
     Args:
         path: the cluster file.
-        nodes: that it has and had; one of unknown type counts as on demand.
+        nodes: that it has and had; one of unknown type counts as the dearest, on demand.
     """
     tree = read_cluster_file(path)
     names = machine_names(tree)
     known = known_machines(tree["provider"]["type"])
     if not names or not set(names.values()) <= set(known):
         return None
-    head = known[names["head"]].per_hour
-    worker = known[names["gpu_on_demand"]].per_hour
+    on_demand = {group: known[name].per_hour for group, name in names.items()}
+    dearest = max(on_demand.values())
 
     def per_hour(node: Node) -> float:
         if node.is_head:
-            return head
-        return worker * (spot_share() if node.group == SPOT else 1.0)
+            return on_demand[tree["head_node_type"]]
+        share = spot_share() if node.group == SPOT else 1.0
+        return share * on_demand.get(node.group, dearest)
 
     currency, date = price_date()
     return Spend(sum(per_hour(node) * node.hours for node in nodes), currency, date)

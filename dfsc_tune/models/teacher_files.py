@@ -6,7 +6,6 @@ Some are shipped in the package; others lie in the user's data folder.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 from typing import Annotated, get_args
@@ -15,6 +14,7 @@ import platformdirs
 from pydantic import Field
 
 from dfsc_tune.config import ModelConfig, Network, Settings, load
+from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.distill_config import DistillConfig
 
@@ -166,9 +166,3 @@ def read_card(weights: Path) -> TeacherCard | None:
     if card.file_sha256 != file_sha256(weights):
         raise UserError(f"{weights} is not the file that {path} describes; fetch or make it again")
     return card
-
-
-def file_sha256(path: Path) -> str:
-    """Hex digits of a file's sha256."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

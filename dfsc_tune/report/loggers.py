@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.results import Run
 
 Follower = Callable[[Run], None]
@@ -80,7 +80,7 @@ def mlflow_follower(uri: str, run: Run) -> Follower:
         experiment = client.create_experiment(run.folder.name)
     except MlflowException as error:
         raise UserError(
-            f"MLflow at {uri} takes no experiment '{run.folder.name}' ({_first_line(error)}); "
+            f"MLflow at {uri} takes no experiment '{run.folder.name}' ({first_line(error)}); "
             "delete the one it has, or give another store"
         ) from error
     news = _News()
@@ -138,10 +138,6 @@ def _settings(run: Run, trial: Mapping[str, Any]) -> dict[str, Any]:
 def _finite(report: Mapping[Any, Any]) -> dict[str, float]:
     """The metrics of a report that are numbers."""
     return {name: float(report[name]) for name in _METRICS if math.isfinite(report[name])}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _missing(package: str, extra: str) -> str:

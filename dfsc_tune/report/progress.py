@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from dfsc_tune.results import TRIALS, Run, best_trials, shown_duration
+from dfsc_tune.results import TRIALS, Run, best_trials, is_published, shown_duration
 
 _MAX_RUNNING = 12
 _STATES = ("running", "complete", "pruned", "failed", "interrupted")
@@ -76,10 +76,9 @@ def progress_of(run: Run) -> RunProgress:
         num_expected=budget["num_trials"] * len(categories),
         lines=list(_lines(run)),
         silence_seconds=silence,
-        # Scores are written last, when no trial is left to run.
         ended=bool(finished)
         and "running" not in counts
-        and finished <= set(run.scores["category"]),
+        and all(is_published(run, category) for category in finished),
     )
 
 

@@ -89,7 +89,7 @@ def reproduce(
     runs: dict[str, tuple[Run, Judged]] = {}
     folder = request.results / request.name
     for study, of_study in requests(exhibit, request, scale):
-        console.print(f"study {study.name}: {of_study.results / of_study.name}", highlight=False)
+        console.print(f"study {study.name}: {of_study.results / of_study.name}")
         run, interrupted_by = carry_out(of_study, console)
         if interrupted_by is not None:
             return Reproduction(exhibit, folder, [], [], interrupted_by)
@@ -101,7 +101,7 @@ def reproduce(
                 exhibit.protocols,
                 areas=areas,
                 device=driver_device(request),
-                say=partial(console.print, highlight=False),
+                say=console.print,
             )
         runs[study.name] = run, judged
         splits = {name: with_made(x, judged.scores, name) for name, x in splits.items()}
@@ -118,7 +118,7 @@ def reproduce(
             scale.num_seeds,
             areas=areas,
             device=driver_device(request),
-            say=partial(console.print, highlight=False),
+            say=console.print,
         )
     comparable = all(is_real_loco(request.data, name) for name in categories)
     of_paper = partial(published, exhibit, categories=categories)

@@ -16,7 +16,8 @@ PAPER = "paper"
 CONFIRMED = "confirmed.parquet"
 """In the folder of a run that confirms another: a row a setting."""
 _LEVEL = 0.95
-_MIN_SEEDS = 2
+MIN_SEEDS = 2
+"""That a setting must have completed, each with the paper's, to be judged."""
 
 
 @dataclass(frozen=True)
@@ -41,13 +42,9 @@ class Decision:
     settings: tuple[Confirmed, ...]
     """In the order in which the table first names them."""
     best: str
-    """The setting with the best mean."""
+    """The setting with the largest gain over the paper's."""
     winner: str
     """`best`, or the paper's setting where the gain over that may be noise."""
-
-    def of(self, setting: str) -> Confirmed:
-        """What one setting reached."""
-        return next(found for found in self.settings if found.setting == setting)
 
     @property
     def verdict(self) -> str:
@@ -62,9 +59,10 @@ class Decision:
 def decide(trainings: pd.DataFrame) -> Decision:
     """The decision for one category.
 
-    The best mean over the seeds wins if the 95 % interval of its gain over the paper's setting lies
-    above 0; else the paper's is kept. The interval is of that one gain: it is not widened for being
-    the largest of several.
+    The setting with the largest gain over the paper's wins if the 95 % interval of that gain lies
+    above 0; else the paper's is kept. A mean of its own does not count: where a seed failed, it is
+    not of the seeds that the others' are of. The interval is of that one gain: it is not widened
+    for being the largest of several.
 
     Args:
         trainings: a row a complete training: `setting` (the paper's is "paper"), `seed` (none twice
@@ -78,18 +76,18 @@ def decide(trainings: pd.DataFrame) -> Decision:
         for name, rows in trainings.groupby("setting", sort=False)
     }
     paper = values.get(PAPER, pd.Series(dtype=float))
-    if len(paper) < _MIN_SEEDS:
+    if len(paper) < MIN_SEEDS:
         raise UserError(
             f"the paper's setting was trained in full with {len(paper)} fresh seeds, and at least "
-            f"{_MIN_SEEDS} are needed to tell a gain from noise; see the failed trials"
+            f"{MIN_SEEDS} are needed to tell a gain from noise; see the failed trials"
         )
     settings = tuple(
         _confirmed(name, found, paper)
         for name, found in values.items()
-        if len(found.index.intersection(paper.index)) >= _MIN_SEEDS
+        if len(found.index.intersection(paper.index)) >= MIN_SEEDS
     )
-    # Where means are equal, the paper's comes first.
-    best = max(settings, key=lambda found: (found.mean, found.setting == PAPER))
+    # Where gains are equal, the paper's comes first.
+    best = max(settings, key=lambda found: (found.gain, found.setting == PAPER))
     kept = best.gain_interval.low <= 0
     return Decision(settings, best.setting, PAPER if kept else best.setting)
 

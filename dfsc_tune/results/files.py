@@ -73,18 +73,24 @@ def _is_leftover(path: Path) -> bool:
 
 def resume_command(folder: Path) -> str:
     """What a user types to go on with a run."""
+    if own := _settings_so_far(folder).get("go_on_by"):
+        return str(own)
     run = folder.name if folder.parent == Path("results") else folder
     return f"dfsc-tune resume {stored_at(folder) or run}"
 
 
 def stored_at(folder: Path) -> Store | None:
     """Where a run is kept in an object store; None if it is not."""
-    try:
-        settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError):
-        return None
-    store = settings.get("store")
+    store = _settings_so_far(folder).get("store")
     return Store(store) / folder.name if store else None
+
+
+def _settings_so_far(folder: Path) -> dict[str, Any]:
+    """What `run.yaml` says; nothing where it is not written yet or damaged."""
+    try:
+        return yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError):
+        return {}
 
 
 @contextmanager
@@ -93,7 +99,8 @@ def removed_on_error(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        shutil.rmtree(folder)
+        # NFS keeps a file that is open, as the ledger is; what failed is what is to be said.
+        shutil.rmtree(folder, ignore_errors=True)
         raise
 
 

@@ -72,13 +72,19 @@ def headlines(run: Run) -> list[Headline]:
 def headline_of(run: Run, category: str) -> Headline | None:
     """What the run found for one category; None while its best trial is not published."""
     best = best_trials(run.trials[run.trials["category"] == category]).to_dict("records")
-    scores = run.scores[run.scores["category"] == category]
-    scored = (scores["role"] == "best").any()
-    # Without any test image there is nothing to score: the model shows that the search ended.
-    unscored = not any(run.settings["datasets"][category]["report"].values())
-    if not best or not (scored or (unscored and (run.folder / "models" / category).is_dir())):
+    if not best or not is_published(run, category):
         return None
+    scores = run.scores[run.scores["category"] == category]
     return _headline(run, scores, {str(name): value for name, value in best[0].items()})
+
+
+def is_published(run: Run, category: str) -> bool:
+    """Whether the best model of a category has been written and scored."""
+    if not any(run.settings["datasets"][category]["report"].values()):
+        # Without any test image there is nothing to score.
+        return (run.folder / "models" / category).is_dir()
+    scores = run.scores
+    return bool(((scores["category"] == category) & (scores["role"] == "best")).any())
 
 
 def describe(headline: Headline) -> list[str]:

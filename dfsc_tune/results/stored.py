@@ -11,13 +11,15 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.remote import Store, StoredFile, fetch_folder, is_copy, local_copy
+from dfsc_tune.remote import Store, StoredFile, copy_place, fetch_folder, local_copy
 from dfsc_tune.results.schema import CHECKPOINTS, LEDGER, SETTINGS
 
 DRIVER = "driver.json"
 """Which process goes on with the run, put anew every `BEAT_SECONDS` for as long as it does."""
 BEAT_SECONDS = 20.0
 _STALE_SECONDS = 90.0
+# By so much no clock is wrong with which a store lets anybody in.
+_DEAD_SECONDS = 900.0
 _POLL_SECONDS = 5.0
 
 
@@ -52,8 +54,11 @@ def take_over(run: Store, note: Callable[[str], None]) -> Path:
     here = ledger.read_bytes() if ledger.exists() else b""
     # A driver that died here may have written what it could not put into the store any more.
     if not here.startswith(run.read(LEDGER) or b"") or not (folder / SETTINGS).exists():
+        # Beside it: a copy that breaks off must not be taken for the run.
+        part = folder.with_name(f".{folder.name}.part")
+        fetch_folder(run, part, _is_kept)
         shutil.rmtree(folder, ignore_errors=True)
-        fetch_folder(run, folder, lambda name: _is_kept(name))
+        part.replace(folder)
     return folder
 
 
@@ -65,7 +70,7 @@ def look_at(run: Store) -> Path:
     """
     _check_exists(run)
     folder = local_copy(run, "views")
-    fetch_folder(run, folder, lambda name: _is_kept(name))
+    fetch_folder(run, folder, _is_kept)
     return folder
 
 
@@ -81,9 +86,7 @@ def fetch_run(run: Store, results: Path, progress: Callable[[int, int], None]) -
         UserError: there is no such run, or a folder of its name that is no copy of it.
     """
     _check_exists(run)
-    folder = results / run.name
-    if folder.exists() and not is_copy(folder):
-        raise UserError(f"{folder} exists already and is no copy of {run}; choose another folder")
+    folder = copy_place(results / run.name, run)
     fetch_folder(run, folder, _is_kept, progress)
     return folder
 
@@ -98,23 +101,28 @@ def _check_exists(run: Store) -> None:
 def _wait_for_driver(run: Store, note: Callable[[str], None]) -> None:
     """Returns once no other process can still be going on with a run."""
     first: StoredFile | None = None
+    deadline = 0.0
     while (beat := run.find(DRIVER)) is not None:
         driver = json.loads(run.read(DRIVER) or b"{}")
         host, pid = driver.get("host"), driver.get("pid")
         is_here = host == socket.gethostname()
-        if beat.age_seconds > _STALE_SECONDS or (is_here and not _is_alive(pid)):
+        if beat.age_seconds > _DEAD_SECONDS or (is_here and not _is_alive(pid)):
             return
-        if is_here or (first is not None and beat.changed != first.changed):
+        is_lately_here = is_here and beat.age_seconds <= _STALE_SECONDS
+        if is_lately_here or (first is not None and beat.changed != first.changed):
             raise UserError(
                 f"the run {run} is still going on in process {pid} on {host}; wait for it, or end "
                 "that process first"
             )
         if first is None:
-            first = beat
+            # Not by the age: this machine's clock may be ahead of the store's.
+            first, deadline = beat, time.monotonic() + _STALE_SECONDS
             note(
-                f"process {pid} on {host} worked on this run {beat.age_seconds:.0f} s ago; waiting "
-                f"until it was silent for {_STALE_SECONDS:.0f} s"
+                f"process {pid} on {host} worked on this run lately; looking for "
+                f"{_STALE_SECONDS:.0f} s whether it still does"
             )
+        elif time.monotonic() > deadline:
+            return
         time.sleep(_POLL_SECONDS)
 
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from pathlib import Path
+
+from dfsc_tune.ray_token import offer_token
 
 # Ray reads these when it is imported: quiet, no usage statistics, no loggers but ours.
 for _name, _value in {
@@ -22,5 +23,5 @@ for _name, _value in {
 
 # `ray start` asks for this token by default, but a driver offers it only when told to; and told
 # after Ray's import, it would start nodes that ask for the token and not offer it to them.
-if "ray" not in sys.modules and (Path.home() / ".ray" / "auth_token").is_file():
-    os.environ.setdefault("RAY_AUTH_MODE", "token")
+if "ray" not in sys.modules:
+    offer_token()

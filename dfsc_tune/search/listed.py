@@ -35,7 +35,8 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
         space = _check_same(request, run)
         num_ended = int((~run.trials["state"].isin(["running", "interrupted"])).sum())
         num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
-        if num_ended < num_trials * len(request.categories):
+        num_expected = (space.for_category(x).num_expected(num_trials) for x in request.categories)
+        if num_ended < sum(num_expected):
             interrupted_by = resume_search(
                 folder,
                 request.data,

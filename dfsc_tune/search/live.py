@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ray.tune import Callback
@@ -26,18 +26,16 @@ class LiveView(Callback):
     """Shows a course's trials while Tune runs; must come after its own among the callbacks."""
 
     def __init__(
-        self, course: Course, expected: Mapping[str, int], searched: list[str], console: Console
+        self, course: Course, searched: Mapping[str, Iterable[str]], console: Console
     ) -> None:
         """Prepares the view.
 
         Args:
             course: whose trials are shown.
-            expected: the number of trials of each category.
-            searched: the names of the settings that vary.
+            searched: the names of the settings that vary, by category.
             console: where to write; its being a terminal decides between table and lines.
         """
         self._course = course
-        self._expected = dict(expected)
         self._searched = searched
         self._console: Console | None = console
         self._live: Live | None = None
@@ -90,7 +88,6 @@ class LiveView(Callback):
             self._console.print(
                 f"trial {row['trial']} broke after step {row['step']} and is tried again: "
                 f"{row['error']}",
-                highlight=False,
             )
             return
         best = self._course.tables.best.get(row["category"])
@@ -100,8 +97,6 @@ class LiveView(Callback):
             f"{row['state']} at step {row['step']}: AUROC {_shown(row.get('value'))} "
             f"(best {best_value})  {self._settings(row)}  {self._time_left()}"
             + (f"  {row['error']}" if row.get("error") else ""),
-            highlight=False,
-            markup=False,
         )
 
     def _table(self) -> RenderableType:
@@ -117,7 +112,7 @@ class LiveView(Callback):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("category", "trial", "step", "AUROC", "settings"):
             table.add_column(column, no_wrap=True)
-        for category in self._expected:
+        for category in self._course.num_expected:
             if best := self._course.tables.best.get(category):
                 self._add(table, best, "best", style="green")
         running = [row for row in rows if row["state"] == "running"]
@@ -131,14 +126,15 @@ class LiveView(Callback):
         table.add_row(row["category"], label, progress, value, self._settings(row), style=style)
 
     def _settings(self, row: Mapping[str, Any]) -> str:
-        return " ".join(f"{name}={shown_value(row[name])}" for name in self._searched)
+        names = self._searched[row["category"]]
+        return " ".join(f"{name}={shown_value(row[name])}" for name in names)
 
     def _rows(self) -> list[dict[str, Any]]:
         # A copy: the table is drawn by a thread of its own while trials are added.
         return list(self._course.tables.trials.values())
 
     def _num_expected(self) -> int:
-        return sum(self._expected.values())
+        return sum(self._course.num_expected.values())
 
     def _time_left(self) -> str:
         ended, tables = self._course.num_ended, self._course.tables

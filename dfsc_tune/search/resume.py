@@ -12,15 +12,15 @@ from rich.console import Console
 
 from dfsc_tune.config import TrialConfig, validate
 from dfsc_tune.errors import UserError
-from dfsc_tune.prepare import CategoryData
-from dfsc_tune.results import LEDGER, describe_machine, load, write_settings
+from dfsc_tune.models.teacher import Teacher, teacher_identity
+from dfsc_tune.results import LEDGER, Run, describe_machine, load, write_settings
 from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
-from dfsc_tune.search.waiting import wait_for_gpus
+from dfsc_tune.search.waiting import gpus_brought
 
 
 def resume_search(
@@ -49,7 +49,8 @@ def resume_search(
     Raises:
         UserError: the run cannot be resumed, with nothing changed; or as `run_search` does.
     """
-    settings = load(folder).settings
+    run = load(folder)
+    settings = run.settings
     if not (folder / LEDGER).exists():
         raise UserError(f"the run in {folder} was not made by a search that can be resumed")
     request = request_of(folder, data, gpus=gpus, address=address, device=device)
@@ -69,15 +70,15 @@ def resume_search(
             console.print(
                 f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
                 "--trials gives it more",
-                highlight=False,
             )
             return outcome(folder, course)
         check_reachable(request)
         read = read_data(request, bases, console)
-        check_data(read, settings["datasets"], folder)
+        for category, data_now in read.items():
+            check_same(run, category, data_now.fingerprint, data_now.trial.teacher)
         if not course.is_finished:
             session.enter_context(ray_session(request))
-            wait_for_gpus(request, console)
+            session.enter_context(gpus_brought(request, console))
             check_cluster(request)
             ledger.append({"event": RESUMED})
         _write_settings(folder, settings, request)
@@ -86,7 +87,6 @@ def resume_search(
         console.print(
             f"resuming {folder.name}: {course.num_ended} of {sum(course.num_expected.values())} "
             f"trials have ended, {course.num_open} go on",
-            highlight=False,
         )
         return conduct(request, course, read, folder, console)
 
@@ -95,7 +95,6 @@ def request_of(
     folder: Path,
     data: Path,
     *,
-    name: str | None = None,
     gpus: int | None = None,
     address: str | None = None,
     device: Device | None = None,
@@ -105,7 +104,6 @@ def request_of(
     Args:
         folder: the run.
         data: the folder that holds its categories.
-        name: of another run beside it that is asked for the same; the run's own if None.
         gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
         address: see there; "local" for this machine.
         device: see there.
@@ -117,10 +115,10 @@ def request_of(
         data_name=settings["data"],
         space=validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml"),
         results=folder.parent,
-        name=name or folder.name,
+        name=folder.name,
         seed=settings["seed"],
         gpus=settings["gpus"] if gpus is None else gpus,
-        address=None if address == "local" else address or settings["address"],
+        address=address or settings["address"],
         store=settings.get("store"),
         device=device or settings["device"],
     )
@@ -152,19 +150,24 @@ def _check_settings(
         )
 
 
-def check_data(
-    data: Mapping[str, CategoryData], before: Mapping[str, Mapping[str, Any]], folder: Path
-) -> None:
-    """Refuses data and teachers other than the run's: its trials could not be compared."""
-    for category, read in data.items():
-        now = read.summary()
-        for key, what in (("fingerprint", "the data"), ("teacher_sha256", "the teacher")):
-            if now[key] != before[category][key]:
-                raise UserError(
-                    f"{what} of {category} changed since the run in {folder} began ({key} "
-                    f"{before[category][key][:12]}… then, {now[key][:12]}… now); restore what was "
-                    "there, or start a new run"
-                )
+def check_same(run: Run, category: str, fingerprint: str, teacher: Teacher) -> None:
+    """Refuses data and a teacher other than the run's: its trials could not be compared.
+
+    Args:
+        run: the run.
+        category: one of its.
+        fingerprint: of the data that are there now.
+        teacher: that is there now.
+    """
+    before = run.settings["datasets"][category]
+    now = {"fingerprint": fingerprint, "teacher_sha256": teacher_identity(teacher)}
+    for key, what in (("fingerprint", "the data"), ("teacher_sha256", "the teacher")):
+        if now[key] != before[key]:
+            raise UserError(
+                f"{what} of {category} changed since the run in {run.folder} began ({key} "
+                f"{before[key][:12]}… then, {now[key][:12]}… now); restore what was there, or "
+                "start a new run"
+            )
 
 
 def _write_settings(folder: Path, settings: dict[str, Any], request: SearchRequest) -> None:

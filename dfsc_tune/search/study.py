@@ -15,7 +15,7 @@ from typing import Any, Literal
 import optuna
 from optuna.exceptions import DuplicatedStudyError
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dfsc_tune.errors import UserError
@@ -157,25 +157,21 @@ class CategoryStudy:
 
 
 class _UnsyncedFile(JournalFileBackend):
-    """Optuna's journal file, not synced to the disk at each of a report's writes.
+    """Optuna's journal file, neither synced to the disk nor locked at each of a report's writes.
 
-    The ledger is; after a crash of the machine the journal is made again from it.
+    The ledger is, and the journal is made again from it when a search is taken up. A lock of
+    Optuna's that a killed process left would be waited for, at a relative path for ever.
     """
 
     def __init__(self, path: Path) -> None:
+        super().__init__(str(path))
         self._path = path
-        self._writing = JournalFileSymlinkLock(str(path))
-        super().__init__(str(path), self._writing)
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Writes some operations at the file's end."""
         lines = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-        self._writing.acquire()
-        try:
-            with self._path.open("ab") as file:
-                file.write(lines.encode())
-        finally:
-            self._writing.release()
+        with self._path.open("ab") as file:
+            file.write(lines.encode())
 
 
 def _create_study(name: str, journal: Path | None) -> optuna.Study:

@@ -17,6 +17,7 @@ from ray import tune
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.prepare import TrialData
+from dfsc_tune.results import SETTINGS
 from dfsc_tune.results.mirror import StoredCheckpoints
 from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, VALUE
 from dfsc_tune.train import TrialError
@@ -50,8 +51,9 @@ def tune_trial(
     def report(progress: Progress) -> None:
         tune.report(to_metrics(progress) | {DEVICE: device})
 
-    trial_data = _fetch(data[config["category"]])
     try:
+        _check_shared(checkpoints)
+        trial_data = _fetch(data[config["category"]])
         with _folder(checkpoints, config["trial"]) as (folder, keep):
 
             def keep_and_report(progress: Progress) -> None:
@@ -62,6 +64,15 @@ def tune_trial(
     except TrialError as failure:
         # Reported, not raised: nothing is wrong with this process, and it can take the next trial.
         tune.report({VALUE: math.nan, STEP: 0, FAILURE: str(failure)})
+
+
+def _check_shared(checkpoints: Path | StoredCheckpoints) -> None:
+    """Refuses to train where the run's folder is not: what is kept there would be lost."""
+    if isinstance(checkpoints, Path) and not (checkpoints.parent / SETTINGS).is_file():
+        raise TrialError(
+            f"its node does not see the run's folder {checkpoints.parent}: give --results on a "
+            "path that all nodes share, or in an object store"
+        )
 
 
 @contextmanager

@@ -59,7 +59,7 @@ from dfsc_tune.search.stored import (
 )
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
-from dfsc_tune.search.waiting import wait_for_gpus
+from dfsc_tune.search.waiting import TakesBack, gpus_brought
 from dfsc_tune.search.warm_start import with_warm_start
 
 JOURNAL = "study.journal"
@@ -98,7 +98,7 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             request = with_warm_start(request, data, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
-            wait_for_gpus(request, console)
+            session.enter_context(gpus_brought(request, console))
             check_cluster(request)
             write_settings(folder, _settings(request, bases, data))
             ledger.append({"event": BEGAN, "settings": request.digest(bases)})
@@ -162,7 +162,8 @@ def _carry_out(
     folder: Path,
     console: Console,
 ) -> None:
-    view = LiveView(course, course.num_expected, list(request.space.parameters), console)
+    searched = {x: request.space.for_category(x).parameters for x in request.categories}
+    view = LiveView(course, searched, console)
     try:
         if not course.is_finished:
             _fit(request, folder, data, course, view)
@@ -244,7 +245,7 @@ def _fit(
                 name="tune",
                 storage_path=scratch,
                 stop=CourseStopper(course),
-                callbacks=[CourseCallback(course), view],
+                callbacks=[CourseCallback(course), TakesBack(request), view],
                 verbose=0,
             ),
         )
@@ -284,7 +285,6 @@ def _warn_of_devices(request: SearchRequest, course: Course, console: Console) -
         console.print(
             "warning: trials were given GPUs, found no CUDA there and ran on the CPU",
             style="yellow",
-            highlight=False,
         )
 
 
@@ -320,11 +320,11 @@ def read_data(
         with console.status(f"reading {category} …"):
             data[category] = prepare_category(base, request.data, driver_device(request))
         for note in data[category].notes:
-            console.print(f"note: {category}: {note}", highlight=False, markup=False)
+            console.print(f"note: {category}: {note}")
     # Categories mostly share their model: each warning once.
     for warning in sorted({random_teacher_warning(base.model) or "" for base in bases.values()}):
         if warning:
-            console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+            console.print(f"warning: {warning}", style="yellow")
     return data
 
 
@@ -344,6 +344,7 @@ def _settings(
         "device": request.device,
         "address": request.cluster,
         **({"store": request.store} if request.store else {}),
+        **({"go_on_by": request.go_on_by} if request.go_on_by else {}),
         "space": space.model_dump(mode="json"),
         "base_configs": {name: base.model_dump(mode="json") for name, base in bases.items()},
         "datasets": {name: read.summary() for name, read in data.items()},

@@ -20,7 +20,7 @@ from rich.console import Console
 from dfsc_tune.search.course import Course
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
-from tests.scale.search import Trials, large_search, open_course
+from tests.scale.search import CATEGORY, Trials, large_search, open_course
 
 # Trials of one speed would report in lockstep, which no real ones do.
 _SPEED_SPREAD = 0.1
@@ -124,7 +124,7 @@ def play(course: Course, trials: Trials, meter: Meter, num_workers: int) -> Iter
     """Carries a course out in simulated time, measuring its decisions; yields at each new trial."""
     chance = np.random.default_rng(0)
     course.capacity = num_workers
-    view = LiveView(course, course.num_expected, ["margin"], Console(file=io.StringIO()))
+    view = LiveView(course, {CATEGORY: ["margin"]}, Console(file=io.StringIO()))
     queue: list[tuple[float, str, float, dict[str, Any], Iterator[dict[str, Any]]]] = []
     now = 0.0
     while True:

@@ -85,7 +85,7 @@ def measure(results: Path, num_trials: int, *, num_workers: int, seconds: float)
     data: Any = {CATEGORY: SimpleNamespace(trial=None)}
     with closing(Ledger(folder)) as ledger, ray_session(request):
         course = open_course(request, ledger)
-        view = LiveView(course, course.num_expected, ["margin"], Console(quiet=True))
+        view = LiveView(course, {CATEGORY: ["margin"]}, Console(quiet=True))
         with mock.patch.object(tuner, "tune_trial", asleep), _cpu_times() as cpu_times:
             tuner._fit(request, folder, data, course, view)
         course.close()

@@ -6,12 +6,10 @@ import os
 import secrets
 from pathlib import Path
 
-_MODE = "RAY_AUTH_MODE"
-
 
 def ensure_token() -> Path:
     """The file of this user's token, made if there is none; only its owner can read it."""
-    path = Path.home() / ".ray" / "auth_token"
+    path = _path()
     if not path.is_file() or not path.read_text(encoding="utf-8").strip():
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
@@ -27,5 +25,9 @@ def offer_token() -> None:
     The mode that the environment names already is kept.
     """
     has_token = "RAY_AUTH_TOKEN" in os.environ or "RAY_AUTH_TOKEN_PATH" in os.environ
-    if has_token or (Path.home() / ".ray" / "auth_token").is_file():
-        os.environ.setdefault(_MODE, "token")
+    if has_token or _path().is_file():
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _path() -> Path:
+    return Path.home() / ".ray" / "auth_token"
