@@ -10,6 +10,7 @@ import pytest
 import yaml
 from conftest import CATEGORY, make_tray
 from test_cli import assert_one_sentence, invoke
+from synthetic_run import run_settings
 
 from dfsc_tune.config import ModelConfig, TrialConfig, loads
 from dfsc_tune.errors import UserError
@@ -232,7 +233,7 @@ def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.
         "created": "2026-11-23T10:00:00+00:00",
         "datasets": {CATEGORY: {"validation": 6, "selection": {"good": 4, "logical": 10}}},
     }
-    write_settings(folder, settings)
+    write_settings(folder, run_settings((CATEGORY,), **settings))
     tables = RunTables(folder)
     config = TrialConfig(category=CATEGORY)
     aurocs = dict.fromkeys(("auroc_logical", "auroc_structural", "auroc_mean"), 0.5)

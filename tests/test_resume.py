@@ -132,6 +132,19 @@ def test_a_run_that_died_before_it_was_published_is_published() -> None:
     assert "published" in (RUN / LEDGER).read_text()
 
 
+@pytest.mark.parametrize("table", ["trials.parquet", "reports.parquet"])
+@pytest.mark.parametrize("content", [None, b"PAR1 and then rubbish"])
+def test_a_lost_table_is_made_again(table: str, content: bytes | None) -> None:
+    finish(published=True)
+    (RUN / table).unlink()
+    if content is not None:
+        (RUN / table).write_bytes(content)
+        assert_one_sentence(invoke("best", "x"), f"{table} is damaged", "`dfsc-tune resume x`")
+    invoke("resume", "x")
+    assert results.load(RUN).trials["state"].tolist() == ["failed"] * 3
+    assert (RUN / table).is_file()
+
+
 def test_a_finished_run_says_so_and_changes_nothing() -> None:
     finish(published=True)
     before = (RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()

@@ -146,7 +146,7 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
     from dfsc_tune.remote import Store, is_remote
-    from dfsc_tune.results import find_run, load
+    from dfsc_tune.results import find_run, read_settings
     from dfsc_tune.results.stored import take_over
 
     console = talk()
@@ -154,7 +154,7 @@ def resume(
         folder = take_over(Store(run), lambda text: console.print(text, highlight=False))
     else:
         folder = find_run(results, run)
-    settings = load(folder).settings
+    settings = read_settings(folder)
     data = data_folder(settings["data"], settings["categories"], console)
     from dfsc_tune.search.resume import resume_search
 
