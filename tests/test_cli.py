@@ -187,6 +187,23 @@ def test_an_unwritable_cache_is_one_sentence(
     assert_one_sentence(invoke("search", "--category", "juice_bottle"), "file")
 
 
+@pytest.mark.parametrize(
+    ("error", "texts"),
+    [
+        (PermissionError(13, "Permission denied", "data/box"), ["data/box", "Permission denied"]),
+        (MemoryError("Unable to allocate 726. GiB"), ["726. GiB", "image_size"]),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, texts: list[str]
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("dfsc_tune.data.check.check_data", refuse)
+    assert_one_sentence(invoke("data", "check", "data"), *texts)
+
+
 def test_commands_stay_quiet_when_their_reader_has_gone() -> None:
     make_tray(Path("data"), num_train=2, num_test=2)
     code = "from dfsc_tune.cli import app; app()"

@@ -43,15 +43,16 @@ def _terminate(number: int, frame: object) -> None:
 
 
 class _Group(typer.core.TyperGroup):
-    """Turns a UserError into one sentence and status 2, Ctrl-C into 130 and SIGTERM into 143."""
+    """Turns what the user can mend into one sentence and status 2, Ctrl-C into 130 and SIGTERM
+    into 143."""
 
     def invoke(self, ctx: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            typer.echo(f"error: {error}", err=True)
+        except (UserError, PermissionError, MemoryError) as error:
+            typer.echo(f"error: {_sentence(error)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)
@@ -61,6 +62,21 @@ class _Group(typer.core.TyperGroup):
             # The reader of our output has gone (`| head`): nothing is wrong.
             sys.stderr.close()
             raise typer.Exit(0) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong, where, and the way out."""
+    if isinstance(error, PermissionError):
+        return (
+            f"{error.filename} cannot be read or written here ({error.strerror}); change its "
+            "permissions, or choose another"
+        )
+    if isinstance(error, MemoryError):
+        return (
+            f"this machine has too little memory ({error}); ask for a smaller image_size, fewer "
+            "images or fewer trials"
+        )
+    return str(error)
 
 
 def make_app(text: str) -> typer.Typer:
