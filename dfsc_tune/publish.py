@@ -82,7 +82,7 @@ def publish(
 
 
 def is_published(folder: Path, categories: Iterable[str]) -> bool:
-    """Whether the tables, and all that `publish` writes of these categories, are there and whole."""
+    """Whether the tables and all that `publish` writes of these categories are there and whole."""
     if not all((folder / name).is_file() for name in (TRIALS, REPORTS)):
         return False
     try:

@@ -17,6 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dfsc_tune.cli import app
+from dfsc_tune.cli.shared import say_next, talk
+from dfsc_tune.results import resume_command
 
 COMMANDS = (
     "search", "watch", "best", "runs", "report", "compare", "train", "evaluate", "predict",
@@ -88,6 +90,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["--category", CATEGORY, "--data", "data", "--device", "tpu"], ["--device"]),
         (["--category", CATEGORY, "--data", "data", "--teacher", "t.pth"], ["no teacher weights"]),
         (["--category", CATEGORY, "--data", "data", "--results", "file/results"], ["cannot write"]),
+        (["--category", CATEGORY, "--data", "data", "--name", "a/b"], ["--name", "'a/b'"]),
     ],
 )
 def test_search_refuses_bad_input_and_leaves_nothing(
@@ -115,6 +118,17 @@ def test_a_holdout_without_labels_says_what_is_needed() -> None:
     asked = ("search", "--category", CATEGORY, "--data", "data", "--objective", "holdout")
     result = invoke(*asked)
     assert_one_sentence(result, "no labelled anomalies", "test/<defect type>")
+
+
+def test_names_with_brackets_and_spaces_are_said_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    talk().print("reading box [red]")
+    say_next("report", Path("results") / "box [red]")
+    assert capsys.readouterr().err == (
+        "reading box [red]\nnext: dfsc-tune report 'results/box [red]'\n"
+    )
+    assert resume_command(Path("results") / "box [red]") == "dfsc-tune resume 'box [red]'"
 
 
 def test_best_and_runs_without_runs() -> None:

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 from conftest import CATEGORY, make_tray
-from test_cli import assert_one_sentence, invoke
 from synthetic_run import run_settings
+from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.config import ModelConfig, TrialConfig, loads
 from dfsc_tune.errors import UserError

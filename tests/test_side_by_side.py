@@ -74,9 +74,7 @@ def test_a_recorded_run_becomes_curves(tmp_path: Path) -> None:
     space = load_space("record")
     base = space.for_category("tray").base_config("tray")
     folder = results.create_run(tmp_path, "curves")
-    results.write_settings(
-        folder, run_settings(space=space.model_dump(mode="json"))
-    )
+    results.write_settings(folder, run_settings(space=space.model_dump(mode="json")))
     tables = results.RunTables(folder)
     for index in range(14):
         config = base.with_values({"margin": index / 10, "quantile": 0.99, "alpha": 1.0})

@@ -80,7 +80,11 @@ def test_categories_override_the_rest() -> None:
     [
         ("high: 2.0", "high: 2.5", "space.yaml:4: parameters.margin.high: must be less than or"),
         ("low: 0.0, high: 2.0", "low: 1.0, high: 1.0", "4: parameters.margin: the range is empty"),
-        ("low: 0.0, high: 2.0", "low: .nan, high: 1.0", "4: parameters.margin.low: must be a finite"),
+        (
+            "low: 0.0, high: 2.0",
+            "low: .nan, high: 1.0",
+            "4: parameters.margin.low: must be a finite",
+        ),
         ("low: 0.0, high: 2.0", "low: 0.0", "4: parameters.margin.high: Field required"),
         ("  margin: {type", "  margn: {type", "4: parameters.margn: cannot be searched; choose"),
         ("0.9999, scale", "1.0, scale", "5: parameters.quantile: scale 'log_complement' needs"),
@@ -114,7 +118,11 @@ def test_categories_override_the_rest() -> None:
         ("{margin: 0.4}", '{margin: "0.4"}', "8: starting_points.0.margin: lies outside the param"),
         ("type: float, low: 0.0", "type: int, low: 0.5", "4: parameters.margin.low: "),
         ("low: 0.0, high: 2.0", "low: no, high: 2.0", "4: parameters.margin.low: must be a valid"),
-        ("low: 0.0, high: 2.0", "low: 0.0, high: .inf", "4: parameters.margin.high: must be a finite"),
+        (
+            "low: 0.0, high: 2.0",
+            "low: 0.0, high: .inf",
+            "4: parameters.margin.high: must be a finite",
+        ),
         ("budget:", "sampler: annealing\nbudget:", "9: sampler: must be 'tpe', 'gp', 'random'"),
     ],
 )

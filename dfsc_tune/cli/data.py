@@ -18,6 +18,7 @@ from dfsc_tune.cli.shared import (
     make_app,
     print_json,
     progress_bar,
+    say_next,
     talk,
 )
 from dfsc_tune.errors import UserError
@@ -55,7 +56,7 @@ def make(
             folder, category or CATEGORIES, counts, height, seed, workers, progress=progress
         )
     typer.echo(f"made {', '.join(category or CATEGORIES)} in {folder}")
-    typer.echo(f"next: dfsc-tune data check {folder}", err=True)
+    say_next("data", "check", folder)
 
 
 @app.command()
@@ -102,7 +103,7 @@ def download(
         typer.echo(f"PROBLEM: {sentence}")
     if differences or any(found.problems for found in checks):
         raise typer.Exit(1)
-    typer.echo(f"next: dfsc-tune search --data {target} --category {checks[0].name}", err=True)
+    say_next("search", "--data", target, "--category", checks[0].name)
 
 
 def _show_licence(dataset: PublicDataset, accepted: bool) -> None:

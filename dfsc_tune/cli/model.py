@@ -14,6 +14,7 @@ from dfsc_tune.cli.shared import (
     DeviceOption,
     JsonOption,
     ResultsOption,
+    RunNameOption,
     data_folder,
     data_name,
     print_json,
@@ -33,7 +34,7 @@ def train(
         Path, typer.Option(help="A trial's settings, such as results/RUN/best/CATEGORY.yaml.")
     ],
     data: DataOption = None,
-    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    name: RunNameOption = None,
     results: ResultsOption = Path("results"),
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; all if left out.", min=1)
@@ -58,7 +59,7 @@ def train(
         trial = trial.model_copy(update={"data": data_name(data)})
     trial = trial.with_absolute_paths()
     if warning := random_teacher_warning(trial.model):
-        console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+        console.print(f"warning: {warning}", style="yellow")
     folder = results / (name or run_name(f"train_{trial.category}"))
     source = data_folder(trial.data, [trial.category], console)
     with progress_bar("training", console) as update:
@@ -70,7 +71,7 @@ def train(
             trial,
             source,
             folder,
-            note=lambda text: console.print(f"note: {text}", highlight=False, markup=False),
+            note=lambda text: console.print(f"note: {text}"),
             progress=show,
             device=where,
         )

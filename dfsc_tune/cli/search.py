@@ -15,6 +15,7 @@ from dfsc_tune.cli.shared import (
     DeviceOption,
     JsonOption,
     ResultsOption,
+    RunNameOption,
     SeedOption,
     check_device,
     data_folder,
@@ -81,7 +82,7 @@ def search(
     teacher: Annotated[
         str | None, typer.Option(help="A weights file, a name from `teacher list`, or random.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    name: RunNameOption = None,
     results: Annotated[
         str,
         typer.Option(
@@ -150,10 +151,7 @@ def resume(
     from dfsc_tune.results.stored import take_over
 
     console = talk()
-    if is_remote(run):
-        folder = take_over(Store(run), lambda text: console.print(text, highlight=False))
-    else:
-        folder = find_run(results, run)
+    folder = take_over(Store(run), console.print) if is_remote(run) else find_run(results, run)
     settings = read_settings(folder)
     data = data_folder(settings["data"], settings["categories"], console)
     from dfsc_tune.search.resume import resume_search
@@ -179,13 +177,12 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
         console.print(
             f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; go on: "
             f"{resume_command(outcome.folder)}",
-            highlight=False,
         )
     found = print_headlines(outcome.folder, json)
     if (store := stored_at(outcome.folder)) is not None:
-        console.print(f"kept in {store}; copy it here: dfsc-tune fetch {store}", highlight=False)
+        console.print(f"kept in {store}; copy it here: dfsc-tune fetch {store}")
     if summary := str(interruptions(outcome.folder)):
-        console.print(summary, highlight=False)
+        console.print(summary)
     if outcome.num_failed:
         console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
     if outcome.interrupted_by:
@@ -216,7 +213,7 @@ def default_space(gpus: int | None, address: str | None, device: str, console: C
     cluster = address or os.environ.get("RAY_ADDRESS")
     on_gpu = gpus is None and (cluster is not None or torch.cuda.is_available())
     name = "default" if device == "auto" and (gpus or on_gpu) else "cpu"
-    console.print(f"search space: {name} (choose another with --space)", highlight=False)
+    console.print(f"search space: {name} (choose another with --space)")
     return name
 
 

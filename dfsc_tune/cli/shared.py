@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import shlex
 import signal
 import sys
 import threading
@@ -30,6 +31,18 @@ DataOption = Annotated[
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def check_name(name: str | None) -> str | None:
+    """Refuses a run's name that is a path: it would not be found among the runs."""
+    if name and Path(name).name != name:
+        raise UserError(f"--name is a folder's name in --results, not a path such as '{name}'")
+    return name
+
+
+RunNameOption = Annotated[
+    str | None, typer.Option("--name", help="The run's name.", callback=check_name)
+]
 SeedOption = Annotated[int, typer.Option(help="Decides all randomness.", min=0)]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")]
 
@@ -92,13 +105,21 @@ def make_app(text: str) -> typer.Typer:
 
 
 def talk() -> Console:
-    """The console for progress and notes: stderr, so that stdout holds data only."""
-    return Console(stderr=True, soft_wrap=True)
+    """The console for progress and notes: stderr, so that stdout holds data only.
+
+    Without markup, for names and errors may have brackets.
+    """
+    return Console(stderr=True, soft_wrap=True, markup=False, highlight=False)
 
 
 def run_name(subject: str) -> str:
     """A run's name where the user gives none: what it is about and when it began."""
     return f"{subject}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def say_next(*words: object, before: str = "next") -> None:
+    """Says on stderr which command could follow, as a shell takes it."""
+    typer.echo(f"{before}: {shlex.join(['dfsc-tune', *map(str, words)])}", err=True)
 
 
 def print_json(value: object) -> None:
@@ -119,7 +140,7 @@ def progress_bar(text: str, console: Console) -> Iterator[Callable[..., None]]:
     """A bar to be told (done, total) and a new text at will; one plain line without a terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     if not console.is_terminal:
-        console.print(f"{text} …", highlight=False)
+        console.print(f"{text} …")
     with Progress(
         *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
     ) as bar:

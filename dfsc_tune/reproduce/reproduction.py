@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -87,7 +86,7 @@ def reproduce(
     runs: dict[str, tuple[Run, Judged]] = {}
     folder = request.results / request.name
     for study, of_study in requests(exhibit, request, scale):
-        console.print(f"study {study.name}: {of_study.results / of_study.name}", highlight=False)
+        console.print(f"study {study.name}: {of_study.results / of_study.name}")
         run, interrupted_by = carry_out(of_study, console)
         if interrupted_by is not None:
             return Reproduction(exhibit, folder, [], [], interrupted_by)
@@ -107,7 +106,7 @@ def reproduce(
             scale.num_seeds,
             areas="au_spro" in exhibit.measures,
             device=driver_device(request),
-            say=partial(console.print, highlight=False),
+            say=console.print,
         )
     comparable = all(is_real_loco(request.data, name) for name in categories)
 
@@ -138,7 +137,7 @@ def _judged(
             exhibit.protocols,
             areas="au_spro" in exhibit.measures,
             device=driver_device(request),
-            say=partial(console.print, highlight=False),
+            say=console.print,
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,7 +26,6 @@ from dfsc_tune.results.schema import (
     SETTINGS,
 )
 from dfsc_tune.results.stored import look_at
-
 
 _SETTINGS_KEYS = {"created", "categories", "data", "objective", "datasets"}
 """What every run's `run.yaml` says, whatever made it."""
@@ -73,9 +73,9 @@ def _is_leftover(path: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """What a user types to go on with a run."""
+    """What a user types into a shell to go on with a run."""
     run = folder.name if folder.parent == Path("results") else folder
-    return f"dfsc-tune resume {stored_at(folder) or run}"
+    return f"dfsc-tune resume {shlex.quote(str(stored_at(folder) or run))}"
 
 
 def stored_at(folder: Path) -> Store | None:

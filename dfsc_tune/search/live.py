@@ -90,7 +90,6 @@ class LiveView(Callback):
             self._console.print(
                 f"trial {row['trial']} broke after step {row['step']} and is tried again: "
                 f"{row['error']}",
-                highlight=False,
             )
             return
         best = self._course.tables.best.get(row["category"])
@@ -100,8 +99,6 @@ class LiveView(Callback):
             f"{row['state']} at step {row['step']}: AUROC {_shown(row.get('value'))} "
             f"(best {best_value})  {self._settings(row)}  {self._time_left()}"
             + (f"  {row['error']}" if row.get("error") else ""),
-            highlight=False,
-            markup=False,
         )
 
     def _table(self) -> RenderableType:

@@ -57,7 +57,6 @@ def with_packing(
     console.print(
         f"{best.num_trials} trials share a GPU (steps a second of all together, by number of "
         f"trials: {rates})",
-        highlight=False,
     )
     return _sharing(request, best.num_trials)
 

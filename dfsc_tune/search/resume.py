@@ -78,7 +78,6 @@ def resume_search(
             console.print(
                 f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
                 "--trials gives it more",
-                highlight=False,
             )
             return outcome(folder, course)
         check_reachable(request)
@@ -95,7 +94,6 @@ def resume_search(
         console.print(
             f"resuming {folder.name}: {course.num_ended} of {sum(course.num_expected.values())} "
             f"trials have ended, {course.num_open} go on",
-            highlight=False,
         )
         return conduct(request, course, read, folder, console)
 

@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 from rich.console import Console
+from rich.markup import escape
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError
@@ -282,7 +283,6 @@ def _warn_of_devices(request: SearchRequest, course: Course, console: Console) -
         console.print(
             "warning: trials were given GPUs, found no CUDA there and ran on the CPU",
             style="yellow",
-            highlight=False,
         )
 
 
@@ -315,14 +315,14 @@ def read_data(
     """Reads the categories, and says what the user should know of them."""
     data = {}
     for category, base in bases.items():
-        with console.status(f"reading {category} …"):
+        with console.status(escape(f"reading {category} …")):
             data[category] = prepare_category(base, request.data, driver_device(request))
         for note in data[category].notes:
-            console.print(f"note: {category}: {note}", highlight=False, markup=False)
+            console.print(f"note: {category}: {note}")
     # Categories mostly share their model: each warning once.
     for warning in sorted({random_teacher_warning(base.model) or "" for base in bases.values()}):
         if warning:
-            console.print(f"warning: {warning}", style="yellow", highlight=False, markup=False)
+            console.print(f"warning: {warning}", style="yellow")
     return data
 
 

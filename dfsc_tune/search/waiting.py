@@ -31,7 +31,7 @@ def wait_for_gpus(request: SearchRequest, console: Console) -> None:
                 text = f"waiting for GPUs: {there} of {wanted} are there"
                 shown.update(f"{text} …")
                 if there != last and not console.is_terminal:
-                    console.print(text, highlight=False)
+                    console.print(text)
                 last = there
                 time.sleep(_POLL_SECONDS)
     finally:
