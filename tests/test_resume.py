@@ -86,6 +86,13 @@ def test_a_run_that_goes_on_is_refused() -> None:
         assert_one_sentence(invoke("resume", "x"), "still going on")
 
 
+def test_a_ledger_that_lacks_lines_is_refused() -> None:
+    finish(published=False)
+    lines = (RUN / LEDGER).read_text().splitlines(keepends=True)
+    (RUN / LEDGER).write_text("".join(lines[:3] + lines[4:]))
+    assert_one_sentence(invoke("resume", "x"), "before line 4", "start a new run")
+
+
 def test_what_no_search_made_is_refused() -> None:
     (RUN / LEDGER).unlink()
     assert_one_sentence(invoke("resume", "x"), "was not made by a search that can be resumed")

@@ -7,7 +7,7 @@ import logging
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.prepare import CategoryData, prepare_category, with_chosen_objective
 from dfsc_tune.publish import publish
 from dfsc_tune.results import (
+    SETTINGS,
     create_run,
     describe_machine,
     removed_on_error,
@@ -167,9 +168,12 @@ def _carry_out(
             _fit(request, folder, data, course, view)
     finally:
         view.close()
-        # A disk that is full is no reason to say less of why the search ended.
-        with suppress(StorageError, OSError):
+        try:
             course.close()
+        except Exception as error:
+            # A disk that is full or gone is no reason to say less of why the search ended.
+            if not any(isinstance(x, StorageError | OSError) for x in (course.stopped, error)):
+                raise
     _warn_of_devices(request, course, console)
     why = course.stopped
     if why is None or why == signal.SIGINT or isinstance(why, _BrokenOffError):
@@ -213,6 +217,8 @@ def _explained(why: str | Exception, folder: Path) -> UserError:
         return UserError(
             f"the search broke off ({why}); what its trials found is in {folder}; {go_on}"
         )
+    if not (folder / SETTINGS).exists():
+        return UserError(f"the search was stopped: {why}; put the run back to go on with it")
     return UserError(
         f"the search was stopped: {why}; nothing finished is lost: see to the disk, then {go_on}"
     )
