@@ -136,6 +136,7 @@ def test_a_guess_says_so_and_counts_cores() -> None:
     assert guess.seconds_per_step(2) == pytest.approx(guess.seconds_per_step(1))
     # On one core, what was measured on one: 37 to 41 ms a step.
     of_one = guess_pace(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=1)
+    assert guess_pace(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=500) == of_one
     assert 0.03 < of_one.seconds_per_step(1) < 0.06
     on_gpu = guess_pace(TINY, on_gpu=True, num_cpus=1, cpus_per_trial=2)
     assert on_gpu.seconds_per_step(4) == pytest.approx(4 * on_gpu.seconds_per_step(1))
