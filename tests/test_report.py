@@ -191,6 +191,18 @@ def test_the_gallery_shows_images_and_heat_maps(trained: Path, data_folder: Path
     assert "has changed since" not in page
 
 
+def test_it_says_why_there_are_no_pixel_metrics(
+    trained: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(trained, tmp_path / "run")
+    assert "they were not asked for" in Tags(page_of(bare, data_folder)).text
+    assert "have no mask" in Tags(page_of(bare, data_folder, pixel=True)).text
+    shutil.rmtree(bare / "models")
+    page = Tags(page_of(bare, data_folder, pixel=True)).text
+    assert "No pixel metrics: " in page
+    assert "holds no model.yaml" in page.partition("No pixel metrics: ")[2][:200]
+
+
 def test_a_changed_image_is_noticed(trained: Path, data_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(data_folder, tmp_path / "data")
     worst = load(trained).scores.query("kind == 'good'").sort_values("score")["image"].iloc[-1]

@@ -145,7 +145,7 @@ def _category_page(
     scores = judged_scores(run.scores[run.scores["category"] == category])
     best = scores[scores["role"] == "best"]
     model = run.folder / "models" / category
-    evaluation = _evaluate(model, data, category, headline) if pixel and data else None
+    evaluation, unmeasured = _evaluate(model, data if pixel else None, category, headline)
     num_points = _share(_MAX_POINTS, num_categories, _MIN_POINTS_OF_ONE, _MAX_POINTS_OF_ONE)
     num_pictures = _share(
         _MAX_PICTURES, 2 * num_categories, _MIN_PICTURES_OF_ONE, _MAX_PICTURES_OF_ONE
@@ -157,7 +157,7 @@ def _category_page(
         thresholds_section(best),
         defect_types_section(scores),
         gallery_section(model, best, data, num_pictures),
-        pixel_section(evaluation, pixel),
+        pixel_section(evaluation, unmeasured),
         paper_section(category, headline, real_loco, evaluation),
         margin,
         others,
@@ -172,18 +172,21 @@ def _category_page(
 
 
 def _evaluate(
-    model: Path, data: Path, category: str, headline: Headline | None
-) -> Evaluation | None:
-    """Pixel metrics of the best model on the report part; None where they cannot be measured."""
+    model: Path, data: Path | None, category: str, headline: Headline | None
+) -> tuple[Evaluation | None, str]:
+    """Pixel metrics of the best model on the report part, or None and why there are none."""
+    if data is None:
+        return None, "they were not asked for (dfsc-tune report RUN --pixel measures them)"
     try:
-        return evaluate_model(
+        found = evaluate_model(
             load_detector(model),
             data,
             category,
             include_selection=headline is not None and headline.optimistic,
         )
-    except UserError:
-        return None
+    except UserError as error:
+        return None, str(error)
+    return found, "; ".join(found.notes) if found.pixel is None else ""
 
 
 def _card(run: Run, category: str, headline: Headline | None) -> Card:
