@@ -338,7 +338,8 @@ def dump(settings: BaseModel, header: str = "") -> str:
 def _rule(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key"
-    return error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return message.replace("Tuple should have", "must have").replace(" after validation", "")
 
 
 def _value(error: ErrorDetails) -> object:

@@ -90,7 +90,11 @@ def test_categories_override_the_rest() -> None:
         ("0.9999, scale", "1.0, scale", "5: parameters.quantile: scale 'log_complement' needs"),
         ("log_complement", "logit", "5: parameters.quantile.scale: must be 'linear', 'log' or"),
         ("[mask_first, norm", "[mask_last, norm", "6: parameters.constraint_order.choices.0: must"),
-        ("mask_first, normalize_first", "", "6: parameters.constraint_order.choices: "),
+        (
+            "mask_first, normalize_first",
+            "",
+            "6: parameters.constraint_order.choices: must have at least 1 item",
+        ),
         ("{margin: 0.4}", "{margin: 2.2}", "8: starting_points.0.margin: lies outside the param"),
         ("{margin: 0.4}", "{margin: yes}", "8: starting_points.0.margin: lies outside the param"),
         ("{margin: 0.4}", "{alpha: 1.0}", "8: starting_points.0.alpha: is no parameter of this"),

@@ -132,7 +132,8 @@ def _print_checks(checks: Sequence[CategoryCheck]) -> None:
             )
             typer.echo(f"  {count.split:<10} {label:<40} {count.images:>5}")
         sizes = ", ".join(f"{x.width}×{x.height} ({x.images})" for x in found.sizes[:5])
-        typer.echo(f"  sizes (width×height): {sizes or 'none'}")
+        more = f" and {len(found.sizes) - 5} more" if len(found.sizes) > 5 else ""
+        typer.echo(f"  sizes (width×height): {sizes or 'none'}{more}")
         for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
             for sentence in sentences:
                 typer.echo(f"  {label}: {sentence}")

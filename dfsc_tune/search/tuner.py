@@ -96,6 +96,8 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
         with removed_on_error(folder):
             bases = {category: _base_config(request, category) for category in request.categories}
             data = read_data(request, bases, console)
+            if unused := [x for x in request.space.categories if x not in request.categories]:
+                console.print(f"note: the space is also of {', '.join(unused)}, not searched here")
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
             wait_for_gpus(request, console)
