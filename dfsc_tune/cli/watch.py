@@ -92,7 +92,7 @@ def _shown(progress: RunProgress) -> str:
 def _table(progress: RunProgress) -> Group:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in _COLUMNS:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column != "settings")
     for line in progress.lines:
         style = "green" if line.label == "best" else ""
         table.add_row(*(Text(cell) for cell in _cells(line)), style=style)
