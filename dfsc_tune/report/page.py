@@ -43,7 +43,15 @@ from dfsc_tune.report.trial_sections import (
     search_view,
     trials_section,
 )
-from dfsc_tune.results import Headline, Run, best_trials, describe, headline_of, shown_value
+from dfsc_tune.results import (
+    Headline,
+    Run,
+    best_trials,
+    describe,
+    headline_of,
+    shown_duration,
+    shown_value,
+)
 
 PAGE = "report.html"
 # What all categories of a page share, so that it stays small and quick to open.
@@ -336,12 +344,11 @@ def _count_states(trials: pd.DataFrame) -> str:
 
 
 def _hours(run: Run, trials: pd.DataFrame) -> str:
-    """Time spent in trials; in GPU-hours, a trial's share of a GPU counted, where it ran on one."""
-    hours = float(trials["seconds"].sum()) / 3600
+    """Time spent in trials; also in GPU-hours, by each one's share of a GPU, where on one."""
     on_gpu = trials["device"].fillna("").str.startswith("cuda")
     gpu_hours = float(trials.loc[on_gpu, "seconds"].sum()) / 3600
     share = float(run.settings.get("gpus_per_trial") or 1.0)
-    text = f"{hours:.2f} h"
+    text = shown_duration(float(trials["seconds"].sum()))
     return f"{text}, {gpu_hours * share:.2f} GPU-hours" if on_gpu.any() else f"{text} on CPUs"
 
 
