@@ -43,7 +43,7 @@ class RuleError(ValueError):
 class Settings(BaseModel):
     """A frozen group of settings that refuses unknown keys and values of another type."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Settings):
@@ -313,7 +313,8 @@ def validate(
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        first, *others = error.errors()
+        # A mistyped key is most often why another one is missing.
+        first, *others = sorted(error.errors(), key=lambda x: x["type"] != "extra_forbidden")
         cause = first.get("ctx", {}).get("error")
         deeper = cause.path if isinstance(cause, RuleError) else ()
         value = cause.value if isinstance(cause, RuleError) else _value(first)
@@ -337,7 +338,8 @@ def dump(settings: BaseModel, header: str = "") -> str:
 def _rule(error: ErrorDetails) -> str:
     if error["type"] == "extra_forbidden":
         return "unknown key"
-    return error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    return message.replace("Tuple should have", "must have").replace(" after validation", "")
 
 
 def _value(error: ErrorDetails) -> object:
@@ -379,7 +381,7 @@ def _child(node: yaml.Node, step: int | str) -> tuple[yaml.Node, yaml.Node] | No
         for key, value in node.value:
             if key.value == str(step):
                 return key, value
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int):
+    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
         return node.value[step], node.value[step]
     return None
 

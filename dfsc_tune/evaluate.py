@@ -104,10 +104,11 @@ def _judged(category: Category, chosen_on: set[str], include_selection: bool) ->
     """The test images to judge on, given the names of those that the model was chosen on."""
     records = tuple(x for x in category.test if include_selection or x.name not in chosen_on)
     if not can_be_judged(record.kind for record in records):
+        used = f"; {len(chosen_on)} were used to choose the model" if chosen_on else ""
+        way_out = ", or give --include-selection" if chosen_on and not include_selection else ""
         raise UserError(
             f"category '{category.name}' in {category.root.parent} has no good or no anomalous "
-            f"test image left ({len(chosen_on)} were used to choose the model); add some, or give "
-            "--include-selection"
+            f"test image to judge on{used}; add some{way_out}"
         )
     notes = list(category.notes)
     if chosen_on and include_selection:

@@ -113,7 +113,8 @@ def guess_pace(model: ModelConfig, on_gpu: bool, num_cpus: int, cpus_per_trial: 
     # Counting needs shapes, not numbers.
     with torch.device("meta"):
         flops = step_flops(model)
-    of_a_trial = _GUESSED_FLOPS_A_CORE * cpus_per_trial / flops
+    # Threads beyond the machine's cores bring nothing.
+    of_a_trial = _GUESSED_FLOPS_A_CORE * min(cpus_per_trial, num_cpus) / flops
     most_at_once = max(1, num_cpus // cpus_per_trial)
     on_cpu = {count: count * of_a_trial for count in range(1, most_at_once + 1)}
     rates = {1: _GUESSED_FLOPS_A_GPU / flops} if on_gpu else on_cpu

@@ -62,6 +62,9 @@ def predict(
         images: files.
         heatmaps: a folder for a PNG of each image with its anomaly map on top; none if left out.
         device: where the model runs.
+
+    Raises:
+        UserError: a heat map would take the place of an image.
     """
     targets = _heatmap_paths(images, heatmaps) if heatmaps else {}
     for start in range(0, len(images), _BATCH):
@@ -104,4 +107,11 @@ def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
         name = next(name for name in names if name not in taken)
         taken.add(name)
         paths[image] = folder / name
+    originals = {image.resolve() for image in images}
+    for path in paths.values():
+        if path.resolve() in originals:
+            raise UserError(
+                f"the heat maps would overwrite images such as {path}; choose another folder than "
+                "theirs"
+            )
     return paths

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +10,15 @@ import pandas as pd
 
 from dfsc_tune.checkpoint import write_text
 from dfsc_tune.config import TrialConfig, dump
-from dfsc_tune.detector import Detector, save_detector
+from dfsc_tune.config import load as load_config
+from dfsc_tune.detector import Detector, load_detector, save_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
 from dfsc_tune.results import (
     REFERENCES,
+    REPORTS,
     SCORES,
+    TRIALS,
     best_trials,
     describe,
     headline_of,
@@ -76,6 +79,22 @@ def publish(
         _write_best(folder, category, configs[trial])
     if problems:
         raise UserError("; ".join(problems))
+
+
+def is_published(folder: Path, categories: Iterable[str]) -> bool:
+    """Whether the tables and all that `publish` writes of these categories are there and whole."""
+    if not all((folder / name).is_file() for name in (TRIALS, REPORTS)):
+        return False
+    try:
+        run = load(folder)
+        for category in categories:
+            load_detector(folder / "models" / category)
+            load_config(folder / "best" / f"{category}.yaml", TrialConfig)
+            if headline_of(run, category) is None:
+                return False
+    except UserError:
+        return False
+    return True
 
 
 def _write_best(folder: Path, category: str, config: TrialConfig) -> None:

@@ -17,7 +17,8 @@ from PIL import Image
 from typer.testing import CliRunner, Result
 
 from dfsc_tune.cli import app
-from dfsc_tune.cli.shared import talk
+from dfsc_tune.cli.shared import say_next, talk
+from dfsc_tune.results import resume_command
 
 
 @pytest.fixture(autouse=True)
@@ -83,6 +84,7 @@ def test_help_imports_nothing_heavy() -> None:
         (["--category", CATEGORY, "--data", "data", "--device", "tpu"], ["--device"]),
         (["--category", CATEGORY, "--data", "data", "--teacher", "t.pth"], ["no teacher weights"]),
         (["--category", CATEGORY, "--data", "data", "--results", "file/results"], ["cannot write"]),
+        (["--category", CATEGORY, "--data", "data", "--name", "a/b"], ["--name", "'a/b'"]),
     ],
 )
 def test_search_refuses_bad_input_and_leaves_nothing(
@@ -110,6 +112,17 @@ def test_a_holdout_without_labels_says_what_is_needed() -> None:
     asked = ("search", "--category", CATEGORY, "--data", "data", "--objective", "holdout")
     result = invoke(*asked)
     assert_one_sentence(result, "no labelled anomalies", "test/<defect type>")
+
+
+def test_names_with_brackets_and_spaces_are_said_as_they_are(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    talk().print("reading box [red]")
+    say_next("report", Path("results") / "box [red]")
+    assert capsys.readouterr().err == (
+        "reading box [red]\nnext: dfsc-tune report 'results/box [red]'\n"
+    )
+    assert resume_command(Path("results") / "box [red]") == "dfsc-tune resume 'box [red]'"
 
 
 def test_best_and_runs_without_runs() -> None:
@@ -180,6 +193,23 @@ def test_an_unwritable_cache_is_one_sentence(
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert_one_sentence(invoke("search", "--category", "juice_bottle"), "file")
+
+
+@pytest.mark.parametrize(
+    ("error", "texts"),
+    [
+        (PermissionError(13, "Permission denied", "data/box"), ["data/box", "Permission denied"]),
+        (MemoryError("Unable to allocate 726. GiB"), ["726. GiB", "image_size"]),
+    ],
+)
+def test_what_the_machine_refuses_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, texts: list[str]
+) -> None:
+    def refuse(folder: Path) -> None:
+        raise error
+
+    monkeypatch.setattr("dfsc_tune.data.check.check_data", refuse)
+    assert_one_sentence(invoke("data", "check", "data"), *texts)
 
 
 def test_commands_stay_quiet_when_their_reader_has_gone() -> None:

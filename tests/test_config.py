@@ -53,6 +53,7 @@ def test_exponents_without_a_dot_are_numbers() -> None:
         ("model: {image_size: 200}\n", "x.yaml:2: model.image_size: must be a multiple of 32"),
         ("train: {ema_momentum: 1.0}\n", "x.yaml:2: train.ema_momentum: must be less than 1"),
         ("score: {low_quantile: 0.999}\n", "x.yaml:2: score: low_quantile must lie below high"),
+        ("score: {low_quantile: .nan}\n", "x.yaml:2: score.low_quantile: must be a finite number"),
         ("seed: -1", "x.yaml:2: seed: must be greater than or equal to 0"),
         ("seed: 0\nseed: 1\n", "x.yaml:3: not valid YAML: key 'seed' is given twice"),
         ("loss: [1, 2\n", "not valid YAML"),

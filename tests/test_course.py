@@ -21,6 +21,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.search import Searcher
+from synthetic_run import run_settings
 
 from dfsc_tune import results
 from dfsc_tune.config import loads
@@ -337,7 +338,7 @@ def test_tables_of_a_search_that_died_are_made_whole_again(
 ) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
-    write_settings(folder, {"name": "run"})
+    write_settings(folder, run_settings())
     with closing(Ledger(folder)) as ledger:
         dying = open_course(request_, folder, ledger)
         with pytest.raises(Crash):

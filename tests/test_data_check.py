@@ -87,6 +87,12 @@ def test_broken_files_are_problems_and_all_are_found(nut):
     assert "test/bent/0.png" in second
 
 
+def test_a_link_to_nothing_is_a_problem(nut):
+    (nut / "train" / "good" / "moved.png").symlink_to(nut / "nowhere.png")
+    (problem,) = check(nut).problems
+    assert "moved.png" in problem
+
+
 def test_a_broken_mask_is_told_once(nut):
     (nut / "defects_config.json").write_text(
         '[{"defect_name": "bent", "pixel_value": 1, "saturation_threshold": 1.0, '

@@ -288,6 +288,16 @@ def test_wrong_use_is_refused_in_one_sentence(
     assert_refused(invoke("evaluate", *given), text)
 
 
+def test_heat_maps_never_overwrite_images(data: Path, model: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(data / CATEGORY / "train" / "good", tmp_path / "images")
+    (tmp_path / "link").symlink_to(images)
+    before = {path.name: path.read_bytes() for path in images.iterdir()}
+    for heatmaps in (images, tmp_path / "link"):
+        refused = invoke("predict", model, images, "--heatmaps", heatmaps)
+        assert_refused(refused, "would overwrite", "another folder")
+    assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+
+
 def test_without_masks_image_metrics_remain(tmp_path: Path, detector: Detector) -> None:
     data = make_masked_tray(tmp_path)
     shutil.rmtree(data / CATEGORY / "ground_truth" / "logical_anomalies" / "002")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from synthetic_run import run_settings
 
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig, load, loads
@@ -84,11 +85,12 @@ def published(
     results.create_run(folder.parent, folder.name)
     results.write_settings(
         folder,
-        {
-            "objective": config.objective.model_dump(),
-            "searched": {config.category: ["margin", "ema_momentum"]},
-            "datasets": {config.category: category_data.summary()},
-        },
+        run_settings(
+            (config.category,),
+            objective=config.objective.model_dump(),
+            searched={config.category: ["margin", "ema_momentum"]},
+            datasets={config.category: category_data.summary()},
+        ),
     )
     tables = results.RunTables(folder)
     tables.start("a", config, role="sampler")

@@ -57,7 +57,7 @@ def test_half_a_line_never_was(tmp_path: Path, cut: int) -> None:
 def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
     (tmp_path / LEDGER).write_text('{"event": "began"}\nrubbish\n{"event": "more"}\n')
     for read in (Ledger, working_seconds):
-        with pytest.raises(UserError, match="is damaged"):
+        with pytest.raises(UserError, match="is damaged: line 2"):
             read(tmp_path)
 
 
@@ -83,6 +83,16 @@ def test_a_full_disk_leaves_it_as_it_was(
     ledger.append({"event": "after"})
     lines = (tmp_path / LEDGER).read_text().splitlines()
     assert [json.loads(line)["event"] for line in lines] == ["began", "reported", "after"]
+
+
+@pytest.mark.parametrize("others", [False, True])
+def test_one_that_is_gone_is_not_written_to(ledger: Ledger, tmp_path: Path, others: bool) -> None:
+    (tmp_path / LEDGER).rename(tmp_path / "moved")
+    if others:
+        (tmp_path / LEDGER).touch()
+    with pytest.raises(StorageError, match="deleted or moved"):
+        ledger.append({"event": "lost"})
+    assert len((tmp_path / "moved").read_text().splitlines()) == len(EVENTS)
 
 
 def test_a_run_worked_while_its_sessions_did(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from conftest import CATEGORY, make_tray
+from synthetic_run import run_settings
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.config import ModelConfig, TrialConfig, loads
@@ -135,6 +136,7 @@ def test_a_guess_says_so_and_counts_cores() -> None:
     assert guess.seconds_per_step(2) == pytest.approx(guess.seconds_per_step(1))
     # On one core, what was measured on one: 37 to 41 ms a step.
     of_one = guess_pace(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=1)
+    assert guess_pace(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=500) == of_one
     assert 0.03 < of_one.seconds_per_step(1) < 0.06
     on_gpu = guess_pace(TINY, on_gpu=True, num_cpus=1, cpus_per_trial=2)
     assert on_gpu.seconds_per_step(4) == pytest.approx(4 * on_gpu.seconds_per_step(1))
@@ -232,7 +234,7 @@ def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.
         "created": "2026-11-23T10:00:00+00:00",
         "datasets": {CATEGORY: {"validation": 6, "selection": {"good": 4, "logical": 10}}},
     }
-    write_settings(folder, settings)
+    write_settings(folder, run_settings((CATEGORY,), **settings))
     tables = RunTables(folder)
     config = TrialConfig(category=CATEGORY)
     aurocs = dict.fromkeys(("auroc_logical", "auroc_structural", "auroc_mean"), 0.5)

@@ -114,7 +114,7 @@ def test_the_headline_numbers_are_the_headlines(tmp_path: Path) -> None:
     for name in ("the paper's setting", "margin 0"):
         assert f"gain in mean AUROC over {name}: +" in text
     # 39 trials of 36 s on a quarter of a GPU each; the failed one spent none.
-    assert "0.39 h, 0.10 GPU-hours" in text
+    assert "23 min 24 s, 0.10 GPU-hours" in text
 
 
 def test_an_oracle_run_is_marked_optimistic(made_up: str, tmp_path: Path) -> None:
@@ -202,6 +202,18 @@ def test_pixel_metrics_need_no_pictures(trained: Path, data_folder: Path) -> Non
     assert "No pictures were asked for" in page
     # They were measured, as far as these images allow.
     assert "pixel metrics cannot be measured: 4 anomalous images" in page
+
+
+def test_it_says_why_there_are_no_pixel_metrics(
+    trained: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    bare = shutil.copytree(trained, tmp_path / "run")
+    assert "they were not asked for" in Tags(page_of(bare, data_folder)).text
+    assert "have no mask" in Tags(page_of(bare, data_folder, pixel=True)).text
+    shutil.rmtree(bare / "models")
+    page = Tags(page_of(bare, data_folder, pixel=True)).text
+    assert "No pixel metrics: " in page
+    assert "holds no model.yaml" in page.partition("No pixel metrics: ")[2][:200]
 
 
 def test_a_changed_image_is_noticed(trained: Path, data_folder: Path, tmp_path: Path) -> None:

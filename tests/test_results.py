@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from test_cli import invoke
 
 from dfsc_tune import results
 from dfsc_tune.config import TrainConfig, TrialConfig
@@ -21,6 +23,7 @@ SETTINGS = {
     "name": "first",
     "created": "2026-11-23T00:00:00+00:00",
     "categories": ["tray"],
+    "data": None,
     "objective": {"name": "holdout", "metric": "mean"},
     "searched": {"tray": ["margin"]},
     "datasets": {
@@ -255,6 +258,18 @@ def test_damaged_runs_are_refused(tables: RunTables, tmp_path: Path) -> None:
     (tmp_path / "trials.parquet").write_bytes(b"PAR1 and then rubbish")
     with pytest.raises(UserError, match="damaged"):
         results.load(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "a: [", "- 1", "name: of another program", "\xff"])
+def test_a_file_that_is_no_run_hides_no_other(tmp_path: Path, text: str) -> None:
+    for name in ("good", "other"):
+        (tmp_path / name).mkdir()
+    write_settings(tmp_path / "good", SETTINGS)
+    (tmp_path / "other" / "run.yaml").write_text(text, encoding="latin-1")
+    listed = invoke("runs", "--results", tmp_path)
+    assert listed.exit_code == 0
+    assert listed.stdout.startswith("good ")
+    assert re.fullmatch("warning: .*other/run.yaml.*\n", listed.stderr)
 
 
 def test_a_reader_sees_whole_files_while_a_run_goes_on(tmp_path: Path) -> None:

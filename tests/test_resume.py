@@ -100,6 +100,13 @@ def test_a_run_that_goes_on_is_refused() -> None:
         assert_one_sentence(invoke("resume", "x"), "still going on")
 
 
+def test_a_ledger_that_lacks_lines_is_refused() -> None:
+    finish(published=False)
+    lines = (RUN / LEDGER).read_text().splitlines(keepends=True)
+    (RUN / LEDGER).write_text("".join(lines[:3] + lines[4:]))
+    assert_one_sentence(invoke("resume", "x"), "before line 4", "start a new run")
+
+
 def test_what_no_search_made_is_refused() -> None:
     (RUN / LEDGER).unlink()
     assert_one_sentence(invoke("resume", "x"), "was not made by a search that can be resumed")
@@ -156,6 +163,19 @@ def test_a_run_that_died_before_it_was_published_is_published() -> None:
     assert "3 of 3 trials have ended" in result.stderr
     assert results.load(RUN).trials["state"].tolist() == ["failed"] * 3
     assert "published" in (RUN / LEDGER).read_text()
+
+
+@pytest.mark.parametrize("table", ["trials.parquet", "reports.parquet"])
+@pytest.mark.parametrize("content", [None, b"PAR1 and then rubbish"])
+def test_a_lost_table_is_made_again(table: str, content: bytes | None) -> None:
+    finish(published=True)
+    (RUN / table).unlink()
+    if content is not None:
+        (RUN / table).write_bytes(content)
+        assert_one_sentence(invoke("best", "x"), f"{table} is damaged", "`dfsc-tune resume x`")
+    invoke("resume", "x")
+    assert results.load(RUN).trials["state"].tolist() == ["failed"] * 3
+    assert (RUN / table).is_file()
 
 
 def test_a_finished_run_says_so_and_changes_nothing() -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy.stats import qmc
+from synthetic_run import run_settings
 
 from dfsc_tune import results
 from dfsc_tune.errors import UserError
@@ -73,9 +74,7 @@ def test_a_recorded_run_becomes_curves(tmp_path: Path) -> None:
     space = load_space("record")
     base = space.for_category("tray").base_config("tray")
     folder = results.create_run(tmp_path, "curves")
-    results.write_settings(
-        folder, {"space": space.model_dump(mode="json"), "objective": {"metric": "mean"}}
-    )
+    results.write_settings(folder, run_settings(space=space.model_dump(mode="json")))
     tables = results.RunTables(folder)
     for index in range(14):
         config = base.with_values({"margin": index / 10, "quantile": 0.99, "alpha": 1.0})

@@ -121,6 +121,9 @@ def test_a_card_of_other_weights_is_refused(tmp_path: Path, weights: Path) -> No
     shutil.copyfile(card_path(shipped_teacher("tiny")), card_path(copy))
     with pytest.raises(UserError, match="is not the file that"):
         read_card(copy)
+    card_path(copy).write_text("of another program: 1")
+    with pytest.raises(UserError, match=r"unknown key.*read as the card of"):
+        read_card(copy)
 
 
 @pytest.mark.parametrize("network", SHIPPED)

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -184,8 +185,12 @@ def test_the_threshold_is_the_highest_good_validation_score(
 
 
 @pytest.mark.parametrize(
-    "damage", ["no card", "no weights", "cut weights", "other weights", "other network"]
-)
+    "damage",
+    [
+        "no card", "cut card", "no threshold",
+        "no weights", "cut weights", "other weights", "other network",
+    ],
+)  # fmt: skip
 def test_damaged_model_folders_are_refused(
     trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path, damage: str
 ) -> None:
@@ -195,6 +200,11 @@ def test_damaged_model_folders_are_refused(
     card, weights = folder / "model.yaml", folder / "model.safetensors"
     if damage == "no card":
         card.unlink()
+    elif damage == "cut card":
+        text = card.read_text()
+        card.write_text(text[: text.index("\n- ") + 5])
+    elif damage == "no threshold":
+        card.write_text(re.sub("threshold: .*", "threshold: .nan", card.read_text()))
     elif damage == "no weights":
         weights.unlink()
     elif damage == "other weights":

@@ -15,6 +15,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     check_device,
+    check_name,
     data_folder,
     print_json,
     talk,
@@ -25,7 +26,9 @@ def confirm(
     run: Annotated[str, typer.Argument(help="A run's name or folder.")],
     top: Annotated[int, typer.Option(help="How many of the best settings.", min=1)] = 3,
     seeds: Annotated[int, typer.Option(help="Fresh seeds of each setting.", min=2)] = 3,
-    name: Annotated[str | None, typer.Option(help="The new run's name; RUN-confirm.")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The new run's name; RUN-confirm.", callback=check_name)
+    ] = None,
     results: ResultsOption = Path("results"),
     gpus: SameGpusOption = None,
     address: SameAddressOption = None,

@@ -18,6 +18,7 @@ from dfsc_tune.cli.shared import (
     make_app,
     print_json,
     progress_bar,
+    say_next,
     talk,
 )
 from dfsc_tune.errors import UserError
@@ -57,7 +58,7 @@ def make(
             folder, category or CATEGORIES, counts, height, seed, workers, progress=progress
         )
     typer.echo(f"made {', '.join(category or CATEGORIES)} in {folder}")
-    typer.echo(f"next: dfsc-tune data check {folder}", err=True)
+    say_next("data", "check", folder)
 
 
 @app.command()
@@ -104,7 +105,7 @@ def download(
         typer.echo(f"PROBLEM: {sentence}")
     if differences or any(found.problems for found in checks):
         raise typer.Exit(1)
-    typer.echo(f"next: dfsc-tune search --data {target} --category {checks[0].name}", err=True)
+    say_next("search", "--data", target, "--category", checks[0].name)
 
 
 def _show_licence(dataset: PublicDataset, accepted: bool) -> None:
@@ -133,7 +134,8 @@ def _print_checks(checks: Sequence[CategoryCheck]) -> None:
             )
             typer.echo(f"  {count.split:<10} {label:<40} {count.images:>5}")
         sizes = ", ".join(f"{x.width}×{x.height} ({x.images})" for x in found.sizes[:5])
-        typer.echo(f"  sizes (width×height): {sizes or 'none'}")
+        more = f" and {len(found.sizes) - 5} more" if len(found.sizes) > 5 else ""
+        typer.echo(f"  sizes (width×height): {sizes or 'none'}{more}")
         for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
             for sentence in sentences:
                 typer.echo(f"  {label}: {sentence}")

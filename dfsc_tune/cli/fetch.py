@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dfsc_tune.cli.shared import progress_bar, talk
+from dfsc_tune.cli.shared import progress_bar, say_next, talk
 
 
 def fetch(
@@ -22,4 +22,4 @@ def fetch(
     with progress_bar(f"fetching {store}", talk()) as progress:
         folder = fetch_run(store, to, progress)
     typer.echo(f"fetched {folder}")
-    typer.echo(f"next: dfsc-tune best {folder}", err=True)
+    say_next("best", folder)

@@ -14,6 +14,7 @@ from dfsc_tune.cli.shared import (
     DeviceOption,
     JsonOption,
     ResultsOption,
+    RunNameOption,
     data_folder,
     data_name,
     print_json,
@@ -33,7 +34,7 @@ def train(
         Path, typer.Option(help="A trial's settings, such as results/RUN/best/CATEGORY.yaml.")
     ],
     data: DataOption = None,
-    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    name: RunNameOption = None,
     results: ResultsOption = Path("results"),
     threads: Annotated[
         int | None, typer.Option(help="CPU threads; all if left out.", min=1)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dfsc_tune.cli.shared import JsonOption, ResultsOption, print_json
+from dfsc_tune.cli.shared import JsonOption, ResultsOption, print_json, say_next
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -72,6 +72,7 @@ def print_headlines(folder: Path, as_json: bool) -> list[str]:
     found = headlines(load(folder))
     if as_json:
         print_json([asdict(headline) for headline in found])
+        typer.echo(f"tables and settings: {folder}", err=True)
         return [headline.category for headline in found]
     for headline in found:
         settings = "  ".join(f"{key}={shown_value(x)}" for key, x in headline.settings.items())
@@ -84,8 +85,8 @@ def print_headlines(folder: Path, as_json: bool) -> list[str]:
     if found:
         typer.echo(f"\ntables and settings: {folder}")
         first = folder / "models" / found[0].category
-        typer.echo(f"look at it: dfsc-tune report {folder}", err=True)
-        typer.echo(f"next: dfsc-tune predict {first} IMAGE.png --heatmaps heatmaps", err=True)
+        say_next("report", folder, before="look at it")
+        say_next("predict", first, "IMAGE.png", "--heatmaps", "heatmaps")
     return [headline.category for headline in found]
 
 

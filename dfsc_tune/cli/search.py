@@ -14,6 +14,7 @@ from dfsc_tune.cli.shared import (
     DeviceOption,
     JsonOption,
     ResultsOption,
+    RunNameOption,
     SeedOption,
     check_device,
     data_folder,
@@ -87,7 +88,7 @@ def search(
             "be repeated."
         ),
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The run's name.")] = None,
+    name: RunNameOption = None,
     results: Annotated[
         str,
         typer.Option(
@@ -155,12 +156,12 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
     from dfsc_tune.remote import Store, is_remote
-    from dfsc_tune.results import find_run, load
+    from dfsc_tune.results import find_run, read_settings
     from dfsc_tune.results.stored import take_over
 
     console = talk()
     folder = take_over(Store(run), console.print) if is_remote(run) else find_run(results, run)
-    settings = load(folder).settings
+    settings = read_settings(folder)
     if "go_on_by" in settings:
         raise UserError(
             f"`resume` would leave the run in {folder} without what it is for; go on with it by "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import shlex
 import signal
 import sys
 import threading
@@ -30,6 +31,18 @@ DataOption = Annotated[
 ]
 ResultsOption = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+
+
+def check_name(name: str | None) -> str | None:
+    """Refuses a run's name that is a path: it would not be found among the runs."""
+    if name and Path(name).name != name:
+        raise UserError(f"--name is a folder's name in --results, not a path such as '{name}'")
+    return name
+
+
+RunNameOption = Annotated[
+    str | None, typer.Option("--name", help="The run's name.", callback=check_name)
+]
 SeedOption = Annotated[int, typer.Option(help="Decides all randomness.", min=0)]
 DeviceOption = Annotated[str, typer.Option(help="auto (a GPU if there is one) or cpu.")]
 
@@ -43,15 +56,16 @@ def _terminate(number: int, frame: object) -> None:
 
 
 class _Group(typer.core.TyperGroup):
-    """Turns a UserError into one sentence and status 2, Ctrl-C into 130 and SIGTERM into 143."""
+    """Turns what the user can mend into one sentence and status 2, Ctrl-C into 130 and SIGTERM
+    into 143."""
 
     def invoke(self, ctx: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
         try:
             return super().invoke(ctx)
-        except UserError as error:
-            typer.echo(f"error: {error}", err=True)
+        except (UserError, PermissionError, MemoryError) as error:
+            typer.echo(f"error: {_sentence(error)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)
@@ -61,6 +75,21 @@ class _Group(typer.core.TyperGroup):
             # The reader of our output has gone (`| head`): nothing is wrong.
             sys.stderr.close()
             raise typer.Exit(0) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong, where, and the way out."""
+    if isinstance(error, PermissionError):
+        return (
+            f"{error.filename} cannot be read or written here ({error.strerror}); change its "
+            "permissions, or choose another"
+        )
+    if isinstance(error, MemoryError):
+        return (
+            f"this machine has too little memory ({error}); ask for a smaller image_size, fewer "
+            "images or fewer trials"
+        )
+    return str(error)
 
 
 def make_app(text: str) -> typer.Typer:
@@ -86,6 +115,11 @@ def talk() -> Console:
 def run_name(subject: str) -> str:
     """A run's name where the user gives none: what it is about and when it began."""
     return f"{subject}-{datetime.datetime.now():%Y%m%d-%H%M%S}"
+
+
+def say_next(*words: object, before: str = "next") -> None:
+    """Says on stderr which command could follow, as a shell takes it."""
+    typer.echo(f"{before}: {shlex.join(['dfsc-tune', *map(str, words)])}", err=True)
 
 
 def print_json(value: object) -> None:

@@ -17,6 +17,7 @@ from dfsc_tune.cli.shared import (
     numbers,
     print_json,
     progress_bar,
+    say_next,
     talk,
     torch_device,
 )
@@ -188,7 +189,7 @@ def _say_made(path: Path, card: TeacherCard) -> None:
     (_, first), (_, last) = card.loss_curve[0], card.loss_curve[-1]
     typer.echo(str(path))
     typer.echo(f"mean squared error {first:.3f} → {last:.3f}", err=True)
-    typer.echo(f"next: dfsc-tune teacher use {path} --name NAME", err=True)
+    say_next("teacher", "use", path, "--name", "NAME")
 
 
 def _hardware(device: str) -> str:

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dfsc_tune.cli.shared import ResultsOption
+from dfsc_tune.cli.shared import ResultsOption, say_next
 
 if TYPE_CHECKING:
     from dfsc_tune.report import RunProgress, TrialLine
@@ -49,7 +49,7 @@ def watch(
             for progress in looks:
                 live.update(_table(progress), refresh=True)
     if progress.ended:
-        typer.echo(f"next: dfsc-tune report {run} --results {results}", err=True)
+        say_next("report", run, "--results", results)
 
 
 def _looks(
@@ -92,7 +92,7 @@ def _shown(progress: RunProgress) -> str:
 def _table(progress: RunProgress) -> Group:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in _COLUMNS:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, no_wrap=column != "settings")
     for line in progress.lines:
         style = "green" if line.label == "best" else ""
         table.add_row(*(Text(cell) for cell in _cells(line)), style=style)

@@ -29,8 +29,11 @@ def is_image_name(path: Path) -> bool:
 
 
 def list_files(folder: Path) -> tuple[Path, ...]:
-    """Every file directly in `folder`, naturally sorted; empty where there is no such folder."""
-    return _children(folder, Path.is_file)
+    """Every file directly in `folder`, naturally sorted; empty where there is no such folder.
+
+    A link to nothing counts: who reads it is told, rather than served fewer files in silence.
+    """
+    return _children(folder, lambda path: path.is_file() or _is_broken_link(path))
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
@@ -41,6 +44,10 @@ def list_images(folder: Path) -> tuple[Path, ...]:
 def list_folders(folder: Path) -> tuple[Path, ...]:
     """The visible folders directly in `folder`, naturally sorted; empty where it is missing."""
     return tuple(path for path in _children(folder, Path.is_dir) if not path.name.startswith("."))
+
+
+def _is_broken_link(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def _children(folder: Path, wanted: Callable[[Path], bool]) -> tuple[Path, ...]:

@@ -50,7 +50,10 @@ def find_categories(data: Path) -> tuple[str, ...]:
     """
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "does not exist"
-        raise UserError(f"Data folder '{data}' {what}: give the folder that holds the categories.")
+        raise UserError(
+            f"Data folder '{data}' {what}: give the folder that holds the categories, or put it "
+            "back if a run was made with it."
+        )
     if _is_category(data):
         folder = data.resolve()
         raise UserError(

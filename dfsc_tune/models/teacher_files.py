@@ -162,7 +162,13 @@ def read_card(weights: Path) -> TeacherCard | None:
     path = card_path(weights)
     if not path.is_file():
         return None
-    card = load(path, TeacherCard)
+    try:
+        card = load(path, TeacherCard)
+    except UserError as error:
+        raise UserError(
+            f"{error}; it was read as the card of the teacher {weights.name}: if it is none, copy "
+            "the weights to another folder"
+        ) from error
     if card.file_sha256 != file_sha256(weights):
         raise UserError(f"{weights} is not the file that {path} describes; fetch or make it again")
     return card

@@ -44,7 +44,15 @@ from dfsc_tune.report.trial_sections import (
     search_view,
     trials_section,
 )
-from dfsc_tune.results import Headline, Run, best_trials, describe, headline_of, shown_value
+from dfsc_tune.results import (
+    Headline,
+    Run,
+    best_trials,
+    describe,
+    headline_of,
+    shown_duration,
+    shown_value,
+)
 
 PAGE = "report.html"
 # What all categories of a page share, so that it stays small and quick to open.
@@ -146,7 +154,7 @@ def _category_page(
     scores = judged_scores(run.scores[run.scores["category"] == category])
     best = scores[scores["role"] == "best"]
     model = run.folder / "models" / category
-    evaluation = _evaluate(model, data, category, headline) if pixel and data else None
+    evaluation, unmeasured = _evaluate(model, data if pixel else None, category, headline)
     num_points = _share(_MAX_POINTS, num_categories, _MIN_POINTS_OF_ONE, _MAX_POINTS_OF_ONE)
     num_pictures = _share(
         _MAX_PICTURES, 2 * num_categories, _MIN_PICTURES_OF_ONE, _MAX_PICTURES_OF_ONE
@@ -158,7 +166,7 @@ def _category_page(
         thresholds_section(best),
         defect_types_section(scores),
         gallery_section(model, best, data if pictures else None, num_pictures),
-        pixel_section(evaluation, pixel),
+        pixel_section(evaluation, unmeasured),
         paper_section(category, headline, real_loco, evaluation),
         margin,
         others,
@@ -173,18 +181,21 @@ def _category_page(
 
 
 def _evaluate(
-    model: Path, data: Path, category: str, headline: Headline | None
-) -> Evaluation | None:
-    """Pixel metrics of the best model on the report part; None where they cannot be measured."""
+    model: Path, data: Path | None, category: str, headline: Headline | None
+) -> tuple[Evaluation | None, str]:
+    """Pixel metrics of the best model on the report part, or None and why there are none."""
+    if data is None:
+        return None, "they were not asked for (dfsc-tune report RUN --pixel measures them)"
     try:
-        return evaluate_model(
+        found = evaluate_model(
             load_detector(model),
             data,
             category,
             include_selection=headline is not None and headline.optimistic,
         )
-    except UserError:
-        return None
+    except UserError as error:
+        return None, str(error)
+    return found, "; ".join(found.notes) if found.pixel is None else ""
 
 
 def _card(run: Run, category: str, headline: Headline | None) -> Card:
@@ -334,12 +345,11 @@ def _count_states(trials: pd.DataFrame) -> str:
 
 
 def _hours(run: Run, trials: pd.DataFrame) -> str:
-    """Time spent in trials; in GPU-hours, a trial's share of a GPU counted, where it ran on one."""
-    hours = float(trials["seconds"].sum()) / 3600
+    """Time spent in trials; also in GPU-hours, by each one's share of a GPU, where on one."""
     on_gpu = trials["device"].fillna("").str.startswith("cuda")
     gpu_hours = float(trials.loc[on_gpu, "seconds"].sum()) / 3600
     share = float(run.settings.get("gpus_per_trial") or 1.0)
-    text = f"{hours:.2f} h"
+    text = shown_duration(float(trials["seconds"].sum()))
     return f"{text}, {gpu_hours * share:.2f} GPU-hours" if on_gpu.any() else f"{text} on CPUs"
 
 

@@ -203,19 +203,17 @@ def paper_section(
     return Section(key, title, REPORT, notes, table=Table(columns, rows, marked=0))
 
 
-def pixel_section(evaluation: Evaluation | None, asked: bool) -> Section:
+def pixel_section(evaluation: Evaluation | None, unmeasured: str) -> Section:
     """How well the heat maps find the defects' places.
 
     Args:
         evaluation: of the best model on the report part; None where there is none.
-        asked: whether pixel metrics were asked for.
+        unmeasured: why there are no pixel metrics, if there are none.
     """
     key, title = "pixel", "Where the defects are: pixel metrics"
     if evaluation is None or evaluation.pixel is None:
-        reason = "they were not asked for (dfsc-tune report RUN --pixel measures them)"
-        if asked:
-            reason = "; ".join(evaluation.notes) if evaluation else "there is no model or no data"
-        return Section(key, title, REPORT, missing=f"No pixel metrics: {reason}.")
+        missing = f"No pixel metrics: {unmeasured.rstrip('.')}."
+        return Section(key, title, REPORT, missing=missing)
     pixel = evaluation.pixel
     kinds = [kind for kind in ("logical", "structural", "mean") if kind in pixel.pixel_auroc]
     rows = [

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
@@ -19,15 +20,15 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.remote import Store, is_remote
 from dfsc_tune.results.schema import (
     NULLABLE_INTEGERS,
-    REPORTS,
     SCHEMA_KEY,
     SCHEMA_VERSION,
     SCHEMAS,
-    SCORES,
     SETTINGS,
-    TRIALS,
 )
 from dfsc_tune.results.stored import look_at
+
+_SETTINGS_KEYS = {"created", "categories", "data", "objective", "datasets"}
+"""What every run's `run.yaml` says, whatever made it."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +73,11 @@ def _is_leftover(path: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """What a user types to go on with a run."""
+    """What a user types into a shell to go on with a run."""
     if own := _settings_so_far(folder).get("go_on_by"):
         return str(own)
     run = folder.name if folder.parent == Path("results") else folder
-    return f"dfsc-tune resume {stored_at(folder) or run}"
+    return f"dfsc-tune resume {shlex.quote(str(stored_at(folder) or run))}"
 
 
 def stored_at(folder: Path) -> Store | None:
@@ -158,19 +159,45 @@ def load(folder: Path | str) -> Run:
         UserError: it is no run, or a file is damaged.
     """
     folder = Path(folder)
+    settings = read_settings(folder)
+    return Run(folder, settings, *(_read_table(folder / name) for name in SCHEMAS))
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """What `run.yaml` says; UserError if it is not there, damaged or not of a run."""
+    path = folder / SETTINGS
     try:
-        settings = yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8"))
-        tables = [_read_table(folder / name) for name in (TRIALS, REPORTS, SCORES)]
-    except (OSError, yaml.YAMLError, pa.ArrowException) as error:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read ({reason}); restore it, or start anew") from error
+    lacking = _SETTINGS_KEYS - set(settings if isinstance(settings, dict) else ())
+    if lacking:
         raise UserError(
-            f"{folder} is no run folder, or a file in it is damaged: {error}"
-        ) from error
-    return Run(folder, settings, *tables)
+            f"{path} is damaged or of no run: it lacks {', '.join(sorted(lacking))}; restore it, "
+            "or start anew"
+        )
+    return cast("dict[str, Any]", settings)
+
+
+def remove_damaged_tables(folder: Path) -> None:
+    """Removes what cannot be read of a run's tables, which its search will make again."""
+    for name in SCHEMAS:
+        try:
+            pq.read_table(folder / name)
+        except (OSError, pa.ArrowException):
+            (folder / name).unlink(missing_ok=True)
 
 
 def _read_table(path: Path) -> pd.DataFrame:
     schema = SCHEMAS[path.name]
-    table = pq.read_table(path) if path.exists() else schema.empty_table()
+    try:
+        table = pq.read_table(path) if path.exists() else schema.empty_table()
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"{path} is damaged ({error}); the tables of a search are made again by "
+            f"`{resume_command(path.parent)}`"
+        ) from error
     found = (table.schema.metadata or {}).get(SCHEMA_KEY, SCHEMA_VERSION.encode()).decode()
     if int(found) > int(SCHEMA_VERSION):
         raise UserError(

@@ -22,7 +22,7 @@ from ray.tune.search import Searcher
 
 from dfsc_tune.checkpoint import previous
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.errors import StorageError
+from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import CHECKPOINTS, RunTables
 from dfsc_tune.search.failures import Failure, next_attempt
 from dfsc_tune.search.ledger import BROKE, PUBLISHED, Event, Ledger
@@ -106,8 +106,14 @@ class Course:
         self._first_errors: list[str | None] = []
         self._on_end: Callable[[str, str], None] | None = None
         with self.tables.held():
-            for event in ledger.events:
-                self._follow(event)
+            for number, event in enumerate(ledger.events, start=1):
+                try:
+                    self._follow(event)
+                except KeyError as error:
+                    raise UserError(
+                        f"the ledger {ledger.path} is damaged: before line {number}, lines are "
+                        "missing; restore it, or start a new run"
+                    ) from error
             # Those of a large run take much memory.
             ledger.events.clear()
             for name in self._open:

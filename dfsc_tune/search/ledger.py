@@ -58,8 +58,11 @@ class Ledger:
         """Writes an event down for good, with the time (seconds since 1970).
 
         Raises:
-            StorageError: it cannot be written; the ledger is as it was before.
+            StorageError: it cannot be written, or was deleted or moved meanwhile; the ledger is as
+                it was before.
         """
+        if not self._is_in_place():
+            raise StorageError(f"{self.path} was deleted or moved while the search went on")
         dated = {**event, "at": round(time.time(), 3)}
         line = (json.dumps(dated, ensure_ascii=False) + "\n").encode()
         left = line
@@ -72,6 +75,13 @@ class Ledger:
                 os.ftruncate(self._file, self._size)
             raise self._storage_error(error) from error
         self._size += len(line)
+
+    def _is_in_place(self) -> bool:
+        """Whether the file that is written to is still the run's."""
+        try:
+            return os.path.samestat(self.path.stat(), os.fstat(self._file))
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Lets go of the file."""
@@ -163,7 +173,10 @@ def _whole_lines(path: Path) -> bytes:
 
 
 def _events(path: Path, lines: bytes) -> list[Event]:
-    try:
-        return [json.loads(line) for line in lines.splitlines()]
-    except ValueError as error:
-        raise UserError(f"the ledger {path} is damaged: {error}") from error
+    events = []
+    for number, line in enumerate(lines.splitlines(), start=1):
+        try:
+            events.append(json.loads(line))
+        except ValueError as error:
+            raise UserError(f"the ledger {path} is damaged: line {number} is no JSON") from error
+    return events

@@ -111,7 +111,7 @@ class LiveView(Callback):
         title = f"{counts}, {waiting} to come · {self._time_left()}"
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("category", "trial", "step", "AUROC", "settings"):
-            table.add_column(column, no_wrap=True)
+            table.add_column(column, no_wrap=column != "settings")
         for category in self._course.num_expected:
             if best := self._course.tables.best.get(category):
                 self._add(table, best, "best", style="green")

@@ -51,8 +51,6 @@ class _Range(_Parameter):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if not (math.isfinite(self.low) and math.isfinite(self.high)):
-            raise ValueError("low and high must be finite")
         if self.low >= self.high:
             raise ValueError(
                 f"the range is empty: low ({self.low}) must lie below high ({self.high})"

@@ -189,7 +189,8 @@ def estimate(plan: Plan, pace: Pace, seed: int = 0, price: Price | None = None) 
     )
     wall_hours = expected.wall_seconds.times(1 / _HOUR)
     trial_hours = expected.trial_seconds.times(1 / _HOUR)
-    share = plan.gpus_per_trial if plan.on_gpu else plan.space.resources.cpus_per_trial
+    cores = min(plan.space.resources.cpus_per_trial, plan.num_cpus)
+    share = plan.gpus_per_trial if plan.on_gpu else cores
     return Estimate(
         num_trials=num_trials,
         at_once=plan.at_once,

@@ -13,7 +13,16 @@ from rich.console import Console
 from dfsc_tune.config import TrialConfig, validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher import Teacher, teacher_identity
-from dfsc_tune.results import LEDGER, Run, describe_machine, load, write_settings
+from dfsc_tune.publish import is_published
+from dfsc_tune.results import (
+    LEDGER,
+    Run,
+    describe_machine,
+    load,
+    read_settings,
+    remove_damaged_tables,
+    write_settings,
+)
 from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
@@ -34,7 +43,7 @@ def resume_search(
     device: Device | None = None,
     wait_minutes: float = 0.0,
 ) -> Outcome:
-    """Goes on with a run's search; of a finished one, publishes what was not published yet.
+    """Goes on with a run's search; of a finished one, publishes what is not there, or is damaged.
 
     Args:
         folder: the run.
@@ -49,8 +58,7 @@ def resume_search(
     Raises:
         UserError: the run cannot be resumed, with nothing changed; or as `run_search` does.
     """
-    run = load(folder)
-    settings = run.settings
+    settings = read_settings(folder)
     if not (folder / LEDGER).exists():
         raise UserError(f"the run in {folder} was not made by a search that can be resumed")
     request = request_of(folder, data, gpus=gpus, address=address, device=device)
@@ -65,8 +73,11 @@ def resume_search(
         ledger = session.enter_context(closing(Ledger(folder)))
         _check_settings(ledger, request, bases, folder)
         on_end = session.enter_context(kept_in_store(request, folder))
+        remove_damaged_tables(folder)
+        run = load(folder)
         course = take_up(request, bases, folder, ledger, on_end)
-        if course.is_finished and course.is_published:
+        is_whole = course.is_published and is_published(folder, course.tables.best)
+        if course.is_finished and is_whole:
             console.print(
                 f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
                 "--trials gives it more",
@@ -108,7 +119,7 @@ def request_of(
         address: see there; "local" for this machine.
         device: see there.
     """
-    settings = load(folder).settings
+    settings = read_settings(folder)
     return SearchRequest(
         categories=tuple(settings["categories"]),
         data=data,

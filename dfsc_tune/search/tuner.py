@@ -7,7 +7,7 @@ import logging
 import signal
 import tempfile
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 import ray
 from ray import tune
 from rich.console import Console
+from rich.markup import escape
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError
@@ -22,6 +23,7 @@ from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.prepare import CategoryData, prepare_category, with_chosen_objective
 from dfsc_tune.publish import publish
 from dfsc_tune.results import (
+    SETTINGS,
     create_run,
     describe_machine,
     removed_on_error,
@@ -95,6 +97,8 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
         with removed_on_error(folder):
             bases = {category: _base_config(request, category) for category in request.categories}
             data = read_data(request, bases, console)
+            if unused := [x for x in request.space.categories if x not in request.categories]:
+                console.print(f"note: the space is also of {', '.join(unused)}, not searched here")
             request = with_warm_start(request, data, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
@@ -169,9 +173,12 @@ def _carry_out(
             _fit(request, folder, data, course, view)
     finally:
         view.close()
-        # A disk that is full is no reason to say less of why the search ended.
-        with suppress(StorageError, OSError):
+        try:
             course.close()
+        except Exception as error:
+            # A disk that is full or gone is no reason to say less of why the search ended.
+            if not any(isinstance(x, StorageError | OSError) for x in (course.stopped, error)):
+                raise
     _warn_of_devices(request, course, console)
     why = course.stopped
     if why is None or why == signal.SIGINT or isinstance(why, _BrokenOffError):
@@ -215,6 +222,8 @@ def _explained(why: str | Exception, folder: Path) -> UserError:
         return UserError(
             f"the search broke off ({why}); what its trials found is in {folder}; {go_on}"
         )
+    if not (folder / SETTINGS).exists():
+        return UserError(f"the search was stopped: {why}; put the run back to go on with it")
     return UserError(
         f"the search was stopped: {why}; nothing finished is lost: see to the disk, then {go_on}"
     )
@@ -317,7 +326,7 @@ def read_data(
     """Reads the categories, and says what the user should know of them."""
     data = {}
     for category, base in bases.items():
-        with console.status(f"reading {category} …"):
+        with console.status(escape(f"reading {category} …")):
             data[category] = prepare_category(base, request.data, driver_device(request))
         for note in data[category].notes:
             console.print(f"note: {category}: {note}")
