@@ -62,7 +62,7 @@ def with_warm_start(
         points = [starting_point(space, searchable_values(x.detector.config)) for x, _ in nearest]
         override["starting_points"] = [*override.get("starting_points", ()), *points]
         found = ", ".join(f"{best.name} ({_shown(distance)})" for best, distance in nearest)
-        console.print(f"{category} starts with the best of {found or 'no run'}", highlight=False)
+        console.print(f"{category} starts with the best of {found or 'no run'}")
     return replace(request, space=validate(SearchSpace, tree, source="warm start"))
 
 
@@ -146,7 +146,6 @@ def _without_seen(
         console.print(
             f"note: {data.category.name}: {name} was chosen on images that this search reports on, "
             "so it is no starting point",
-            highlight=False,
         )
     return [x for x in earlier if x.name not in seen]
 
