@@ -115,7 +115,7 @@ def agreement(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def picks(table: pd.DataFrame, proxy: str = "proxy_mean") -> pd.DataFrame:
+def picks(table: pd.DataFrame) -> pd.DataFrame:
     """What each way to choose is worth, in true mean AUROC on trainings it was not chosen on.
 
     Each seed's trainings choose in turn; what they choose is judged by the other seeds' trainings.
@@ -131,7 +131,7 @@ def picks(table: pd.DataFrame, proxy: str = "proxy_mean") -> pd.DataFrame:
         seeds = sorted(of_one["seed"].unique())
         by_setting = of_one.set_index(["seed", *_SETTINGS]).sort_index()
         default = (DEFAULT, of_one["ema_momentum"].max())
-        proxies = by_setting[proxy].unstack("seed")
+        proxies = by_setting["proxy_mean"].unstack("seed")
         gains = proxies - proxies.loc[default]
         noise = float(gains.drop(index=[default]).std(axis=1).mean())
         found: dict[str, list[float]] = {}
@@ -139,7 +139,7 @@ def picks(table: pd.DataFrame, proxy: str = "proxy_mean") -> pd.DataFrame:
             others = by_setting.loc[[x for x in seeds if x != seed]]
             truth = others["true_mean"].groupby(_SETTINGS).mean()
             mine = by_setting.loc[seed]
-            pick = mine[proxy].idxmax()
+            pick = mine["proxy_mean"].idxmax()
             sure = gains[seed][pick] > 2 * noise
             for name, value in (
                 ("default", truth[default]),
