@@ -92,12 +92,13 @@ def recorded_curves(run: Run, category: str) -> RecordedCurves:
 
 
 class Blackbox:
-    """Curves at any settings: a model's mean plus a recorded trial's deviation from it.
+    """Curves at any settings: a model's mean plus a deviation from it like the recorded trials'.
 
     The mean is that of `_Model`; between two recorded momenta, values are interpolated linearly in
-    log(1 − momentum). The deviations are those of the leave-one-out predictions, kept whole, so
-    that a trial lucky at one step or momentum is lucky at the others as it was in truth; they hold
-    the model's own error too, so the luck is rather too large than too small.
+    log(1 − momentum). The deviations are normal, with the covariance over momenta and steps of
+    those of the leave-one-out predictions, so that a trial lucky at one step or momentum is lucky
+    at the others as in truth; they hold the model's own error too, so the luck is rather too large
+    than too small.
     """
 
     def __init__(self, curves: RecordedCurves) -> None:
@@ -119,8 +120,10 @@ class Blackbox:
         """What a trial would report at each step, for each momentum; its luck is the seed's."""
         point = self._unit(values)
         key = np.frombuffer(point.tobytes(), dtype=np.uint32)
-        draw = np.random.default_rng([seed, *key]).integers(len(self._deviations))
-        table = self._model.predict(point)[0] + self._deviations[draw]
+        rng = np.random.default_rng([seed, *key])
+        # Normal weights of the recorded deviations: their sum has the deviations' covariance.
+        weights = rng.standard_normal(len(self._deviations)) / np.sqrt(len(self._deviations))
+        table = self._model.predict(point)[0] + np.tensordot(weights, self._deviations, axes=1)
         return {x: self._at_momentum(table, x).clip(0, 1) for x in momenta}
 
     def _unit(self, values: Mapping[str, Value]) -> Array:
