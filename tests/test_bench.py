@@ -123,3 +123,13 @@ def test_bench_refuses_other_numbers(text: str) -> None:
     result = CliRunner().invoke(app, ["bench", "--at-once", text, "--device", "cpu"])
     assert result.exit_code == 2
     assert "--at-once takes" in result.stderr
+
+
+def test_bench_looks_whether_it_may_write_before_it_measures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench, "benchmark", lambda *_: pytest.fail("it measured"))
+    (tmp_path / "file").write_text("")
+    result = CliRunner().invoke(app, ["bench", "--results", str(tmp_path / "file")])
+    assert result.exit_code == 2
+    assert "cannot write to the folder" in result.stderr

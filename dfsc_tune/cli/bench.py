@@ -41,6 +41,7 @@ def bench(
     import torch
 
     from dfsc_tune.bench import BenchRequest, benchmark, write_record
+    from dfsc_tune.checkpoint import check_writable
     from dfsc_tune.config import ModelConfig, validate
     from dfsc_tune.packing import measure_packing
 
@@ -58,6 +59,10 @@ def bench(
     counts = numbers(at_once or ("1,2,4,8" if on_gpu else "1,2"), "--at-once")
     if list(counts) != sorted(set(counts)) or counts[0] < 1:
         raise UserError(f"--at-once takes ascending numbers from 1 on, not '{at_once}'")
+    stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
+    path = results / "benchmarks" / f"{name or f'{network}-{image_size}-{where}-{stamp}'}.yaml"
+    # Before minutes of measuring, and not only after them.
+    check_writable(path.parent)
     console = talk()
     with console.status("starting …") as status:
 
@@ -66,8 +71,6 @@ def bench(
 
         record = benchmark(request, num_threads, progress)
         record["at_once"] = measure_packing(request, counts, num_threads, progress)
-    stamp = f"{datetime.datetime.now():%Y%m%d-%H%M%S}"
-    path = results / "benchmarks" / f"{name or f'{network}-{image_size}-{where}-{stamp}'}.yaml"
     plain = write_record(path, record)
     if json:
         print_json(plain)
