@@ -16,6 +16,7 @@ from test_cli import invoke
 from dfsc_tune import results
 from dfsc_tune.config import TrainConfig, TrialConfig
 from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import Interval
 from dfsc_tune.results import SCHEMAS, SCORES, RunTables, files, write_settings, write_table
 from dfsc_tune.trial import Progress
 
@@ -168,6 +169,16 @@ def test_a_clear_gain_is_called_real(tables: RunTables, tmp_path: Path) -> None:
     assert headline.gains["paper"].value > 0.3
     assert "margin_0" not in headline.gains
     assert "a real difference" in "\n".join(results.describe(headline))
+
+
+def test_a_gain_whose_interval_holds_0_is_not_called_real(
+    tables: RunTables, tmp_path: Path
+) -> None:
+    write_table(tmp_path, SCORES, scores(3.0, "best") + scores(0.0, "paper", seed=1))
+    (headline,) = results.headlines(results.load(tmp_path))
+    gain = replace(headline.gains["paper"], p_value=0.04, interval=Interval(-0.01, 0.7, 0.95))
+    unsure = replace(headline, gains={"paper": gain})
+    assert "no difference beyond noise" in "\n".join(results.describe(unsure))
 
 
 @pytest.mark.parametrize(("separation", "at_chance"), [(0.0, True), (2.0, False)])

@@ -152,8 +152,12 @@ def gain_in_words(headline: Headline, role: str) -> str | None:
 
 
 def is_real(difference: Difference) -> bool:
-    """Whether a difference is more than noise: its p-value lies below 0.05."""
-    return difference.p_value < _SIGNIFICANT
+    """Whether a difference is more than noise: p-value below 0.05, and 0 outside its interval.
+
+    Of a few images, one of the two may say so alone; then it is not sure enough to be told.
+    """
+    interval = difference.interval
+    return difference.p_value < _SIGNIFICANT and not interval.low <= 0 <= interval.high
 
 
 def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
