@@ -23,14 +23,14 @@ from dfsc_tune.models.teacher import load_teacher
 from dfsc_tune.objective import can_be_judged, judge
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
-from dfsc_tune.results import CHECKPOINTS, REFERENCES, TRIALS, Run
+from dfsc_tune.results import CHECKPOINTS, MODELS, REFERENCES, TRIALS, Run
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import check_same
 from dfsc_tune.search.session import driver_device
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.trial import finished_detector
 
 _SEED = "seed"
@@ -68,7 +68,7 @@ def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
         UserError: no trial was trained to the full budget.
     """
     names = [name for name in run.settings["searched"][category] if name != _SEED]
-    space = replace(_space(run).for_category(category), sampler="tpe")
+    space = replace(space_of_run(run.settings, run.folder).for_category(category), sampler="tpe")
     base = base_config(run, category)
     found: Settings = {}
     for role, point in space.first_points():
@@ -102,7 +102,7 @@ def fresh_seeds(run: Run, count: int) -> list[int]:
 
 def confirm_space(run: Run, settings: Mapping[str, Settings], seeds: list[int]) -> SearchSpace:
     """Each category's settings as a list of trainings, seed after seed, none stopped early."""
-    space = _space(run)
+    space = space_of_run(run.settings, run.folder)
     categories = {}
     for category, of_category in settings.items():
         points = [{**values, _SEED: seed} for seed in seeds for values in of_category.values()]
@@ -258,7 +258,7 @@ def _conclude(
         config=path,
     )
     first = next(key for key in detectors if key.startswith(f"{decision.winner}/"))
-    save_detector(done.folder / "models" / category, detectors[first])
+    save_detector(done.folder / MODELS / category, detectors[first])
     origin = f"Confirmed for {category} after run {run.folder.name}: trial {trials[first]}."
     write_text(path, dump(config_of[first], header="\n".join([origin, *describe(found)])))
     return found
@@ -302,10 +302,6 @@ def _write_table(folder: Path, found: list[Confirmation]) -> None:
             )
     with atomic_path(folder / CONFIRMED) as temporary:
         pd.DataFrame(rows).to_parquet(temporary, index=False)
-
-
-def _space(run: Run) -> SearchSpace:
-    return validate(SearchSpace, run.settings["space"], source=f"{run.folder}/run.yaml")
 
 
 def _without_seed(fixed: Mapping[str, Any]) -> dict[str, Any]:

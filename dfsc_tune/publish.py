@@ -15,6 +15,7 @@ from dfsc_tune.detector import Detector, load_detector, save_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
 from dfsc_tune.results import (
+    MODELS,
     REFERENCES,
     REPORTS,
     SCORES,
@@ -75,7 +76,7 @@ def publish(
             problems.append(f"{category}: {error}")
             continue
         write_table(folder, SCORES, rows)
-        save_detector(folder / "models" / category, detectors["best"])
+        save_detector(folder / MODELS / category, detectors["best"])
         _write_best(folder, category, configs[trial])
     if problems:
         raise UserError("; ".join(problems))
@@ -88,7 +89,7 @@ def is_published(folder: Path, categories: Iterable[str]) -> bool:
     try:
         run = load(folder)
         for category in categories:
-            load_detector(folder / "models" / category)
+            load_detector(folder / MODELS / category)
             load_config(folder / "best" / f"{category}.yaml", TrialConfig)
             if headline_of(run, category) is None:
                 return False

@@ -39,7 +39,7 @@ def hanley_mcneil_variance(auroc, number):
 
 
 def test_score_interval_solves_its_equation():
-    found = uncertainty.newcombe_interval(0.8, 20, 30, 0.95)
+    found = uncertainty.newcombe_interval(0.8, 20, 30)
     z = NormalDist().inv_cdf(0.975)
     for limit in (found.low, found.high):
         # At equal numbers of images the variance is Hanley and McNeil's.
@@ -49,9 +49,9 @@ def test_score_interval_solves_its_equation():
 
 def test_score_interval_of_one_pair_is_wilsons():
     z = NormalDist().inv_cdf(0.975)
-    found = uncertainty.newcombe_interval(1.0, 1, 1, 0.95)
+    found = uncertainty.newcombe_interval(1.0, 1, 1)
     assert (found.low, found.high) == pytest.approx((1 / (1 + z**2), 1.0))
-    mirrored = uncertainty.newcombe_interval(0.0, 1, 1, 0.95)
+    mirrored = uncertainty.newcombe_interval(0.0, 1, 1)
     assert (mirrored.low, mirrored.high) == pytest.approx((0.0, 1 - found.low))
 
 

@@ -155,7 +155,7 @@ def _weighted_intervals(
     }
 
 
-def newcombe_interval(auroc: float, num_good: int, num_anomalous: int, level: float) -> Interval:
+def newcombe_interval(auroc: float, num_good: int, num_anomalous: int) -> Interval:
     """Return the AUROCs that the observed one does not contradict; never of zero width.
 
     The limits solve |auroc - a| = z * sd(a) with Hanley and McNeil's variance at a, both numbers of
@@ -172,9 +172,9 @@ def newcombe_interval(auroc: float, num_good: int, num_anomalous: int, level: fl
                 high = middle
         return low
 
-    z = normal_quantile(level)
+    z = normal_quantile(LEVEL)
     # The variance is symmetric about one half, and so is the interval.
-    return Interval(lower_limit(auroc), 1 - lower_limit(1 - auroc), level)
+    return Interval(lower_limit(auroc), 1 - lower_limit(1 - auroc))
 
 
 def normal_quantile(level: float) -> float:
@@ -231,7 +231,7 @@ class _Comparison:
     def mover_interval(self, row: FloatArray) -> Interval:
         """Return the MOVER interval of a weighted sum of the AUROCs, one weight a row."""
         limits = [
-            newcombe_interval(float(auroc), wins.shape[0], wins.shape[1], LEVEL)
+            newcombe_interval(float(auroc), wins.shape[0], wins.shape[1])
             for auroc, wins in zip(self.aurocs, self.wins, strict=True)
         ]
         below = self.aurocs - [limit.low for limit in limits]

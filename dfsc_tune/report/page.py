@@ -45,6 +45,7 @@ from dfsc_tune.report.trial_sections import (
     trials_section,
 )
 from dfsc_tune.results import (
+    MODELS,
     Headline,
     Run,
     best_trials,
@@ -153,7 +154,7 @@ def _category_page(
     headline = headline_of(run, category)
     scores = judged_scores(run.scores[run.scores["category"] == category])
     best = scores[scores["role"] == "best"]
-    model = run.folder / "models" / category
+    model = run.folder / MODELS / category
     evaluation, unmeasured = _evaluate(model, data if pixel else None, category, headline)
     num_points = _share(_MAX_POINTS, num_categories, _MIN_POINTS_OF_ONE, _MAX_POINTS_OF_ONE)
     num_pictures = _share(

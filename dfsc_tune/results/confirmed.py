@@ -10,12 +10,11 @@ import pandas as pd
 from scipy import stats
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.metrics import Interval
+from dfsc_tune.metrics import LEVEL, Interval
 
 PAPER = "paper"
 CONFIRMED = "confirmed.parquet"
 """In the folder of a run that confirms another: a row a setting."""
-_LEVEL = 0.95
 MIN_SEEDS = 2
 """That a setting must have completed, each with the paper's, to be judged."""
 
@@ -95,7 +94,7 @@ def decide(trainings: pd.DataFrame) -> Decision:
 def _confirmed(name: str, values: pd.Series[Any], paper: pd.Series[Any]) -> Confirmed:
     gains = (values - paper).dropna()
     gain = float(gains.mean())
-    factor = float(stats.t.ppf((1 + _LEVEL) / 2, len(gains) - 1))
+    factor = float(stats.t.ppf((1 + LEVEL) / 2, len(gains) - 1))
     half = factor * float(gains.std()) / math.sqrt(len(gains))
     return Confirmed(
         setting=name,
@@ -103,5 +102,5 @@ def _confirmed(name: str, values: pd.Series[Any], paper: pd.Series[Any]) -> Conf
         mean=float(values.mean()),
         sd=float(values.std()),
         gain=gain,
-        gain_interval=Interval(gain - half, gain + half, _LEVEL),
+        gain_interval=Interval(gain - half, gain + half),
     )

@@ -18,10 +18,10 @@ from dfsc_tune.metrics import (
 )
 from dfsc_tune.objective import JUDGED, can_be_judged, judge
 from dfsc_tune.results.files import Run
+from dfsc_tune.results.schema import MODELS
 
 # A difference of a smaller p-value is called real.
 _SIGNIFICANT = 0.05
-_LEVEL = 0.95
 REFERENCES = {"paper": "the paper's setting", "margin_0": "margin 0"}
 """The roles that the best trial is compared with, and what people call them."""
 _CHANCE = 0.5
@@ -82,7 +82,7 @@ def is_published(run: Run, category: str) -> bool:
     """Whether the best model of a category has been written and scored."""
     if not any(run.settings["datasets"][category]["report"].values()):
         # Without any test image there is nothing to score.
-        return (run.folder / "models" / category).is_dir()
+        return (run.folder / MODELS / category).is_dir()
     scores = run.scores
     return bool(((scores["category"] == category) & (scores["role"] == "best")).any())
 
@@ -176,13 +176,13 @@ def selection_interval(
     """
     kinds = ("logical", "structural") if metric == "mean" else (metric,)
     parts = [
-        (auroc, newcombe_interval(auroc, num_images["good"], num_images[kind], _LEVEL))
+        (auroc, newcombe_interval(auroc, num_images["good"], num_images[kind]))
         for kind in kinds
         if num_images[kind] and (auroc := trial[f"auroc_{kind}"]) is not None
     ]
     below = math.hypot(*(auroc - interval.low for auroc, interval in parts)) / len(parts)
     above = math.hypot(*(interval.high - auroc for auroc, interval in parts)) / len(parts)
-    return Interval(trial["value"] - below, trial["value"] + above, _LEVEL)
+    return Interval(trial["value"] - below, trial["value"] + above)
 
 
 def _headline(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Headline:

@@ -14,11 +14,10 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
-from dfsc_tune.config import validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.results import Run, best_trials
 from dfsc_tune.search.parameters import FloatParameter, Value
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.space import space_of_run
 
 Array = npt.NDArray[np.float64]
 
@@ -51,7 +50,7 @@ def recorded_curves(run: Run, category: str) -> RecordedCurves:
         UserError: the run does not fit: other kinds of settings, too few complete trials, or
             trials that scored different momenta.
     """
-    space = validate(SearchSpace, run.settings["space"], source=f"{run.folder}/run.yaml")
+    space = space_of_run(run.settings, run.folder)
     searched = space.for_category(category).suggested
     parameters = {x: y for x, y in searched.items() if isinstance(y, FloatParameter)}
     if not parameters or len(parameters) < len(searched):

@@ -7,12 +7,11 @@ from typing import Any
 
 from rich.console import Console
 
-from dfsc_tune.config import validate
 from dfsc_tune.errors import UserError
 from dfsc_tune.results import SETTINGS, Run, load
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import resume_search
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.search.tuner import run_search
 
 
@@ -51,7 +50,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
 
 def _check_same(request: SearchRequest, run: Run) -> SearchSpace:
     """The space of a run begun before; refuses one of other trainings, categories or data."""
-    space = validate(SearchSpace, run.settings["space"], source=f"{run.folder}/{SETTINGS}")
+    space = space_of_run(run.settings, run.folder)
     before = (_trainings(space), tuple(run.settings["categories"]), run.settings["data"])
     if before != (_trainings(request.space), request.categories, request.data_name):
         raise UserError(

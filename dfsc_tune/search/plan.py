@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from dfsc_tune.config import ModelConfig, TrialConfig, validate
+from dfsc_tune.config import ModelConfig, TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.pace import Pace, bench, find_pace, guess_pace, read_pace
 from dfsc_tune.packing import Packing, best_packing
@@ -17,7 +17,7 @@ from dfsc_tune.results import Run
 from dfsc_tune.search.expected import Spread, TrialTimes, expect
 from dfsc_tune.search.ledger import working_seconds
 from dfsc_tune.search.parameters import FloatParameter, FreeParameter
-from dfsc_tune.search.space import SPARED, SearchSpace
+from dfsc_tune.search.space import SPARED, SearchSpace, space_of_run
 
 _HOUR = 3600.0
 
@@ -222,7 +222,7 @@ def plan_of_run(run: Run, gpus: int | None = None) -> Plan:
         UserError: the settings do not say how many GPUs it had.
     """
     settings = run.settings
-    space = validate(SearchSpace, settings["space"], source=f"{run.folder}/run.yaml")
+    space = space_of_run(settings, run.folder)
     share = float(settings["gpus_per_trial"])
     if settings["device"] == "cpu":
         # GPUs of a rehearsal were only counted: its trials ran on CPU cores.

@@ -26,7 +26,7 @@ from dfsc_tune.results import (
 from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
 from dfsc_tune.search.waiting import gpus_brought
@@ -124,7 +124,7 @@ def request_of(
         categories=tuple(settings["categories"]),
         data=data,
         data_name=settings["data"],
-        space=validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml"),
+        space=space_of_run(settings, folder),
         results=folder.parent,
         name=folder.name,
         seed=settings["seed"],

@@ -13,6 +13,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from dfsc_tune.config import TrialConfig, searchable_values
+from dfsc_tune.metrics import LEVEL
 from dfsc_tune.search.blackbox import Array, Blackbox
 from dfsc_tune.search.parameters import (
     AnyParameter,
@@ -34,7 +35,6 @@ _MOMENTUM = "ema_momentum"
 _GRID_SIDE = 3
 _REDUCTION_FACTOR = 3
 _NUM_RESAMPLES = 2000
-_LEVEL = 0.95
 
 
 def _ours(
@@ -214,7 +214,7 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 def _mean_interval(values: Array) -> tuple[float, float, float]:
     """The mean and its bootstrap interval."""
     draws = np.random.default_rng(0).choice(values, (_NUM_RESAMPLES, len(values))).mean(axis=1)
-    low, high = np.quantile(draws, ((1 - _LEVEL) / 2, (1 + _LEVEL) / 2))
+    low, high = np.quantile(draws, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return float(values.mean()), float(low), float(high)
 
 

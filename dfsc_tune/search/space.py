@@ -233,6 +233,11 @@ def load_space(name: str) -> SearchSpace:
     return config.load(find_space(name), SearchSpace)
 
 
+def space_of_run(settings: Mapping[str, Any], folder: Path) -> SearchSpace:
+    """The search space that a run began with, from what its `run.yaml` says."""
+    return config.validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml")
+
+
 def _shipped_folder() -> Path:
     # An installed package carries the folder inside; a checkout has it at its top.
     package = Path(__file__).parents[1]
