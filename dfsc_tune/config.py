@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,6 +17,13 @@ Network = Literal["tiny", "small", "medium"]
 Metric = Literal["mean", "logical", "structural"]
 FeatureDtype = Literal["float16", "float32"]
 ObjectiveName = Literal["auto", "holdout", "synthetic", "oracle"]
+PartRecipe = Literal[
+    "removed", "doubled", "moved", "swapped", "replaced", "recoloured", "mirrored", "resized"
+]
+StructuralRecipe = Literal[
+    "cut_paste", "scar", "blended_patch", "scratch", "stain", "texture", "blurred"
+]
+Recipe = Literal["exchanged", PartRecipe, StructuralRecipe]
 
 Quantile = Annotated[float, Field(ge=0.0, lt=1.0)]
 EmaMomentum = Annotated[float, Field(ge=0.0, lt=1.0)]
@@ -162,7 +169,12 @@ class ObjectiveConfig(Settings):
     """`holdout`: the share of each defect type that the search may see."""
     split_seed: int = 0
     """`holdout`: of the split; `synthetic`: of the anomalies that are made."""
-    per_recipe: Annotated[int, Field(ge=1)] = 12
+    recipes: Annotated[tuple[Recipe, ...], Field(strict=False, min_length=1)] = (
+        "exchanged",
+        *get_args(StructuralRecipe),
+    )
+    """`synthetic`: what anomalies are made; each recipe counts alike within its kind."""
+    per_recipe: Annotated[int, Field(ge=1)] = 24
     """`synthetic`: how many anomalies each recipe makes."""
 
 

@@ -33,7 +33,7 @@ from dfsc_tune.models.teacher import (
     teacher_identity,
 )
 from dfsc_tune.objective import Split, chosen_objective, split_test
-from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly
+from dfsc_tune.synthetic.anomalies import Anomaly
 from dfsc_tune.synthetic.store import stored_anomalies
 
 _MAX_PENALTY_IMAGES = 1000
@@ -216,7 +216,9 @@ def make_synthetic(
             "validation/good"
         )
     large = decode_images(category.validation, 2 * good.shape[-1]).pixels
-    anomalies = stored_anomalies(good, large, objective.per_recipe, objective.split_seed)
+    anomalies = stored_anomalies(
+        good, large, objective.recipes, objective.per_recipe, objective.split_seed
+    )
     if objective.metric not in ("mean", *(anomaly.kind for anomaly in anomalies)):
         raise UserError(
             f"no {objective.metric} anomalies could be made from the validation images of category "
@@ -232,7 +234,7 @@ def _notes_on_synthetic(
     if objective.name != "synthetic":
         return
     made = Counter(record.defect_type for record in records)
-    few = [f"{made[x]} {x}" for x in RECIPES if made[x] < objective.per_recipe]
+    few = [f"{made[x]} {x}" for x in objective.recipes if made[x] < objective.per_recipe]
     if few:
         yield f"of the {objective.per_recipe} anomalies of each recipe, only {', '.join(few)}"
 

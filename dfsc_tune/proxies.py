@@ -9,14 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau, qmc, spearmanr
 
 from dfsc_tune.checkpoint import atomic_path
-from dfsc_tune.config import LossConfig, ModelConfig, ObjectiveConfig, TrainConfig, TrialConfig
+from dfsc_tune.config import (
+    LossConfig,
+    ModelConfig,
+    ObjectiveConfig,
+    Recipe,
+    TrainConfig,
+    TrialConfig,
+)
 from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.metrics import KINDS
 from dfsc_tune.metrics.image import GOOD
@@ -156,7 +163,7 @@ def picks(table: pd.DataFrame) -> pd.DataFrame:
 def _config(category: str, loss: LossConfig, seed: int, num_steps: int) -> TrialConfig:
     return TrialConfig(
         category=category,
-        objective=ObjectiveConfig(name="synthetic"),
+        objective=ObjectiveConfig(name="synthetic", recipes=get_args(Recipe)),
         model=ModelConfig(network="tiny", image_size=128),
         loss=loss,
         train=TrainConfig(
@@ -220,12 +227,13 @@ def _true(scores: np.ndarray, kinds: Sequence[str]) -> dict[str, float | None]:
 def _proxies(
     scores: np.ndarray, kinds: Sequence[str], recipes: Sequence[str]
 ) -> dict[str, float | None]:
-    """What a search would see, all anomalies of a kind together, and each recipe alone."""
+    """What a search would see by the default recipes, and each recipe alone."""
+    counting = np.isin(recipes, (GOOD, *ObjectiveConfig().recipes))
+    seen = np.asarray(kinds)[counting].tolist(), np.asarray(recipes)[counting].tolist()
     found = {
         _named("proxy", name): value
-        for name, value in judge_synthetic(scores, kinds, recipes).items()
+        for name, value in judge_synthetic(scores[counting], *seen).items()
     }
-    found |= {_named("proxy_pooled", name): value for name, value in judge(scores, kinds).items()}
     for recipe, (kind, _) in RECIPES.items():
         chosen = np.isin(recipes, (GOOD, recipe))
         chosen_kinds = np.asarray(kinds)[chosen].tolist()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from scipy import ndimage
 from skimage import color, draw
 from sklearn.metrics import roc_auc_score
 
+from dfsc_tune.config import ObjectiveConfig, PartRecipe, Recipe, StructuralRecipe
 from dfsc_tune.data.builtin import Counts, make_dataset
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.layout import read_category
@@ -95,6 +97,37 @@ def test_logical_recipes_change_the_parts_as_they_say(
     assert np.array_equal(scenes[0].pixels, before)
 
 
+def test_exchanging_shows_what_another_image_shows_there(scenes: list[Scene]) -> None:
+    """Windows of an empty tray can only take discs away, and those of a full one bring them back."""
+    full, empty = scenes[0], read_scene(discs(7))
+    gone = logical.exchanged(np.random.default_rng(0), full, [empty])
+    assert gone is not None
+    assert sum(numbers(gone)) < 3
+    there = logical.exchanged(np.random.default_rng(0), empty, [full])
+    assert there is not None
+    assert sum(numbers(there)) > 0
+    # Where nothing differs, nothing can be exchanged.
+    assert logical.exchanged(np.random.default_rng(0), empty, [read_scene(discs(8))]) is None
+    assert empty.regions == ()
+
+
+def test_a_category_without_parts_still_has_logical_anomalies() -> None:
+    """A thing that fills the image is no part of it, but it may be wrongly combined."""
+    large = np.stack([discs(index) for index in range(3)])
+    for image, column in zip(large, (110, 128, 146), strict=True):
+        image[:, *draw.disk((128, column), 70)] = 200
+    assert all(read_scene(image).regions == () for image in large)
+    made = make_anomalies(large[:, :, ::2, ::2], large, list(RECIPES), 2, seed=0)
+    assert {x.recipe for x in made if x.kind == "logical"} == {"exchanged"}
+
+
+def test_every_recipe_can_be_asked_for_and_the_default_has_both_kinds() -> None:
+    assert set(logical.PART_RECIPES) == set(get_args(PartRecipe))
+    assert set(structural.RECIPES) == set(get_args(StructuralRecipe))
+    assert set(RECIPES) == set(get_args(Recipe))
+    assert {RECIPES[x][0] for x in ObjectiveConfig().recipes} == {"logical", "structural"}
+
+
 def test_a_removed_part_leaves_plain_ground(scenes: list[Scene]) -> None:
     image = logical.removed(np.random.default_rng(0), scenes[0], scenes[1:])
     assert image is not None
@@ -147,7 +180,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarr
     make_dataset(folder, ["pushpins"], counts, height=256, workers=1)
     records = read_category(folder, "pushpins").validation
     good, large = (decode_images(records, size).pixels for size in (128, 256))
-    return good, large, make_anomalies(good, large, per_recipe=10, seed=0)
+    return good, large, make_anomalies(good, large, list(RECIPES), per_recipe=10, seed=0)
 
 
 @pytest.mark.slow
@@ -175,14 +208,18 @@ def test_the_same_seed_makes_the_same_and_the_store_keeps_them(
 ) -> None:
     good, large, _ = made
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    first = stored_anomalies(good[:4], large[:4], 1, seed=3)
-    again = stored_anomalies(good[:4], large[:4], 1, seed=3)
-    other = make_anomalies(good[:4], large[:4], 1, seed=4)
+    some = ["exchanged", "moved", "scar"]
+    first = stored_anomalies(good[:4], large[:4], some, 1, seed=3)
+    again = stored_anomalies(good[:4], large[:4], some, 1, seed=3)
+    other = make_anomalies(good[:4], large[:4], some, 1, seed=4)
     assert_same(first, again)
+    # Neither the other recipes nor the number asked for change what one makes first.
+    alone = make_anomalies(good[:4], large[:4], ["scar"], 2, seed=3)
+    assert_same(first[-1:], alone[:1])
     assert any(not np.array_equal(x.pixels, y.pixels) for x, y in zip(first, other, strict=False))
     (kept,) = tmp_path.rglob("*.npz")
     kept.write_bytes(kept.read_bytes()[:100])
-    assert_same(first, stored_anomalies(good[:4], large[:4], 1, seed=3))
+    assert_same(first, stored_anomalies(good[:4], large[:4], some, 1, seed=3))
 
 
 @pytest.mark.slow
@@ -200,17 +237,21 @@ def test_a_detector_of_seams_does_not_win(made: tuple[np.ndarray, np.ndarray, li
     assert roc_auc_score(labels, np.concatenate(scores)) < 0.75
 
 
-def test_the_sheet_shows_every_recipe(scenes: list[Scene]) -> None:
+def test_the_sheet_has_a_row_for_each_recipe(scenes: list[Scene]) -> None:
     good = np.stack([discs(0, *PLACES)[:, ::2, ::2]])
     mask: Mask = np.zeros((128, 128), dtype=bool)
     mask[10:20, 10:20] = True
-    anomaly = Anomaly("scar", "structural", 0, good[0], mask)
-    sheet = np.asarray(contact_sheet(good, [anomaly], columns=2))
-    row = list(RECIPES).index("scar")
-    assert sheet.shape == (128 * len(RECIPES), 110 + 4 * 128, 3)
-    shown = sheet[row * 128 : (row + 1) * 128, 110 + 128 : 110 + 256]
-    assert np.array_equal(shown, good[0].transpose(1, 2, 0))
-    assert (sheet[: row * 128, 110:] == 255).all()
+    changed = [
+        Anomaly("exchanged", "logical", 0, 255 - good[0], mask),
+        *[Anomaly("scar", "structural", 0, good[0], mask)] * 3,
+    ]
+    sheet = np.asarray(contact_sheet(good, changed, columns=2))
+    assert sheet.shape == (128 * 2, 110 + 4 * 128, 3)
+    for row, expected in enumerate((255 - good[0], good[0])):
+        shown = sheet[row * 128 : (row + 1) * 128, 110 + 128 : 110 + 256]
+        assert np.array_equal(shown, expected.transpose(1, 2, 0))
+    assert (sheet[:128, 110 + 256 :] == 255).all()
+    assert not (sheet[128:, 110 + 256 :] == 255).all()
 
 
 def sharpness(images: np.ndarray) -> np.ndarray:

@@ -147,7 +147,10 @@ def synthesize(
     show: Annotated[Path, typer.Option(help="The picture to write, such as sheet.png.")],
     data: DataOption = None,
     image_size: Annotated[int, typer.Option(help="As the networks see the images.")] = 256,
-    per_recipe: Annotated[int, typer.Option(help="Anomalies of each recipe.", min=1)] = 12,
+    recipe: Annotated[
+        list[str] | None, typer.Option(help="What to make; repeat it. Else what counts by default.")
+    ] = None,
+    per_recipe: Annotated[int, typer.Option(help="Anomalies of each recipe.", min=1)] = 24,
     seed: SeedOption = 0,
 ) -> None:
     """Show the synthetic anomalies that a search without labels is judged by."""
@@ -166,7 +169,12 @@ def synthesize(
     model = validate(ModelConfig, {"image_size": image_size}, source="command line")
     objective = validate(
         ObjectiveConfig,
-        {"name": "synthetic", "per_recipe": per_recipe, "split_seed": seed},
+        {
+            "name": "synthetic",
+            "per_recipe": per_recipe,
+            "split_seed": seed,
+            **({"recipes": recipe} if recipe else {}),
+        },
         source="command line",
     )
     console = talk()
@@ -177,8 +185,8 @@ def synthesize(
     with atomic_path(show) as temporary:
         contact_sheet(good, anomalies).save(temporary, format=_FORMATS[show.suffix.lower()])
     made = Counter(anomaly.recipe for anomaly in anomalies)
-    for name, (kind, _) in RECIPES.items():
-        typer.echo(f"{kind:<10} {name:<14} {made[name]:>4}")
+    for name in objective.recipes:
+        typer.echo(f"{RECIPES[name][0]:<10} {name:<14} {made[name]:>4}")
     typer.echo(f"made of {len(good)} good images; see {show}", err=True)
 
 

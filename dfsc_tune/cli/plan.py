@@ -241,9 +241,7 @@ def _num_scored(
     data: str | None, categories: list[str], objective: ObjectiveConfig
 ) -> dict[str, int]:
     """Images that each report of a category scores."""
-    from dfsc_tune.synthetic.anomalies import RECIPES
-
-    num_anomalies = len(RECIPES) * objective.per_recipe
+    num_anomalies = len(objective.recipes) * objective.per_recipe
     if data is None:
         from dfsc_tune.cli.data import check_builtin
         from dfsc_tune.data.builtin import Counts

@@ -49,10 +49,14 @@ class Anomaly:
 def make_anomalies(
     pixels: npt.NDArray[np.uint8],
     large: npt.NDArray[np.uint8],
+    recipes: Sequence[str],
     per_recipe: int,
     seed: int,
 ) -> list[Anomaly]:
     """A fixed set of anomalies, `per_recipe` of each recipe where the images allow so many.
+
+    What a recipe makes does not depend on which others there are, nor the first of them on how many
+    are made.
 
     Images are changed at twice the networks' size and only the change is brought down to it, so
     that what was not touched is the good image to the bit and what was is as sharp as the rest.
@@ -60,15 +64,19 @@ def make_anomalies(
     Args:
         pixels: (N, 3, S, S) good images as the networks see them, N at least 2.
         large: (N, 3, 2S, 2S) the same at twice the size.
+        recipes: names in `RECIPES`.
         per_recipe: how many of each recipe to make.
         seed: of all choices.
     """
     scenes = [read_scene(image) for image in large]
     made = []
-    for name, (kind, recipe) in RECIPES.items():
+    for name in recipes:
+        kind, recipe = RECIPES[name]
         rng = np.random.default_rng([seed, VERSION, *name.encode()])
         sources = [
-            index for index, scene in enumerate(scenes) if scene.regions or kind != "logical"
+            index
+            for index, scene in enumerate(scenes)
+            if name not in logical.PART_RECIPES or scene.regions
         ]
         order = rng.permutation(sources).tolist() if sources else []
         count = 0

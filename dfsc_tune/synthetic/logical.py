@@ -1,4 +1,4 @@
-"""Recipes of logical anomalies: parts of good images removed, doubled, moved, swapped and so on.
+"""Recipes of logical anomalies: good images wrongly combined, or their parts removed, moved and so on.
 
 Each takes a scene and other scenes of its category and returns the changed image (W, W, 3), or None
 where it finds no part or no place that allows it without a visible seam.
@@ -23,8 +23,38 @@ _NUM_BEST = 5
 _UNLIKE = 20.0
 # How far around a region a change of its size may reach, in half-sizes of its box.
 _REACH = 1.8
+_NUM_WINDOWS = 10
+_WINDOW_SIDES = (0.12, 0.5)
+# For the ring around a window that must fit.
+_WINDOW_MARGIN = 4
+_LEAST_UNLIKE = 0.05
 # By how much of the image's side an end of a part may move.
 _MAX_SHIFT = 0.12
+
+
+def exchanged(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
+    """A window shows what another image shows there: things that do not go together, or are gone.
+
+    It needs no parts. Of many windows the one that changes most is taken, if its border fits.
+    """
+    windows = [
+        (other, _window(rng, scene.size))
+        for other in _some(rng, others)
+        for _ in range(_NUM_WINDOWS)
+    ]
+    changes = [_share_changed(scene, other, window) for other, window in windows]
+    for index in np.argsort(changes)[::-1]:
+        if changes[index] == 0:
+            break
+        other, window = windows[index]
+        here = _box(scene.pixels, window)
+        corners = _corners_near(window, scene.size)
+        misfit = misfits(here, window.mask, other.pixels, corners)
+        if misfit.min() < tolerance(here, window.mask):
+            top, left = corners[misfit.argmin()].tolist()
+            there = crop(other.pixels, top, left, window.mask)
+            return _with_box(scene.pixels, window.top, window.left, there, window.mask)
+    return None
 
 
 def removed(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
@@ -127,7 +157,7 @@ def resized(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> 
     return np.stack(warped, axis=-1)
 
 
-RECIPES = {
+PART_RECIPES = {
     "removed": removed,
     "doubled": doubled,
     "moved": moved,
@@ -137,6 +167,39 @@ RECIPES = {
     "mirrored": mirrored,
     "resized": resized,
 }
+"""They change a part, so they need a scene that has regions."""
+
+RECIPES = {"exchanged": exchanged, **PART_RECIPES}
+
+
+def _window(rng: np.random.Generator, size: int) -> Region:
+    """A rectangle with round corners somewhere in the image."""
+    height, width = (rng.uniform(*_WINDOW_SIDES, 2) * size).astype(int)
+    rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
+    mask = np.pad(rows**4 + columns**4 <= 1, _WINDOW_MARGIN)
+    top, left = (int(rng.integers(0, size - side + 1)) for side in mask.shape)
+    return Region(top, left, mask, saliency=1.0)
+
+
+def _share_changed(scene: Scene, other: Scene, window: Region) -> float:
+    """How much of the image looks unlike the other within a window, textures aside; 0 if hardly."""
+    # Every fourth pixel tells of what is smooth.
+    mask = window.mask[::4, ::4]
+    difference = _box(scene.smooth, window)[::4, ::4] - _box(other.smooth, window)[::4, ::4]
+    unlike = (np.abs(difference).max(axis=2) > _UNLIKE) & mask
+    return float(unlike.sum() / scene.size**2) if unlike.sum() > _LEAST_UNLIKE * mask.sum() else 0.0
+
+
+def _corners_near(window: Region, size: int) -> Corners:
+    """Corners (K, 2) that move a window a little, for patterns to meet; within the image."""
+    shifts = np.arange(-2, 3) * max(size // 64, 1)
+    corners = np.array([window.top, window.left]) + np.stack(
+        np.meshgrid(shifts, shifts), axis=-1
+    ).reshape(-1, 2)
+    inside: Corners = corners[
+        (corners >= 0).all(axis=1) & (corners + window.mask.shape <= size).all(axis=1)
+    ]
+    return inside
 
 
 def _without(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -12,27 +13,54 @@ from skimage import color
 from dfsc_tune.synthetic.regions import Mask, Pixels, Region, find_regions
 
 _FRAME = 0.03
+# Of the image's side.
+_TEXTURE = 1 / 64
 _BACKGROUND_COLOUR = 10.0
 _LEAST_PRODUCT, _MOST_PRODUCT = 0.05, 0.95
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A good image, twice as large as the networks see it."""
+    """A good image, twice as large as the networks see it; what is known of it is found when asked.
+
+    Finding regions takes longest, and few recipes need them.
+    """
 
     pixels: Pixels
     """(W, W, 3), 0 to 255."""
-    regions: tuple[Region, ...]
-    occupied: Mask
-    """(W, W): where a region lies."""
-    product: Mask
-    """(W, W): where the image is unlike its outermost frame; everywhere if nearly all or nothing
-    is."""
+    lab: Pixels
+    """(W, W, 3), the same in CIELAB."""
 
     @property
     def size(self) -> int:
         """W."""
         return len(self.pixels)
+
+    @cached_property
+    def regions(self) -> tuple[Region, ...]:
+        """Object-like regions, the most salient first."""
+        return find_regions(self.lab)
+
+    @cached_property
+    def occupied(self) -> Mask:
+        """(W, W): where a region lies."""
+        occupied = np.zeros((self.size, self.size), dtype=bool)
+        for region in self.regions:
+            occupied |= region.on(self.size)
+        return occupied
+
+    @cached_property
+    def product(self) -> Mask:
+        """(W, W): where the image is unlike its outermost frame; everywhere if nearly all or
+        nothing is."""
+        return _product(self.lab)
+
+    @cached_property
+    def smooth(self) -> Pixels:
+        """(W, W, 3): the pixels without their texture."""
+        sigma = _TEXTURE * self.size
+        smooth: Pixels = ndimage.gaussian_filter(self.pixels, (sigma, sigma, 0))
+        return smooth
 
     def region(self, rng: np.random.Generator) -> Region:
         """One of the regions, the more salient the likelier. There must be one."""
@@ -49,12 +77,7 @@ class Scene:
 def read_scene(pixels: npt.NDArray[np.uint8]) -> Scene:
     """The scene of an image (3, W, W) uint8."""
     image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    lab = color.rgb2lab(image).astype(np.float32)
-    regions = find_regions(lab)
-    occupied = np.zeros(lab.shape[:2], dtype=bool)
-    for region in regions:
-        occupied |= region.on(len(lab))
-    return Scene(image.astype(np.float32), regions, occupied, _product(lab))
+    return Scene(image.astype(np.float32), color.rgb2lab(image).astype(np.float32))
 
 
 def _product(lab: Pixels) -> Mask:

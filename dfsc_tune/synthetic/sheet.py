@@ -9,7 +9,7 @@ import numpy.typing as npt
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly
+from dfsc_tune.synthetic.anomalies import Anomaly
 
 _LABEL_WIDTH = 110
 _OUTLINE = (255, 0, 120)
@@ -18,20 +18,22 @@ _OUTLINE = (255, 0, 120)
 def contact_sheet(
     good: npt.NDArray[np.uint8], anomalies: Sequence[Anomaly], columns: int = 4
 ) -> Image.Image:
-    """The first anomalies of each recipe, what has changed outlined on the good image.
+    """The first anomalies of each recipe among them, what has changed outlined on the good image.
 
     Args:
         good: (N, 3, S, S), the images that the anomalies were made from.
-        anomalies: of any recipes.
+        anomalies: at least one, of any recipes.
         columns: how many of each recipe to show.
     """
     size = good.shape[-1]
-    sheet = Image.new("RGB", (_LABEL_WIDTH + 2 * size * columns, size * len(RECIPES)), "white")
+    rows: dict[str, list[Anomaly]] = {}
+    for anomaly in anomalies:
+        rows.setdefault(anomaly.recipe, []).append(anomaly)
+    sheet = Image.new("RGB", (_LABEL_WIDTH + 2 * size * columns, size * len(rows)), "white")
     draw = ImageDraw.Draw(sheet)
-    for row, (name, (kind, _)) in enumerate(RECIPES.items()):
-        draw.text((6, row * size + size // 2 - 12), f"{kind}\n{name}", fill="black")
-        chosen = [anomaly for anomaly in anomalies if anomaly.recipe == name][:columns]
-        for column, anomaly in enumerate(chosen):
+    for row, (name, made) in enumerate(rows.items()):
+        draw.text((6, row * size + size // 2 - 12), f"{made[0].kind}\n{name}", fill="black")
+        for column, anomaly in enumerate(made[:columns]):
             before = good[anomaly.source].transpose(1, 2, 0).copy()
             before[ndimage.binary_dilation(anomaly.mask) & ~anomaly.mask] = _OUTLINE
             left = _LABEL_WIDTH + 2 * size * column
