@@ -56,8 +56,8 @@ class Confirmation:
 
 
 def base_config(run: Run, category: str) -> TrialConfig:
-    """A category's config before any parameter is chosen."""
-    tree = run.settings["base_configs"][category]
+    """A category's config before any parameter is chosen, with the data where they lie now."""
+    tree = {**run.settings["base_configs"][category], "data": run.settings["data"]}
     return validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
 
 

@@ -64,6 +64,23 @@ def test_other_data_are_refused() -> None:
     assert_one_sentence(invoke("resume", "x"), f"the data of {CATEGORY} changed", "start a new run")
 
 
+def test_data_that_were_moved_are_told_of_and_then_known() -> None:
+    finish(published=False)
+    Path("data").rename("moved")
+    for command in ("resume", "confirm"):
+        assert_one_sentence(invoke(command, "x"), "does not exist", "where it is now by --data")
+    make_tray(Path("other"), num_train=5)
+    refused = invoke("resume", "x", "--data", "other")
+    assert_one_sentence(refused, f"the data of {CATEGORY} changed", "start a new run")
+    assert_one_sentence(invoke("confirm", "x", "--data", "other"), f"the data of {CATEGORY} chang")
+    resumed = invoke("resume", "x", "--data", "moved")
+    assert "3 of 3 trials have ended" in resumed.stderr
+    assert results.read_settings(RUN)["data"] == str(Path("moved").resolve())
+    # Lost since, so that data are needed again.
+    (RUN / "trials.parquet").unlink()
+    assert "3 of 3 trials have ended" in invoke("resume", "x").stderr
+
+
 def test_another_teacher_is_refused() -> None:
     edit_settings(lambda tree: tree["datasets"][CATEGORY].update(teacher_sha256="0" * 64))
     for command in ("resume", "confirm"):
@@ -87,8 +104,8 @@ def test_this_machine_can_be_asked_for_whatever_the_environment_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
-    assert request_of(RUN, Path("data")).cluster == "somewhere:6379"
-    assert request_of(RUN, Path("data"), address="local").cluster is None
+    assert request_of(RUN, Path("data"), "data").cluster == "somewhere:6379"
+    assert request_of(RUN, Path("data"), "data", address="local").cluster is None
 
 
 def test_fewer_trials_are_refused() -> None:
