@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -179,7 +180,9 @@ def test_a_run_that_died_before_it_was_published_is_published() -> None:
     result = invoke("resume", "x")
     assert "3 of 3 trials have ended" in result.stderr
     assert results.load(RUN).trials["state"].tolist() == ["failed"] * 3
-    assert "published" in (RUN / LEDGER).read_text()
+    published, ended = (json.loads(x) for x in (RUN / LEDGER).read_text().splitlines()[-2:])
+    assert (published["event"], ended["event"], ended["why"]) == ("published", "ended", None)
+    assert "ended without a result for" in invoke("watch", "x").stdout
 
 
 @pytest.mark.parametrize("table", ["trials.parquet", "reports.parquet"])
