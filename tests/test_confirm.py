@@ -79,4 +79,6 @@ def test_confirm_retrains_decides_and_goes_on(
         invoke("confirm", "x", "--top", "1", "--seeds", "2"), f"{CATEGORY}: the paper's setting"
     )
     assert set(pd.read_parquet(folder / "confirmed.parquet")["category"]) == {"box"}
-    assert f"{CATEGORY}.yaml" not in invoke("best", "x-confirm").stdout
+    told = invoke("best", "x-confirm").stdout
+    assert f"{CATEGORY}.yaml" not in told
+    assert f"{CATEGORY}: not decided" in told

@@ -19,15 +19,17 @@ from test_cli import assert_one_sentence, invoke
 from dfsc_tune import results
 from dfsc_tune.cli.search import _print_outcome
 from dfsc_tune.cli.shared import talk
-from dfsc_tune.config import loads
+from dfsc_tune.config import TrialConfig, loads
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.resume import request_of
+from dfsc_tune.search.resume import request_of, resume_search
 from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.trainable import to_metrics
+from dfsc_tune.trial import run_trial
 
 SPACE = """\
 fixed: {model: {network: tiny, image_size: 128, teacher: random}}
@@ -159,10 +161,10 @@ def test_a_category_that_nothing_was_found_for_is_an_error(
     assert "cup: best of run made" in capsys.readouterr().out
 
 
-def finish(*, published: bool) -> None:
-    """Writes on in the ledger until all trials have ended, none of them well."""
+def finish(*, published: bool, trials: tuple[int, ...] = (1, 2, 3)) -> None:
+    """Writes on in the ledger until all trials have ended, these of them badly."""
     with (RUN / LEDGER).open("a") as ledger:
-        for number in (1, 2, 3):
+        for number in trials:
             if number > 1:
                 ledger.write(
                     f'{{"event": "suggested", "trial": "000{number}", "category": "{CATEGORY}", '
@@ -172,6 +174,31 @@ def finish(*, published: bool) -> None:
             ledger.write(f'{{"event": "failed", "trial": "000{number}", "reason": "no"}}\n')
         if published:
             ledger.write('{"event": "published", "num_ended": 3}\n')
+
+
+def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() -> None:
+    edit_settings(lambda tree: tree.update(go_on_by="dfsc-tune confirm y"))
+    data_name = results.read_settings(RUN)["data"]
+    request = request_of(RUN, Path("data"), data_name)
+    bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
+    read = prepare_category(bases[CATEGORY], Path("data"))
+    with closing(Ledger(RUN)) as ledger:
+        course = tuner.take_up(request, bases, RUN, ledger)
+        config = TrialConfig.model_validate(course.next_trial()["trial_config"])
+        run_trial(
+            config,
+            read.trial,
+            lambda progress: course.report("0001", to_metrics(progress)),
+            course.checkpoint_dir("0001"),
+        )
+    finish(published=False, trials=(2, 3))
+    resume_search(RUN, Path("data"), talk(), data_name=data_name)
+    run = results.load(RUN)
+    assert run.trials["state"].tolist() == ["complete", "failed", "failed"]
+    assert set(run.scores["trial"]) == {"0001"}
+    assert not (RUN / "best").exists()
+    assert not (RUN / "models").exists()
+    assert_one_sentence(invoke("best", "x"), "nothing is decided", "`dfsc-tune confirm y`")
 
 
 def test_a_run_that_died_before_it_was_published_is_published() -> None:

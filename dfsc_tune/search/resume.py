@@ -136,6 +136,7 @@ def request_of(
         gpus=settings["gpus"] if gpus is None else gpus,
         address=address or settings["address"],
         store=settings.get("store"),
+        go_on_by=settings.get("go_on_by"),
         device=device or settings["device"],
     )
 

@@ -199,6 +199,7 @@ def _carry_out(
                     request, {trial: course.checkpoint_dir(trial) for trial in course.tables.trials}
                 ),
                 driver_device(request),
+                only_scores=request.go_on_by is not None,
             )
         course.published()
     if isinstance(why, Exception | str):
