@@ -87,8 +87,8 @@ def split_test(category: Category, objective: ObjectiveConfig) -> Split:
     return Split(chosen, rest, _notes(chosen, rest))
 
 
-def refusals(data: Path, name: str) -> dict[ObjectiveName, str | None]:
-    """Of each objective, why a search of a category is refused by it; None where it is not.
+def refusals(data: Path, name: str) -> dict[ObjectiveName, str]:
+    """The objectives by which a category cannot be searched, and why.
 
     Args:
         data: the folder that holds the category.
@@ -98,11 +98,10 @@ def refusals(data: Path, name: str) -> dict[ObjectiveName, str | None]:
         UserError: the category cannot be read.
     """
     category = read_category(data, name)
-    found: dict[ObjectiveName, str | None] = {}
+    found: dict[ObjectiveName, str] = {}
     for objective in get_args(ObjectiveName):
         try:
             split_test(category, ObjectiveConfig(name=objective))
-            found[objective] = None
         except UserError as error:
             found[objective] = str(error)
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -75,14 +75,16 @@ def check(
     from dfsc_tune.objective import refusals
 
     checks = check_data(folder)
-    refused = {x.name: {} if x.problems else refusals(folder, x.name) for x in checks}
+    # Where something must be mended, any search is refused.
+    refused = {x.name: refusals(folder, x.name) for x in checks if not x.problems}
     if json:
-        print_json([{**asdict(x), "refused_objectives": refused[x.name]} for x in checks])
+        print_json([{**asdict(x), "refused_objectives": refused.get(x.name)} for x in checks])
     else:
         for found in checks:
             _print_check(found)
-            _print_objectives(refused[found.name])
-    if any(found.problems or refused[found.name]["auto"] for found in checks):
+            if found.name in refused:
+                _print_objectives(refused[found.name])
+    if len(refused) < len(checks) or any("auto" in reasons for reasons in refused.values()):
         raise typer.Exit(1)
 
 
@@ -149,14 +151,16 @@ def _print_check(found: CategoryCheck) -> None:
             typer.echo(f"  {label}: {sentence}")
 
 
-def _print_objectives(refused: Mapping[ObjectiveName, str | None]) -> None:
+def _print_objectives(refused: Mapping[ObjectiveName, str]) -> None:
     """By which objectives a category can be searched, and why not by the others."""
-    problem = refused.get("auto")
-    named = {name: why for name, why in refused.items() if name != "auto"}
-    if allowed := [name for name, why in named.items() if why is None]:
+    from dfsc_tune.config import ObjectiveName
+
+    allowed = [x for x in get_args(ObjectiveName) if x not in ("auto", *refused)]
+    if allowed:
         typer.echo(f"  can be searched with --objective {', '.join(allowed)}")
-    for name, why in named.items():
-        if why is not None and why != problem:
+    problem = refused.get("auto")
+    for name, why in refused.items():
+        if why != problem:
             typer.echo(f"  not with --objective {name}: {why}")
     if problem is not None:
         typer.echo(f"  PROBLEM: a search without --objective is refused: {problem}")
