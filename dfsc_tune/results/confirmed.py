@@ -89,9 +89,9 @@ def decide(trainings: pd.DataFrame) -> Decision:
         for name, found in values.items()
         if len(found.index.intersection(paper.index)) >= MIN_SEEDS
     )
-    # Where gains are equal, the paper's comes first.
     judged = {found.setting for found in settings}
     left_out = {name: len(found) for name, found in values.items() if name not in judged}
+    # Where gains are equal, the paper's comes first.
     best = max(settings, key=lambda found: (found.gain, found.setting == PAPER))
     kept = best.gain_interval.low <= 0
     return Decision(settings, best.setting, PAPER if kept else best.setting, left_out)
