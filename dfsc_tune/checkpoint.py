@@ -71,8 +71,12 @@ def save(path: Path, state: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def load(path: Path) -> dict[str, Any]:
+def load(path: Path, if_damaged: str = "delete it to start anew") -> dict[str, Any]:
     """Reads what `save` wrote, onto the CPU.
+
+    Args:
+        path: the file.
+        if_damaged: what its user can then do.
 
     Raises:
         UserError: the file is damaged; as a StorageError, it cannot be read at all.
@@ -82,7 +86,7 @@ def load(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise StorageError(f"cannot read the checkpoint {path} ({error.strerror})") from error
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"the checkpoint {path} is damaged; delete it to start anew") from error
+        raise UserError(f"the checkpoint {path} is damaged; {if_damaged}") from error
     return state
 
 

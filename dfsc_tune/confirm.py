@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,17 @@ class Confirmation:
     objective: str
     config: Path
 
+    @property
+    def not_judged(self) -> dict[str, int]:
+        """How many seeds were completed of each setting with too few to be judged."""
+        judged = {x.setting for x in self.decision.settings}
+        left_out = self.decision.left_out
+        return {name: left_out.get(name, 0) for name in self.settings if name not in judged}
+
 
 def base_config(run: Run, category: str) -> TrialConfig:
-    """A category's config before any parameter is chosen."""
-    tree = run.settings["base_configs"][category]
+    """A category's config before any parameter is chosen, with the data where they lie now."""
+    tree = {**run.settings["base_configs"][category], "data": run.settings["data"]}
     return validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
 
 
@@ -196,11 +203,11 @@ def describe(found: Confirmation) -> list[str]:
                 f"{interval.low:+.3f} to {interval.high:+.3f})"
             )
         lines.append(line)
-    judged = [x.setting for x in found.decision.settings]
-    if left := [name for name in found.settings if name not in judged]:
+    if found.not_judged:
+        named = ", ".join(f"{name} ({count} completed)" for name, count in found.not_judged.items())
         lines.append(
-            f"not judged: {', '.join(left)}, with fewer than {MIN_SEEDS} seeds that were trained "
-            f"in full here and with the paper's setting; {TRIALS} says why"
+            f"not judged: {named}, for fewer than {MIN_SEEDS} seeds were trained in full here and "
+            f"with the paper's setting; {TRIALS} says why"
         )
     if not found.report_aurocs:
         return [
@@ -279,29 +286,33 @@ def _report_aurocs(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _write_table(folder: Path, found: list[Confirmation]) -> None:
-    """`confirmed.parquet`: a row a setting."""
-    rows = []
-    for each in found:
-        for x in each.decision.settings:
-            row = asdict(x)
-            interval = row.pop("gain_interval")
-            aurocs = each.report_aurocs.get(x.setting)
-            rows.append(
-                {
-                    "category": each.category,
-                    **row,
-                    "gain_low": interval["low"],
-                    "gain_high": interval["high"],
-                    "winner": x.setting == each.decision.winner,
-                    "report_auroc": np.mean(aurocs) if aurocs else np.nan,
-                    "report_auroc_sd": np.std(aurocs, ddof=1) if aurocs else np.nan,
-                    "num_searched": each.num_searched,
-                    "objective": each.objective,
-                    **each.settings[x.setting],
-                }
-            )
+    """`confirmed.parquet`: a row a setting; of one that could not be judged, without numbers."""
     with atomic_path(folder / CONFIRMED) as temporary:
+        rows = [row for each in found for row in _rows(each)]
         pd.DataFrame(rows).to_parquet(temporary, index=False)
+
+
+def _rows(found: Confirmation) -> Iterator[dict[str, Any]]:
+    search = {"num_searched": found.num_searched, "objective": found.objective}
+    for x in found.decision.settings:
+        row = asdict(x)
+        interval = row.pop("gain_interval")
+        aurocs = found.report_aurocs.get(x.setting)
+        yield {
+            "category": found.category,
+            **row,
+            "gain_low": interval["low"],
+            "gain_high": interval["high"],
+            "judged": True,
+            "winner": x.setting == found.decision.winner,
+            "report_auroc": np.mean(aurocs) if aurocs else np.nan,
+            "report_auroc_sd": np.std(aurocs, ddof=1) if aurocs else np.nan,
+            **search,
+            **found.settings[x.setting],
+        }
+    for name, num_seeds in found.not_judged.items():
+        row = {"category": found.category, "setting": name, "num_seeds": num_seeds}
+        yield {**row, "judged": False, "winner": False, **search, **found.settings[name]}
 
 
 def _without_seed(fixed: Mapping[str, Any]) -> dict[str, Any]:

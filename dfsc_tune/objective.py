@@ -6,11 +6,14 @@ import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
-from dfsc_tune.config import Metric, ObjectiveConfig
+from dfsc_tune.config import Metric, ObjectiveConfig, ObjectiveName
+from dfsc_tune.data.layout import read_category
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS, image_auroc
@@ -60,6 +63,7 @@ def split_test(category: Category, objective: ObjectiveConfig) -> Split:
     """
     objective = chosen_objective(category, objective)
     if objective.name == "synthetic":
+        _check_synthetic(category)
         return Split((), category.test, tuple(_synthetic_notes(category)))
     kinds: set[str] = {record.kind for record in category.test}
     _check_measurable(category, objective, kinds)
@@ -81,6 +85,26 @@ def split_test(category: Category, objective: ObjectiveConfig) -> Split:
     chosen = tuple(record for record in category.test if record.name in selection)
     rest = tuple(record for record in category.test if record.name not in selection)
     return Split(chosen, rest, _notes(chosen, rest))
+
+
+def refusals(data: Path, name: str) -> dict[ObjectiveName, str]:
+    """The objectives by which a category cannot be searched, and why.
+
+    Args:
+        data: the folder that holds the category.
+        name: of the category.
+
+    Raises:
+        UserError: the category cannot be read.
+    """
+    category = read_category(data, name)
+    found: dict[ObjectiveName, str] = {}
+    for objective in get_args(ObjectiveName):
+        try:
+            split_test(category, ObjectiveConfig(name=objective))
+        except UserError as error:
+            found[objective] = str(error)
+    return found
 
 
 def judge(scores: npt.NDArray[np.float64], kinds: Sequence[str]) -> dict[str, float | None]:
@@ -152,6 +176,15 @@ def _check_measurable(category: Category, objective: ObjectiveConfig, kinds: set
         raise UserError(
             f"{where} has {num_good} good test images, and the objective '{objective.name}' needs "
             f"at least {needed}; move some good images to test/good"
+        )
+
+
+def _check_synthetic(category: Category) -> None:
+    num_good = len(category.validation)
+    if num_good < 2:
+        raise UserError(
+            f"category '{category.name}' in {category.root} has {num_good} validation image, and "
+            "synthetic anomalies are made from two or more; add good images to validation/good"
         )
 
 

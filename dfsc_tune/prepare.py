@@ -206,15 +206,11 @@ def make_synthetic(
 ) -> list[Anomaly]:
     """The category's synthetic anomalies, made from its good validation images (N, 3, S, S).
 
+    `split_test` has checked that there are enough of these.
+
     Raises:
-        UserError: a single image is too few to make any from, or an image cannot be read.
+        UserError: the metric's kind cannot be made of them, or an image cannot be read.
     """
-    if len(good) < 2:
-        raise UserError(
-            f"category '{category.name}' in {category.root} has {len(good)} validation "
-            "image, and synthetic anomalies are made from two or more; add good images to "
-            "validation/good"
-        )
     large = decode_images(category.validation, 2 * good.shape[-1]).pixels
     anomalies = stored_anomalies(
         good, large, objective.recipes, objective.per_recipe, objective.split_seed

@@ -35,6 +35,8 @@ def publish(
     configs: Mapping[str, TrialConfig],
     checkpoints: Mapping[str, Path],
     device: str = "cpu",
+    *,
+    only_scores: bool = False,
 ) -> None:
     """Writes `models/`, `scores.parquet` and `best/` of a run whose trials have ended.
 
@@ -46,6 +48,7 @@ def publish(
         configs: of each trial, by its id.
         checkpoints: the folder of each trial's last checkpoint.
         device: where the models run.
+        only_scores: whether another than the best single trial is to be chosen, by who asks.
 
     Raises:
         UserError: a category could not be published; the others were.
@@ -76,6 +79,8 @@ def publish(
             problems.append(f"{category}: {error}")
             continue
         write_table(folder, SCORES, rows)
+        if only_scores:
+            continue
         save_detector(folder / MODELS / category, detectors["best"])
         _write_best(folder, category, configs[trial])
     if problems:

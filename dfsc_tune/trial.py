@@ -23,6 +23,10 @@ from dfsc_tune.scoring import DifferenceMaps, difference_maps, fit_normalization
 from dfsc_tune.train import Training
 
 CHECKPOINT = "trial.pt"
+_IF_LOST = (
+    "its trial has ended, so restore the file, or have the settings trained again: `confirm` does "
+    "that for a search, another --name for all else"
+)
 
 
 @dataclass(frozen=True)
@@ -112,7 +116,7 @@ def finished_detector(
     # Plain, as the detector will score wherever it is used.
     training = Training(config.model_copy(update={"speed": PLAIN}), resident(data, "cpu"))
     path = checkpoint_dir / CHECKPOINT
-    progress = _restore(training, load(path))
+    progress = _restore(training, load(path, _IF_LOST))
     if progress.step < config.train.num_steps:
         raise UserError(f"the checkpoint {path} is of step {progress.step}, not of the last one")
     validation = training.data.validation

@@ -180,6 +180,27 @@ def test_data_check_names_problems_and_fails() -> None:
     assert "9×9" in result.stdout
 
 
+def test_data_check_says_how_a_category_can_be_searched() -> None:
+    make_tray(Path("data"))
+    told = invoke("data", "check", "data")
+    assert told.exit_code == 0
+    assert "can be searched with --objective holdout, synthetic, oracle" in told.stdout
+    # Three good images, one of which is held out: too few for a search without labels.
+    for split in ("test", "validation"):
+        shutil.rmtree(Path("data") / CATEGORY / split)
+    for index in (3, 4, 5):
+        (Path("data") / CATEGORY / "train" / "good" / f"00{index}.png").unlink()
+    told = invoke("data", "check", "data")
+    assert told.exit_code == 1
+    assert "can be searched" not in told.stdout
+    assert "not with --objective oracle: category 'tray'" in told.stdout
+    (sentence,) = (x for x in told.stdout.splitlines() if "PROBLEM" in x)
+    search = invoke("search", "--category", CATEGORY, "--data", "data", "--space", "smoke")
+    assert_one_sentence(search, sentence.split("refused: ")[1])
+    (found,) = json.loads(invoke("data", "check", "data", "--json").stdout)
+    assert set(found["refused_objectives"]) == {"auto", "holdout", "synthetic", "oracle"}
+
+
 @pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the photographs of ../shared")
 def test_real_photographs_are_read() -> None:
     (found,) = json.loads(invoke("data", "check", SHARED / "data", "--json").stdout)

@@ -59,6 +59,12 @@ def test_confirm_retrains_decides_and_goes_on(
     again = invoke("confirm", "x", "--top", "1", "--seeds", "2")
     assert again.stdout == done.stdout
     assert results.load(folder).trials["seconds"].tolist() == before
+    Path("data").rename("moved")
+    moved = invoke("confirm", "x", "--top", "1", "--seeds", "2", "--data", "moved")
+    assert moved.stdout == done.stdout
+    best = load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig)
+    assert best.data == str(Path("moved").resolve())
+    Path("moved").rename("data")
     assert_one_sentence(invoke("confirm", "x", "--seeds", "3"), "other settings")
     assert_one_sentence(invoke("resume", "x-confirm"), "`dfsc-tune confirm x --top 1 --seeds 2")
     told = invoke("best", "x-confirm")
@@ -73,4 +79,6 @@ def test_confirm_retrains_decides_and_goes_on(
         invoke("confirm", "x", "--top", "1", "--seeds", "2"), f"{CATEGORY}: the paper's setting"
     )
     assert set(pd.read_parquet(folder / "confirmed.parquet")["category"]) == {"box"}
-    assert f"{CATEGORY}.yaml" not in invoke("best", "x-confirm").stdout
+    told = invoke("best", "x-confirm").stdout
+    assert f"{CATEGORY}.yaml" not in told
+    assert f"{CATEGORY}: not decided" in told

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dfsc_tune.confirm import Confirmation, describe
+from dfsc_tune.confirm import Confirmation, _write_table, describe
 from dfsc_tune.errors import UserError
-from dfsc_tune.results.confirmed import Confirmed, Decision, decide
+from dfsc_tune.results.confirmed import CONFIRMED, Confirmed, Decision, decide
 
 
 def trainings(**values: list[float]) -> pd.DataFrame:
@@ -68,11 +68,18 @@ def test_a_single_seed_is_refused() -> None:
         decide(trainings(paper=[0.7], top_1=[0.9]))
 
 
-def test_a_setting_without_two_pairs_is_left_out_and_said_to_be() -> None:
+def test_a_setting_without_two_pairs_is_left_out_and_said_to_be(tmp_path: Path) -> None:
     decision = decide(trainings(paper=[0.7, 0.7], top_1=[0.9], top_3=[0.6, 0.6]))
     assert [x.setting for x in decision.settings] == ["paper", "top_3"]
     # Of top_2, no training was completed.
     settings = {name: {"margin": 1.0} for name in ("paper", "top_1", "top_2", "top_3")}
     found = Confirmation("x", settings, decision, {}, 3, "holdout", Path("x.yaml"))
     (line,) = (x for x in describe(found) if "not judged" in x)
-    assert "top_1, top_2, with fewer than 2 seeds" in line
+    assert "top_1 (1 completed), top_2 (0 completed), for fewer than 2 seeds" in line
+    _write_table(tmp_path, [found])
+    table = pd.read_parquet(tmp_path / CONFIRMED).set_index("setting")
+    assert table["judged"].to_dict() == {x: x in ("paper", "top_3") for x in settings}
+    assert table["num_seeds"].to_dict() == {"paper": 2, "top_3": 2, "top_1": 1, "top_2": 0}
+    assert table.loc[["top_1", "top_2"], "gain"].isna().all()
+    assert not table.loc["top_2", "winner"]
+    assert (table["margin"] == 1.0).all()

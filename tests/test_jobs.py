@@ -21,11 +21,13 @@ from object_store import s3_server
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
+from dfsc_tune.config import loads
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch.jobs import fetch_from_head, follow
 from dfsc_tune.launch.pack import pack
 from dfsc_tune.ray_token import ensure_token
 from dfsc_tune.remote import Store
+from dfsc_tune.search.space import SearchSpace, load_space
 
 ADDRESS = "s3://bucket/runs"
 SPACE = """\
@@ -37,7 +39,7 @@ budget: {num_trials: 3, num_steps: 240, report_interval: 8, grace_period: 120}
 
 
 def test_what_a_command_needs_goes_along(tmp_path: Path) -> None:
-    (tmp_path / "my space.yaml").write_text("space")
+    (tmp_path / "my space.yaml").write_text(SPACE)
     folder = tmp_path / "job"
     folder.mkdir()
     words = ["search", "--category=all", "--gpus", "8", "--space", str(tmp_path / "my space.yaml")]
@@ -47,10 +49,45 @@ def test_what_a_command_needs_goes_along(tmp_path: Path) -> None:
         f"--results {ADDRESS} --wait-for-gpus 30 --name x"
     )
     assert job.run == f"{ADDRESS}/x"
-    assert (folder / "my space.yaml").read_text() == "space"
+    assert load_space(str(folder / "my space.yaml")) == loads(SPACE, SearchSpace, "space")
     job = pack(["search", "--name", "y", "--results", "/shared"], folder, "x", wait=False)
     assert job.run == "/shared/y"
     assert pack(["resume", f"{ADDRESS}/y"], folder, "x", wait=False).run == f"{ADDRESS}/y"
+
+
+def test_files_that_a_space_names_go_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "job"
+    # Two of one name, the space's own, as a card of it would have.
+    for name, content in (("a/space.pth", b"one"), ("b/space.pth", b"two")):
+        path = Path(name)
+        path.parent.mkdir()
+        path.write_bytes(content)
+    Path("a/space.yaml").write_text("a card")
+    folder.mkdir()
+    text = SPACE.replace("teacher: random", "teacher: a/space.pth") + (
+        "categories:\n"
+        "  box:\n"
+        "    fixed: {model: {teacher: b/space.pth}, train: {learning_rate: 1e-4}}\n"
+        "  cup: {fixed: {model: {teacher: tiny}, train: {penalty_images: /photographs}}}\n"
+    )
+    Path("space.yaml").write_text(text)
+    words = ["search", "--results", ADDRESS, "--space", "space.yaml"]
+    pack(words, folder, "x", wait=False)
+    monkeypatch.chdir(folder)
+    sent, own = load_space("space.yaml"), loads(text, SearchSpace, "space")
+    first = Path(sent.fixed["model"]["teacher"])
+    second = Path(sent.categories["box"].fixed["model"]["teacher"])
+    assert (first.read_bytes(), second.read_bytes()) == (b"one", b"two")
+    assert first.with_suffix(".yaml").read_text() == "a card"
+    # All else is as it was.
+    assert sent.categories["box"].fixed["train"] == {"learning_rate": 1e-4}
+    assert sent.categories["cup"] == own.categories["cup"]
+    assert (sent.parameters, sent.budget) == (own.parameters, own.budget)
+    monkeypatch.chdir(tmp_path)
+    Path("space.yaml").write_text(text.replace("/photographs", "photographs"))
+    with pytest.raises(UserError, match="names the folder photographs of this machine"):
+        pack(words, folder, "x", wait=False)
 
 
 @pytest.mark.parametrize(

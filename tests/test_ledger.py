@@ -101,7 +101,7 @@ def test_a_run_worked_while_its_sessions_did(
     assert working_seconds(tmp_path) is None
     # It dies after 130, is resumed at 500, ends at 560 and is published ten minutes later.
     moments = {"began": 100, "suggested": 110, "reported": 130}
-    moments |= {"resumed": 500, "failed": 560, "published": 1160}
+    moments |= {"resumed": 500, "failed": 560, "published": 1160, "ended": 1170}
     with closing(Ledger(tmp_path)) as ledger:
         for event, now in moments.items():
             monkeypatch.setattr(time, "time", lambda now=now: now)

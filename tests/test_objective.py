@@ -1,5 +1,6 @@
 """The split into selection and report part, and what is judged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,8 @@ def category(**counts: int) -> Category:
         for index in range(count):
             name = f"test/{key}/{index:03d}.png"
             test.append(ImageRecord(Path(name), name, kind, defect_type or kind))
-    return Category("tray", Path("data/tray"), "loco", (), (), tuple(test))
+    validation = tuple(ImageRecord(Path(x), x, "good", "good") for x in ("a.png", "b.png"))
+    return Category("tray", Path("data/tray"), "loco", (), validation, tuple(test))
 
 
 def names(records: tuple[ImageRecord, ...]) -> set[str]:
@@ -38,7 +40,7 @@ def test_holdout_parts_are_disjoint_complete_and_stratified() -> None:
 
 def test_the_split_depends_on_the_seed_only() -> None:
     data = category(good=20, logical_a=20)
-    shuffled = Category("tray", Path("elsewhere"), "loco", (), (), data.test[::-1])
+    shuffled = replace(data, root=Path("elsewhere"), test=data.test[::-1])
     assert names(split_test(data, ObjectiveConfig()).selection) == names(
         split_test(shuffled, ObjectiveConfig()).selection
     )
@@ -125,3 +127,10 @@ def test_synthetic_keeps_all_labelled_images_for_the_report() -> None:
     split = split_test(data, ObjectiveConfig(name="synthetic"))
     assert split.selection == ()
     assert split.report == data.test
+
+
+def test_a_search_without_labels_needs_two_validation_images() -> None:
+    data = category(good=4, logical_a=4)
+    data = replace(data, validation=data.validation[:1])
+    with pytest.raises(UserError, match="1 validation image, and synthetic anomalies are made"):
+        split_test(data, ObjectiveConfig(name="synthetic"))

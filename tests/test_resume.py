@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -18,15 +19,17 @@ from test_cli import assert_one_sentence, invoke
 from dfsc_tune import results
 from dfsc_tune.cli.search import _print_outcome
 from dfsc_tune.cli.shared import talk
-from dfsc_tune.config import loads
+from dfsc_tune.config import TrialConfig, loads
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.resume import request_of
+from dfsc_tune.search.resume import request_of, resume_search
 from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.trainable import to_metrics
+from dfsc_tune.trial import run_trial
 
 SPACE = """\
 fixed: {model: {network: tiny, image_size: 128, teacher: random}}
@@ -64,6 +67,23 @@ def test_other_data_are_refused() -> None:
     assert_one_sentence(invoke("resume", "x"), f"the data of {CATEGORY} changed", "start a new run")
 
 
+def test_data_that_were_moved_are_told_of_and_then_known() -> None:
+    finish(published=False)
+    Path("data").rename("moved")
+    for command in ("resume", "confirm"):
+        assert_one_sentence(invoke(command, "x"), "does not exist", "where it is now by --data")
+    make_tray(Path("other"), num_train=5)
+    refused = invoke("resume", "x", "--data", "other")
+    assert_one_sentence(refused, f"the data of {CATEGORY} changed", "start a new run")
+    assert_one_sentence(invoke("confirm", "x", "--data", "other"), f"the data of {CATEGORY} chang")
+    resumed = invoke("resume", "x", "--data", "moved")
+    assert "3 of 3 trials have ended" in resumed.stderr
+    assert results.read_settings(RUN)["data"] == str(Path("moved").resolve())
+    # Lost since, so that data are needed again.
+    (RUN / "trials.parquet").unlink()
+    assert "3 of 3 trials have ended" in invoke("resume", "x").stderr
+
+
 def test_another_teacher_is_refused() -> None:
     edit_settings(lambda tree: tree["datasets"][CATEGORY].update(teacher_sha256="0" * 64))
     for command in ("resume", "confirm"):
@@ -87,8 +107,8 @@ def test_this_machine_can_be_asked_for_whatever_the_environment_names(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("RAY_ADDRESS", "somewhere:6379")
-    assert request_of(RUN, Path("data")).cluster == "somewhere:6379"
-    assert request_of(RUN, Path("data"), address="local").cluster is None
+    assert request_of(RUN, Path("data"), "data").cluster == "somewhere:6379"
+    assert request_of(RUN, Path("data"), "data", address="local").cluster is None
 
 
 def test_fewer_trials_are_refused() -> None:
@@ -141,10 +161,10 @@ def test_a_category_that_nothing_was_found_for_is_an_error(
     assert "cup: best of run made" in capsys.readouterr().out
 
 
-def finish(*, published: bool) -> None:
-    """Writes on in the ledger until all trials have ended, none of them well."""
+def finish(*, published: bool, trials: tuple[int, ...] = (1, 2, 3)) -> None:
+    """Writes on in the ledger until all trials have ended, these of them badly."""
     with (RUN / LEDGER).open("a") as ledger:
-        for number in (1, 2, 3):
+        for number in trials:
             if number > 1:
                 ledger.write(
                     f'{{"event": "suggested", "trial": "000{number}", "category": "{CATEGORY}", '
@@ -156,13 +176,40 @@ def finish(*, published: bool) -> None:
             ledger.write('{"event": "published", "num_ended": 3}\n')
 
 
+def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() -> None:
+    edit_settings(lambda tree: tree.update(go_on_by="dfsc-tune confirm y"))
+    data_name = results.read_settings(RUN)["data"]
+    request = request_of(RUN, Path("data"), data_name)
+    bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
+    read = prepare_category(bases[CATEGORY], Path("data"))
+    with closing(Ledger(RUN)) as ledger:
+        course = tuner.take_up(request, bases, RUN, ledger)
+        config = TrialConfig.model_validate(course.next_trial()["trial_config"])
+        run_trial(
+            config,
+            read.trial,
+            lambda progress: course.report("0001", to_metrics(progress)),
+            course.checkpoint_dir("0001"),
+        )
+    finish(published=False, trials=(2, 3))
+    resume_search(RUN, Path("data"), talk(), data_name=data_name)
+    run = results.load(RUN)
+    assert run.trials["state"].tolist() == ["complete", "failed", "failed"]
+    assert set(run.scores["trial"]) == {"0001"}
+    assert not (RUN / "best").exists()
+    assert not (RUN / "models").exists()
+    assert_one_sentence(invoke("best", "x"), "nothing is decided", "`dfsc-tune confirm y`")
+
+
 def test_a_run_that_died_before_it_was_published_is_published() -> None:
     finish(published=False)
     (RUN / "trials.parquet").unlink()
     result = invoke("resume", "x")
     assert "3 of 3 trials have ended" in result.stderr
     assert results.load(RUN).trials["state"].tolist() == ["failed"] * 3
-    assert "published" in (RUN / LEDGER).read_text()
+    published, ended = (json.loads(x) for x in (RUN / LEDGER).read_text().splitlines()[-2:])
+    assert (published["event"], ended["event"], ended["why"]) == ("published", "ended", None)
+    assert "ended without a result for" in invoke("watch", "x").stdout
 
 
 @pytest.mark.parametrize("table", ["trials.parquet", "reports.parquet"])

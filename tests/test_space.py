@@ -100,6 +100,7 @@ def test_categories_override_the_rest() -> None:
         ("{margin: 0.4}", "{alpha: 1.0}", "8: starting_points.0.alpha: is no parameter of this"),
         ("{margin: 0.7}", "{margin: 0.2}", "15: categories.screw_bag.starting_points.0.margin: "),
         ("grace_period: 20", "grace_period: 200", "9: budget: grace_period must not exceed"),
+        ("grace_period: 20", "grace_period: 9", "9: budget: grace_period 9 must not be below"),
         ("num_trials: 8", "num_trials: 0", "9: budget.num_trials: must be greater than or equal"),
         ("num_trials: 8", "num_trial: 8", "9: budget.num_trial: unknown key"),
         ("network: tiny", "network: nano", "2: fixed.model.network: must be 'tiny', 'small'"),

@@ -145,7 +145,7 @@ def test_a_checkpoint_that_is_damaged_or_not_the_last_makes_no_detector(
     with pytest.raises(UserError, match=r"of step 4, not of the last"):
         finished_detector(trial_config, category_data.trial, tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match=r"trial\.pt is damaged"):
+    with pytest.raises(UserError, match=r"trial\.pt is damaged; its trial has ended, so restore"):
         finished_detector(trial_config, category_data.trial, tmp_path)
 
 

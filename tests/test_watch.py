@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.report import progress_of
-from dfsc_tune.results import SCORES, TRIALS, load, write_settings, write_table
+from dfsc_tune.results import LEDGER, SCORES, TRIALS, load, write_settings, write_table
 
 
 def with_running(folder: Path) -> Path:
@@ -55,6 +55,46 @@ def test_a_run_has_ended_once_its_best_are_scored(tmp_path: Path) -> None:
     assert progress.ended
     assert progress.headline.endswith("of up to 40; ended")
     assert progress.news == ""
+
+
+def all_failed(folder: Path, events: str | None) -> Path:
+    """A run whose trials have all failed, with a ledger of these lines or none."""
+    make_run(folder)
+    (folder / SCORES).unlink()
+    rows = pq.read_table(folder / TRIALS).to_pylist()
+    rows = [row | {"state": "failed", "error": "a loss became nan"} for row in rows]
+    write_table(folder, TRIALS, rows)
+    if events is not None:
+        (folder / LEDGER).write_text(events)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("events", "shown"),
+    [
+        ('{"event": "ended", "why": null}\n', "without a result for tray: a loss became nan"),
+        ('{"event": "ended", "why": "no disk"}\n{"eve', "without a result for tray: no disk"),
+        (None, "without a result for tray: a loss became nan"),
+        # The next trial may come, or the process have died.
+        ('{"event": "ended", "why": null}\n{"event": "resumed"}\n', None),
+        ("", None),
+    ],
+)
+def test_a_run_that_ended_without_result_says_so(
+    tmp_path: Path, events: str | None, shown: str | None
+) -> None:
+    progress = progress_of(load(all_failed(tmp_path, events)))
+    assert progress.ended == (shown is not None)
+    assert progress.headline == "40 failed of up to 40" + (f"; ended {shown}" if shown else "")
+
+
+def test_the_command_ends_without_result(tmp_path: Path) -> None:
+    all_failed(tmp_path / "first", '{"event": "ended", "why": null}\n')
+    result = CliRunner().invoke(app, ["watch", "first", "--results", str(tmp_path)])
+    assert result.stdout == (
+        "40 failed of up to 40; ended without a result for tray: a loss became nan\n"
+    )
+    assert "dfsc-tune report first" in result.stderr
 
 
 def test_a_run_before_its_first_trial(tmp_path: Path) -> None:

@@ -14,9 +14,11 @@ from dfsc_tune.cli.search import SameAddressOption, SameDeviceOption, SameGpusOp
 from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
+    SameDataOption,
     check_device,
     check_name,
     data_folder,
+    data_name,
     print_json,
     talk,
 )
@@ -29,6 +31,7 @@ def confirm(
     name: Annotated[
         str | None, typer.Option(help="The new run's name; RUN-confirm.", callback=check_name)
     ] = None,
+    data: SameDataOption = None,
     results: ResultsOption = Path("results"),
     gpus: SameGpusOption = None,
     address: SameAddressOption = None,
@@ -44,19 +47,29 @@ def confirm(
     console = talk()
     found_run = load(find_run(results, run))
     settings = found_run.settings
-    folder = data_folder(settings["data"], settings["categories"], console)
+    asked_data = data_name(data)
+    data_now = asked_data or settings["data"]
+    folder = data_folder(data_now, settings["categories"], console)
     from dfsc_tune.confirm import confirm as confirm_run
     from dfsc_tune.confirm import describe
     from dfsc_tune.remote import is_remote
     from dfsc_tune.search.resume import request_of
 
     name = name or f"{found_run.folder.name}-confirm"
-    options = {"--top": top, "--seeds": seeds, "--name": name, "--results": results}
+    options: dict[str, object] = {
+        "--top": top,
+        "--seeds": seeds,
+        "--name": name,
+        "--results": results,
+    }
+    if asked_data:
+        options["--data"] = asked_data
     words = ["dfsc-tune", "confirm", run, *itertools.chain(*options.items())]
     request = replace(
         request_of(
             found_run.folder,
             folder,
+            data_now,
             gpus=gpus,
             address=address,
             device=check_device(device) if device is not None else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -24,8 +24,9 @@ from dfsc_tune.cli.shared import (
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping
 
+    from dfsc_tune.config import ObjectiveName
     from dfsc_tune.data.check import CategoryCheck
     from dfsc_tune.datasets import PublicDataset
 
@@ -66,15 +67,24 @@ def check(
     folder: Annotated[Path, typer.Argument(help="The folder that holds the categories.")],
     json: JsonOption = False,
 ) -> None:
-    """Say what was found per category, and what must be mended; status 1 if anything must."""
+    """Say what was found per category, what must be mended, and how it can be searched.
+
+    Status 1 if anything must be mended, or if a search without --objective would be refused.
+    """
     from dfsc_tune.data.check import check_data
+    from dfsc_tune.objective import refusals
 
     checks = check_data(folder)
+    # Where something must be mended, any search is refused.
+    refused = {x.name: refusals(folder, x.name) for x in checks if not x.problems}
     if json:
-        print_json([asdict(check) for check in checks])
+        print_json([{**asdict(x), "refused_objectives": refused.get(x.name)} for x in checks])
     else:
-        _print_checks(checks)
-    if any(found.problems for found in checks):
+        for found in checks:
+            _print_check(found)
+            if found.name in refused:
+                _print_objectives(refused[found.name])
+    if len(refused) < len(checks) or any("auto" in reasons for reasons in refused.values()):
         raise typer.Exit(1)
 
 
@@ -100,7 +110,8 @@ def download(
     with progress_bar(f"bringing {dataset.title} (bytes)", talk()) as progress:
         fetch_dataset(dataset, target, progress, archive=archive)
     checks, differences = check_dataset(dataset, target)
-    _print_checks(checks)
+    for found in checks:
+        _print_check(found)
     for sentence in differences:
         typer.echo(f"PROBLEM: {sentence}")
     if differences or any(found.problems for found in checks):
@@ -123,22 +134,36 @@ def _show_licence(dataset: PublicDataset, accepted: bool) -> None:
         raise UserError("nothing was downloaded, for the licence was not accepted")
 
 
-def _print_checks(checks: Sequence[CategoryCheck]) -> None:
-    for found in checks:
-        typer.echo(f"{found.name} ({found.layout or 'unknown'} layout)")
-        for count in found.counts:
-            label = (
-                count.kind
-                if count.defect_type in (count.kind, "good")
-                else f"{count.kind}: {count.defect_type}"
-            )
-            typer.echo(f"  {count.split:<10} {label:<40} {count.images:>5}")
-        sizes = ", ".join(f"{x.width}×{x.height} ({x.images})" for x in found.sizes[:5])
-        more = f" and {len(found.sizes) - 5} more" if len(found.sizes) > 5 else ""
-        typer.echo(f"  sizes (width×height): {sizes or 'none'}{more}")
-        for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
-            for sentence in sentences:
-                typer.echo(f"  {label}: {sentence}")
+def _print_check(found: CategoryCheck) -> None:
+    typer.echo(f"{found.name} ({found.layout or 'unknown'} layout)")
+    for count in found.counts:
+        label = (
+            count.kind
+            if count.defect_type in (count.kind, "good")
+            else f"{count.kind}: {count.defect_type}"
+        )
+        typer.echo(f"  {count.split:<10} {label:<40} {count.images:>5}")
+    sizes = ", ".join(f"{x.width}×{x.height} ({x.images})" for x in found.sizes[:5])
+    more = f" and {len(found.sizes) - 5} more" if len(found.sizes) > 5 else ""
+    typer.echo(f"  sizes (width×height): {sizes or 'none'}{more}")
+    for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
+        for sentence in sentences:
+            typer.echo(f"  {label}: {sentence}")
+
+
+def _print_objectives(refused: Mapping[ObjectiveName, str]) -> None:
+    """By which objectives a category can be searched, and why not by the others."""
+    from dfsc_tune.config import ObjectiveName
+
+    allowed = [x for x in get_args(ObjectiveName) if x not in ("auto", *refused)]
+    if allowed:
+        typer.echo(f"  can be searched with --objective {', '.join(allowed)}")
+    problem = refused.get("auto")
+    for name, why in refused.items():
+        if why != problem:
+            typer.echo(f"  not with --objective {name}: {why}")
+    if problem is not None:
+        typer.echo(f"  PROBLEM: a search without --objective is refused: {problem}")
 
 
 @app.command()
@@ -160,6 +185,7 @@ def synthesize(
     from dfsc_tune.config import ModelConfig, ObjectiveConfig, validate
     from dfsc_tune.data.images import decode_images
     from dfsc_tune.data.layout import read_category
+    from dfsc_tune.objective import split_test
     from dfsc_tune.prepare import make_synthetic
     from dfsc_tune.synthetic.anomalies import RECIPES
     from dfsc_tune.synthetic.sheet import contact_sheet
@@ -179,6 +205,7 @@ def synthesize(
     )
     console = talk()
     read = read_category(data_folder(data, [category], console), category)
+    split_test(read, objective)
     with console.status("making anomalies …"):
         good = decode_images(read.validation, model.image_size).pixels
         anomalies = make_synthetic(read, good, objective)

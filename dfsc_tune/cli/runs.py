@@ -21,13 +21,17 @@ def best(
     json: JsonOption = False,
 ) -> None:
     """Show a run's best settings per category, with honest numbers and their uncertainty."""
-    from dfsc_tune.results import best_trials, find_run, load
+    from dfsc_tune.results import best_trials, find_run, load, read_settings
     from dfsc_tune.results.confirmed import CONFIRMED
 
     folder = find_run(results, run)
     if (folder / CONFIRMED).is_file():
         _print_confirmed(folder, json)
         return
+    if (go_on_by := read_settings(folder).get("go_on_by")) is not None:
+        raise UserError(
+            f"nothing is decided in the run {folder} yet; go on with it by `{go_on_by}`"
+        )
     found = print_headlines(folder, json)
     trials = load(folder).trials
     so_far = best_trials(trials[~trials["category"].isin(found)]).to_dict("records")
@@ -94,14 +98,18 @@ def _print_confirmed(folder: Path, as_json: bool) -> None:
     """Prints what a confirmation decided: a best trial of it alone would say less."""
     import pandas as pd
 
+    from dfsc_tune.results import read_settings
     from dfsc_tune.results.confirmed import CONFIRMED
 
     table = pd.read_parquet(folder / CONFIRMED)
     if as_json:
         print_json(table.to_dict("records"))
         return
-    # Of a category that could not be decided, only the best single trial is there.
-    for category in table["category"].unique():
+    settings = read_settings(folder)
+    for category in settings["categories"]:
+        if category not in set(table["category"]):
+            typer.echo(f"\n{category}: not decided; `{settings['go_on_by']}` says why")
+            continue
         path = folder / "best" / f"{category}.yaml"
         head = (x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#"))
         typer.echo("\n" + "\n".join(line.removeprefix("# ") for line in head))

@@ -15,6 +15,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     RunNameOption,
+    SameDataOption,
     SeedOption,
     check_device,
     data_folder,
@@ -147,6 +148,7 @@ def resume(
     trials: Annotated[
         int | None, typer.Option(help="Trials of each category, if more than before.", min=1)
     ] = None,
+    data: SameDataOption = None,
     gpus: SameGpusOption = None,
     address: SameAddressOption = None,
     device: SameDeviceOption = None,
@@ -167,13 +169,15 @@ def resume(
             f"`resume` would leave the run in {folder} without what it is for; go on with it by "
             f"`{settings['go_on_by']}`"
         )
-    data = data_folder(settings["data"], settings["categories"], console)
+    name = data_name(data) or settings["data"]
+    data_now = data_folder(name, settings["categories"], console)
     from dfsc_tune.search.resume import resume_search
 
     outcome = resume_search(
         folder,
-        data,
+        data_now,
         console,
+        data_name=name,
         num_trials=trials,
         gpus=gpus,
         address=address,

@@ -29,6 +29,12 @@ DataOption = Annotated[
         "data if left out."
     ),
 ]
+SameDataOption = Annotated[
+    str | None,
+    typer.Option(
+        help="Where the run's data lie now, a folder or an address; as before if left out."
+    ),
+]
 ResultsOption = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

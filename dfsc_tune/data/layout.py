@@ -51,8 +51,8 @@ def find_categories(data: Path) -> tuple[str, ...]:
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "does not exist"
         raise UserError(
-            f"Data folder '{data}' {what}: give the folder that holds the categories, or put it "
-            "back if a run was made with it."
+            f"Data folder '{data}' {what}: give the folder that holds the categories; if a run was "
+            "made with it, put it back, or say where it is now by --data."
         )
     if _is_category(data):
         folder = data.resolve()

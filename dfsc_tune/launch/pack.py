@@ -7,9 +7,13 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeGuard
 
-from dfsc_tune.errors import UserError
-from dfsc_tune.models.teacher_files import card_path, find_teacher, is_path, user_folder
+import yaml
+
+from dfsc_tune.digest import file_sha256
+from dfsc_tune.errors import UserError, first_line
+from dfsc_tune.models.teacher_files import RANDOM, card_path, find_teacher, is_path, user_folder
 from dfsc_tune.remote import Store, is_remote
 
 _COMMANDS = ("search", "resume")
@@ -54,9 +58,9 @@ def pack(words: Sequence[str], folder: Path, name: str, *, wait: bool) -> Job:
             f"--data {data} is on this machine: put it into an object store and give its address, "
             "or give an absolute path on the cluster",
         )
-    for option in ("--space", "--teacher"):
+    for option, take_along in (("--space", _take_space), ("--teacher", _take_teacher)):
         if option in options:
-            words[words.index(option) + 1] = _take_along(option, options[option], folder)
+            words[words.index(option) + 1] = take_along(options[option], folder)
     if wait and "--gpus" in options and _WAIT[0] not in options:
         words += _WAIT
     if words[0] == "resume":
@@ -89,25 +93,65 @@ def _check_place(place: str, otherwise: str) -> None:
         raise UserError(otherwise)
 
 
-def _take_along(option: str, value: str, folder: Path) -> str:
-    """The value by which the cluster finds a space or teacher; its files are copied if need be."""
-    if option == "--space":
-        source = Path(value)
-        if source.suffix not in (".yaml", ".yml"):
-            return value
-        if not source.is_file():
-            raise UserError(f"there is no search space {value}")
-        shutil.copy(source, folder / source.name)
-        return source.name
-    if value == "random":
+def _take_space(value: str, folder: Path) -> str:
+    """The value by which the cluster finds a search space; a file is copied, and what it names."""
+    source = Path(value)
+    if source.suffix not in (".yaml", ".yml"):
+        return value
+    if not source.is_file():
+        raise UserError(f"there is no search space {value}")
+    try:
+        root = yaml.compose(source.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        raise UserError(
+            f"the search space {value} is not valid YAML: {first_line(error)}"
+        ) from error
+    if not isinstance(root, yaml.MappingNode):
+        raise UserError(f"the search space {value} holds no settings")
+    groups = [root, *(group for _, group in _entries(_child(root, "categories")))]
+    fixed = [_child(group, "fixed") for group in groups]
+    for photographs in (_child(_child(x, "train"), "penalty_images") for x in fixed):
+        if _is_text(photographs) and not Path(photographs.value).is_absolute():
+            raise UserError(
+                f"the search space {value} names the folder {photographs.value} of this machine "
+                "(train.penalty_images), which is not sent along: give an absolute path on the "
+                "cluster's head"
+            )
+    # An anchor may make one node of several.
+    teachers = {id(x): x for x in (_child(_child(y, "model"), "teacher") for y in fixed)}
+    for teacher in filter(_is_text, teachers.values()):
+        teacher.value = _take_teacher(teacher.value, folder)
+    # As nodes, all else stays as it was written: 1e-4 would come back from a tree as a text.
+    (folder / source.name).write_text(yaml.serialize(root), encoding="utf-8")
+    return source.name
+
+
+def _entries(node: yaml.Node | None) -> list[tuple[yaml.Node, yaml.Node]]:
+    return node.value if isinstance(node, yaml.MappingNode) else []
+
+
+def _child(node: yaml.Node | None, key: str) -> yaml.Node | None:
+    return next((value for name, value in _entries(node) if name.value == key), None)
+
+
+def _is_text(node: yaml.Node | None) -> TypeGuard[yaml.ScalarNode]:
+    return isinstance(node, yaml.ScalarNode) and node.tag == "tag:yaml.org,2002:str"
+
+
+def _take_teacher(value: str, folder: Path) -> str:
+    """The value by which the cluster finds a teacher; one of this machine alone is copied."""
+    if value == RANDOM:
         return value
     weights = find_teacher(value)
     if not is_path(value) and user_folder() not in weights.parents:
         return value
+    # By content: a space may name several of one name, and a card has a space's suffix.
+    target = folder / "teachers" / file_sha256(weights)[:16]
+    target.mkdir(parents=True, exist_ok=True)
     for path in (weights, card_path(weights)):
         if path.is_file():
-            shutil.copy(path, folder / path.name)
-    return weights.name
+            shutil.copy(path, target / path.name)
+    return (target / weights.name).relative_to(folder).as_posix()
 
 
 def _below(results: str, name: str) -> str:

@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from dfsc_tune.results import TRIALS, Run, best_trials, is_published, shown_duration
+from dfsc_tune.results import (
+    ENDED,
+    LEDGER,
+    TRIALS,
+    Run,
+    best_trials,
+    is_published,
+    shown_duration,
+)
 
 _MAX_RUNNING = 12
 _STATES = ("running", "complete", "pruned", "failed", "interrupted")
 _LONG_SILENCE_SECONDS = 600
+_TAIL_BYTES = 65_536
 
 
 @dataclass(frozen=True)
@@ -43,14 +54,22 @@ class RunProgress:
     silence_seconds: float | None
     """Since the trials' table was last written; None before the first."""
     ended: bool
-    """Whether nothing runs and the best models have been scored."""
+    """Whether nothing runs, and what could be scored has been."""
+    without_result: Sequence[str] = ()
+    """The categories that no trial was trained in full of."""
+    why: str = ""
+    """Why it ended before its time, or without a result, as far as its files say."""
 
     @property
     def headline(self) -> str:
         """The counts in one line."""
         counts = ", ".join(f"{count} {state}" for state, count in self.counts.items())
         text = f"{counts or 'no trial yet'} of up to {self.num_expected}"
-        return f"{text}; ended" if self.ended else text
+        if not self.ended:
+            return text
+        lacking = ", ".join(self.without_result)
+        text += f"; ended without a result for {lacking}" if lacking else "; ended"
+        return f"{text}: {self.why}" if self.why else text
 
     @property
     def news(self) -> str:
@@ -71,15 +90,49 @@ def progress_of(run: Run) -> RunProgress:
     table = run.folder / TRIALS
     silence = max(time.time() - table.stat().st_mtime, 0.0) if table.exists() else None
     finished = set(best_trials(run.trials)["category"])
+    without_result = [category for category in categories if category not in finished]
+    last = _last_event(run.folder / LEDGER)
     return RunProgress(
         counts={state: int(counts[state]) for state in _STATES if state in counts},
         num_expected=budget["num_trials"] * len(categories),
         lines=list(_lines(run)),
         silence_seconds=silence,
-        ended=bool(finished)
-        and "running" not in counts
-        and all(is_published(run, category) for category in finished),
+        ended=last.get("event") == ENDED or _is_over(run, finished),
+        without_result=without_result,
+        why=last.get("why") or _usual_error(run.trials, without_result),
     )
+
+
+def _is_over(run: Run, finished: Collection[str]) -> bool:
+    """Whether the tables alone say that nothing more comes: those of older runs, or of `train`."""
+    if run.trials.empty or (run.trials["state"] == "running").any():
+        return False
+    if not finished:
+        # What trains a single config does no more once that has failed; a search may.
+        return not (run.folder / LEDGER).exists()
+    return all(is_published(run, category) for category in finished)
+
+
+def _usual_error(trials: pd.DataFrame, categories: Collection[str]) -> str:
+    """What most trials of some categories failed with; empty if none did."""
+    failed = trials[trials["category"].isin(categories) & (trials["state"] == "failed")]
+    errors = failed["error"].value_counts()
+    return "" if errors.empty else str(errors.index[0])
+
+
+def _last_event(ledger: Path) -> dict[str, Any]:
+    """The last whole line of a ledger, read from its end, for it may be long; else nothing."""
+    if not ledger.exists():
+        return {}
+    with ledger.open("rb") as file:
+        file.seek(max(ledger.stat().st_size - _TAIL_BYTES, 0))
+        # What follows the last line's end is half of another, which never counts.
+        lines = file.read().split(b"\n")[:-1]
+    try:
+        event: dict[str, Any] = json.loads(lines[-1])
+    except (IndexError, ValueError):
+        return {}
+    return event
 
 
 def _lines(run: Run) -> Iterator[TrialLine]:

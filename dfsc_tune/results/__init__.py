@@ -29,6 +29,7 @@ from dfsc_tune.results.headline import (
 from dfsc_tune.results.machine import describe_machine
 from dfsc_tune.results.schema import (
     CHECKPOINTS,
+    ENDED,
     LEDGER,
     MODELS,
     REPORTS,
@@ -42,6 +43,7 @@ from dfsc_tune.results.tables import RunTables
 
 __all__ = [
     "CHECKPOINTS",
+    "ENDED",
     "LEDGER",
     "MODELS",
     "REFERENCES",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,9 @@ class Decision:
     """The setting with the largest gain over the paper's."""
     winner: str
     """`best`, or the paper's setting where the gain over that may be noise."""
+    left_out: Mapping[str, int]
+    """The settings too few of whose seeds were completed, here and with the paper's setting, to be
+    judged, and how many were here."""
 
     @property
     def verdict(self) -> str:
@@ -85,10 +89,12 @@ def decide(trainings: pd.DataFrame) -> Decision:
         for name, found in values.items()
         if len(found.index.intersection(paper.index)) >= MIN_SEEDS
     )
+    judged = {found.setting for found in settings}
+    left_out = {name: len(found) for name, found in values.items() if name not in judged}
     # Where gains are equal, the paper's comes first.
     best = max(settings, key=lambda found: (found.gain, found.setting == PAPER))
     kept = best.gain_interval.low <= 0
-    return Decision(settings, best.setting, PAPER if kept else best.setting)
+    return Decision(settings, best.setting, PAPER if kept else best.setting, left_out)
 
 
 def _confirmed(name: str, values: pd.Series[Any], paper: pd.Series[Any]) -> Confirmed:

@@ -16,6 +16,9 @@ SCHEMA_VERSION = "2"
 SCHEMA_KEY = b"dfsc_tune_schema"
 SETTINGS, LEDGER, CHECKPOINTS, MODELS = "run.yaml", "ledger.jsonl", "checkpoints", "models"
 TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"
+ENDED = "ended"
+"""The ledger's last event once the process that led a search has done all that it will; `why` says
+why that is before the search's own end, if it is."""
 
 _FLOAT, _INT, _TEXT, _BOOL = pa.float64(), pa.int64(), pa.string(), pa.bool_()
 _AUROCS = [(name, _FLOAT) for name in ("auroc_logical", "auroc_structural", "auroc_mean")]

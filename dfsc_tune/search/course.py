@@ -23,7 +23,7 @@ from ray.tune.search import Searcher
 from dfsc_tune.checkpoint import previous
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.results import CHECKPOINTS, RunTables
+from dfsc_tune.results import CHECKPOINTS, ENDED, RunTables
 from dfsc_tune.search.failures import Failure, next_attempt
 from dfsc_tune.search.ledger import BROKE, PUBLISHED, Event, Ledger
 from dfsc_tune.search.scheduler import CategoryAsha
@@ -273,6 +273,12 @@ class Course:
         event = {"event": PUBLISHED, "num_ended": self.num_ended}
         self._ledger.append(event)
         self._follow(event)
+
+    def ended(self, why: str | None) -> None:
+        """Notes that this session does no more, and why if that is before its time."""
+        # The disk may be why.
+        with suppress(StorageError):
+            self._ledger.append({"event": ENDED, "why": why})
 
     def _follow(self, event: Event) -> None:
         """Lets an event have its effect, whether it happens now or is taken from the ledger."""

@@ -35,27 +35,18 @@ class Judgement:
     step: int
     rung: int | None
     """Whose values the trial's is compared with and joins; None at the full budget."""
-    rung_at_end: int | None
-    """Whose values it joins as well if it ends here: Ray's scheduler hears last reports twice,
-    which matters where reports are rarer than rungs."""
 
 
 def judgements(budget: Budget) -> list[Judgement]:
     """The reports at which ASHA judges a trial, the last of them at the full budget.
 
-    A rung is judged at the first report at or after its step; of several such, the highest first.
+    Each rung has the first report at or after its step to itself: no two rungs lie within a
+    `report_interval`, as no `grace_period` is below it.
     """
-    left = dict(enumerate(_rungs(budget)))
-    found: list[Judgement] = []
-
-    def highest_due(step: int) -> int | None:
-        return max((index for index, rung in left.items() if rung <= step), default=None)
-
-    for step in range(budget.report_interval, budget.num_steps, budget.report_interval):
-        if (due := highest_due(step)) is not None:
-            del left[due]
-            found.append(Judgement(step, due, highest_due(step)))
-    return [*found, Judgement(budget.num_steps, None, highest_due(budget.num_steps))]
+    interval = budget.report_interval
+    at = [math.ceil(rung / interval) * interval for rung in _rungs(budget)]
+    below = [Judgement(step, rung) for rung, step in enumerate(at) if step < budget.num_steps]
+    return [*below, Judgement(budget.num_steps, None)]
 
 
 @dataclass(frozen=True)
@@ -218,10 +209,7 @@ def _draw(num_trials: Sequence[int], num_stages: int, rng: np.random.Generator) 
 
 def _goes_on(judgement: Judgement, value: float, rungs: Sequence[_Rung], spared: bool) -> bool:
     """Enters a trial's value into the rungs; whether the trial is not stopped."""
-    passes = judgement.rung is not None and (rungs[judgement.rung].judge(value) or spared)
-    if not passes and judgement.rung_at_end is not None:
-        rungs[judgement.rung_at_end].judge(value)
-    return passes
+    return judgement.rung is not None and (rungs[judgement.rung].judge(value) or spared)
 
 
 class _Rung:

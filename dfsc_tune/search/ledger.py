@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.results import LEDGER
+from dfsc_tune.results import ENDED, LEDGER
 
 BEGAN, RESUMED, PUBLISHED = "began", "resumed", "published"
+# And `ENDED`, which those who only read a run know too.
 BROKE = "broke"
 """A trial's process was lost and the trial is tried again: its `kind` says why (see `failures`),
 `seconds` how long it had run since it was last heard of."""
@@ -161,7 +162,7 @@ def working_seconds(folder: Path) -> float | None:
         if event["event"] in (BEGAN, RESUMED):
             total += last - start
             start = last = event["at"]
-        elif event["event"] != PUBLISHED:
+        elif event["event"] not in (PUBLISHED, ENDED):
             last = event["at"]
     return total + last - start
 

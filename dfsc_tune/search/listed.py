@@ -7,10 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from dfsc_tune.data.fingerprint import fingerprint
+from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
-from dfsc_tune.results import SETTINGS, Run, load
+from dfsc_tune.results import SETTINGS, Run, load, write_settings
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.resume import resume_search
+from dfsc_tune.search.resume import check_same_data, resume_search
 from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.search.tuner import run_search
 
@@ -32,6 +34,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
     else:
         run = load(folder)
         space = _check_same(request, run)
+        _follow_data(request, run)
         num_ended = int((~run.trials["state"].isin(["running", "interrupted"])).sum())
         num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
         num_expected = (space.for_category(x).num_expected(num_trials) for x in request.categories)
@@ -40,6 +43,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
                 folder,
                 request.data,
                 console,
+                data_name=request.data_name,
                 num_trials=num_trials,
                 gpus=request.gpus,
                 address=request.address,
@@ -49,15 +53,23 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
 
 
 def _check_same(request: SearchRequest, run: Run) -> SearchSpace:
-    """The space of a run begun before; refuses one of other trainings, categories or data."""
+    """The space of a run begun before; refuses one of other trainings or categories."""
     space = space_of_run(run.settings, run.folder)
-    before = (_trainings(space), tuple(run.settings["categories"]), run.settings["data"])
-    if before != (_trainings(request.space), request.categories, request.data_name):
+    before = (_trainings(space), tuple(run.settings["categories"]))
+    if before != (_trainings(request.space), request.categories):
         raise UserError(
-            f"the run in {run.folder} was begun with other settings, categories or data; ask for "
-            "the same, or choose another --name"
+            f"the run in {run.folder} was begun with other settings or categories; ask for the "
+            "same, or choose another --name"
         )
     return space
+
+
+def _follow_data(request: SearchRequest, run: Run) -> None:
+    """Notes in `run.yaml` where a run's data lie now; refuses other data."""
+    if request.data_name != run.settings["data"]:
+        for name in request.categories:
+            check_same_data(run, name, fingerprint(read_category(request.data, name)))
+        write_settings(run.folder, {**run.settings, "data": request.data_name})
 
 
 def _trainings(space: SearchSpace) -> dict[str, Any]:

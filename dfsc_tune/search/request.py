@@ -44,7 +44,8 @@ class SearchRequest:
     store: str | None = None
     """The results folder in an object store, where the run is kept while it goes on."""
     go_on_by: str | None = None
-    """The command that goes on with the run, where that is not `resume`."""
+    """The command that goes on with the run, where that is not `resume`; it then also chooses what
+    lies in `best/` and `models/`."""
     device: Device = "auto"
     """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
 

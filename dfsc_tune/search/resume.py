@@ -37,6 +37,7 @@ def resume_search(
     data: Path,
     console: Console,
     *,
+    data_name: str | None,
     num_trials: int | None = None,
     gpus: int | None = None,
     address: str | None = None,
@@ -49,6 +50,7 @@ def resume_search(
         folder: the run.
         data: the folder that holds its categories.
         console: for progress.
+        data_name: that folder, as in `SearchRequest`; it may lie elsewhere than before.
         num_trials: of each category, if there are to be more than before.
         gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
         address: see there; "local" for this machine.
@@ -61,17 +63,18 @@ def resume_search(
     settings = read_settings(folder)
     if not (folder / LEDGER).exists():
         raise UserError(f"the run in {folder} was not made by a search that can be resumed")
-    request = request_of(folder, data, gpus=gpus, address=address, device=device)
+    request = request_of(folder, data, data_name, gpus=gpus, address=address, device=device)
     request = replace(
         request, space=_with_trials(request.space, num_trials), wait_minutes=wait_minutes
     )
-    bases = {
+    begun = {
         category: validate(TrialConfig, tree, source=f"{folder}/run.yaml")
         for category, tree in settings["base_configs"].items()
     }
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
-        _check_settings(ledger, request, bases, folder)
+        _check_settings(ledger, request, begun, folder)
+        bases = {x: base.model_copy(update={"data": data_name}) for x, base in begun.items()}
         on_end = session.enter_context(kept_in_store(request, folder))
         remove_damaged_tables(folder)
         run = load(folder)
@@ -105,6 +108,7 @@ def resume_search(
 def request_of(
     folder: Path,
     data: Path,
+    data_name: str | None,
     *,
     gpus: int | None = None,
     address: str | None = None,
@@ -115,6 +119,7 @@ def request_of(
     Args:
         folder: the run.
         data: the folder that holds its categories.
+        data_name: that folder, as in `SearchRequest`.
         gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
         address: see there; "local" for this machine.
         device: see there.
@@ -123,7 +128,7 @@ def request_of(
     return SearchRequest(
         categories=tuple(settings["categories"]),
         data=data,
-        data_name=settings["data"],
+        data_name=data_name,
         space=space_of_run(settings, folder),
         results=folder.parent,
         name=folder.name,
@@ -131,6 +136,7 @@ def request_of(
         gpus=settings["gpus"] if gpus is None else gpus,
         address=address or settings["address"],
         store=settings.get("store"),
+        go_on_by=settings.get("go_on_by"),
         device=device or settings["device"],
     )
 
@@ -170,24 +176,35 @@ def check_same(run: Run, category: str, fingerprint: str, teacher: Teacher) -> N
         fingerprint: of the data that are there now.
         teacher: that is there now.
     """
-    before = run.settings["datasets"][category]
-    now = {"fingerprint": fingerprint, "teacher_sha256": teacher_identity(teacher)}
-    for key, what in (("fingerprint", "the data"), ("teacher_sha256", "the teacher")):
-        if now[key] != before[key]:
-            raise UserError(
-                f"{what} of {category} changed since the run in {run.folder} began ({key} "
-                f"{before[key][:12]}… then, {now[key][:12]}… now); restore what was there, or "
-                "start a new run"
-            )
+    check_same_data(run, category, fingerprint)
+    _check_same(run, category, "teacher_sha256", "the teacher", teacher_identity(teacher))
+
+
+def check_same_data(run: Run, category: str, fingerprint: str) -> None:
+    """Refuses data other than the run's, wherever they lie: see `check_same`."""
+    _check_same(run, category, "fingerprint", "the data", fingerprint)
+
+
+def _check_same(run: Run, category: str, key: str, what: str, now: str) -> None:
+    before = run.settings["datasets"][category][key]
+    if now != before:
+        raise UserError(
+            f"{what} of {category} changed since the run in {run.folder} began ({key} "
+            f"{before[:12]}… then, {now[:12]}… now); restore what was there, or start a new run"
+        )
 
 
 def _write_settings(folder: Path, settings: dict[str, Any], request: SearchRequest) -> None:
-    """Notes in `run.yaml` how many trials there are to be now, and what goes on with them."""
+    """Notes in `run.yaml` how many trials there are to be now, and what goes on with them.
+
+    `base_configs` stay as the run began: the ledger has their digest.
+    """
     machine = {**describe_machine(), "gpus": request.gpus, "address": request.cluster}
     write_settings(
         folder,
         {
             **settings,
+            "data": request.data_name,
             "space": request.space.model_dump(mode="json"),
             "resumed": [*settings.get("resumed", []), machine],
         },

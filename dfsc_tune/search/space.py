@@ -49,7 +49,7 @@ class Budget(Settings):
     """Training steps of a trial that is not stopped early."""
     report_interval: Annotated[int, Field(ge=1)]
     grace_period: Annotated[int, Field(ge=1)]
-    """ASHA: no trial is stopped before this step."""
+    """ASHA: no trial is stopped before this step, nor between two reports."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
     """ASHA: of the trials that reach a rung, the best one in so many goes on."""
 
@@ -59,6 +59,12 @@ class Budget(Settings):
             raise ValueError("report_interval must not exceed num_steps")
         if self.grace_period > self.num_steps:
             raise ValueError("grace_period must not exceed num_steps")
+        if self.grace_period < self.report_interval:
+            # The first report would be past several rungs, and Ray judge the lowest ones last.
+            raise ValueError(
+                f"grace_period {self.grace_period} must not be below report_interval "
+                f"{self.report_interval}: a trial is judged only when it reports"
+            )
         return self
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.errors import StorageError, UserError, first_line
 from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.prepare import CategoryData, prepare_category, with_chosen_objective
 from dfsc_tune.publish import publish
@@ -152,10 +152,18 @@ def conduct(
     Raises:
         UserError: as `run_search` does.
     """
+    why: str | None = "interrupted"
     try:
         _carry_out(request, course, data, folder, console)
+        if not isinstance(course.stopped, signal.Signals):
+            why = None
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(f"interrupted; go on: {resume_command(folder)}") from interrupt
+    except Exception as error:
+        why = first_line(error)
+        raise
+    finally:
+        course.ended(why)
     return outcome(folder, course)
 
 
@@ -191,6 +199,7 @@ def _carry_out(
                     request, {trial: course.checkpoint_dir(trial) for trial in course.tables.trials}
                 ),
                 driver_device(request),
+                only_scores=request.go_on_by is not None,
             )
         course.published()
     if isinstance(why, Exception | str):
