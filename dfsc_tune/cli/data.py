@@ -76,6 +76,8 @@ def check(
         _print_checks(checks)
     if any(found.problems for found in checks):
         raise typer.Exit(1)
+    if not json:
+        say_next("search", "--data", folder, "--category", checks[0].name)
 
 
 @app.command()
