@@ -12,17 +12,18 @@ import duckdb
 import pandas as pd
 import pytest
 import yaml
+from pydantic import BaseModel
 from synthetic_run import make_run
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
-from dfsc_tune.config import SEARCHABLE, TrialConfig, loads
+from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig, loads
 from dfsc_tune.export import export_detector
 from dfsc_tune.predict import predict
 from dfsc_tune.prepare import CategoryData
 from dfsc_tune.results import load
-from dfsc_tune.search.space import SamplerName, SearchSpace
+from dfsc_tune.search.space import Budget, Resources, SamplerName, SearchSpace
 from dfsc_tune.trial import finished_detector, run_trial
 
 ROOT = Path(__file__).parents[1]
@@ -200,6 +201,20 @@ def test_every_setting_is_documented_with_its_default() -> None:
         if name not in ("num_steps", "report_interval")
     } | {"seed": ("–", "0", True)}
     assert documented == expected
+
+
+@pytest.mark.parametrize(
+    ("group", "settings"),
+    [("objective", ObjectiveConfig), ("budget", Budget), ("resources", Resources)],
+)
+def test_every_key_of_a_space_is_documented_with_its_default(
+    group: str, settings: type[BaseModel]
+) -> None:
+    documented = {cells[0].strip("| `"): cells[1] for cells in rows_below(f"`{group}` | default |")}
+    assert documented == {
+        name: "needed" if field.is_required() else shown(field.default)
+        for name, field in settings.model_fields.items()
+    }
 
 
 def shown(value: object) -> str:
