@@ -187,6 +187,11 @@ def test_the_exported_model_is_used_as_the_readme_says(
     assert capsys.readouterr().out.startswith("anomalous" if prediction.anomalous else "good")
 
 
+def test_every_column_of_the_paper_s_tables_is_documented() -> None:
+    for path in (ROOT / "results" / "reference" / "builtin_tables").glob("*.parquet"):
+        assert columns(pd.read_parquet(path)) == documented_columns("table")
+
+
 def test_every_setting_is_documented_with_its_default() -> None:
     documented = {
         cells[0].strip("| `"): (cells[1], cells[2], cells[3] == "yes")
