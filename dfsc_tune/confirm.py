@@ -23,7 +23,7 @@ from dfsc_tune.models.teacher import load_teacher
 from dfsc_tune.objective import can_be_judged, judge
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
-from dfsc_tune.results import CHECKPOINTS, MODELS, REFERENCES, TRIALS, Run
+from dfsc_tune.results import CHECKPOINTS, MODELS, REFERENCES, TRIALS, Run, shown_value
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
@@ -202,7 +202,9 @@ def describe(found: Confirmation) -> list[str]:
                 f"  gain over the paper's {x.gain:+.3f}  ({interval.level:.0%} interval "
                 f"{interval.low:+.3f} to {interval.high:+.3f})"
             )
-        lines.append(line)
+        values = found.settings[x.setting].items()
+        settings = " ".join(f"{name}={shown_value(value)}" for name, value in values)
+        lines += [line, f"  {'':<9} {settings}"]
     if found.not_judged:
         named = ", ".join(f"{name} ({count} completed)" for name, count in found.not_judged.items())
         lines.append(

@@ -193,7 +193,10 @@ def _synthetic_notes(category: Category) -> Iterator[str]:
         "synthetic: the search is judged by anomalies made from good images, and sees no test image"
     )
     if not can_be_judged(record.kind for record in category.test):
-        yield "without good and anomalous test images, nothing can be said of real defects"
+        yield (
+            "without good and anomalous test images, nothing can be said of real defects; put some "
+            "of both into test/good and test/<defect type>"
+        )
 
 
 def _notes(selection: Sequence[ImageRecord], report: Sequence[ImageRecord]) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from conftest import CATEGORY, make_tray
 from test_cli import assert_one_sentence, invoke
+from test_readme import columns, documented_columns
 from test_search import run
 
 from dfsc_tune import results
@@ -46,6 +47,8 @@ def test_confirm_retrains_decides_and_goes_on(
     assert set(trials["seed"]) == {1, 2}
     table = pd.read_parquet(folder / "confirmed.parquet")
     assert len(trials) == 2 * len(table)
+    searched_columns = {"margin": "float64", "ema_momentum": "float64"}
+    assert columns(table) == documented_columns("confirmed") | searched_columns
     table = table[table["category"] == CATEGORY]
     (winner,) = table[table["winner"]].to_dict("records")
     assert 0 <= winner["report_auroc"] <= 1

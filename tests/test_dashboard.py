@@ -1,4 +1,4 @@
-"""The study opens in Optuna's own dashboard by the README's one line."""
+"""The study opens in Optuna's own dashboard by the documented line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from test_readme import README
+from test_readme import DOCS
 from test_study import play, study
 
 COMMAND = "optuna-dashboard results/nightly/study.journal"
@@ -40,7 +40,7 @@ def fetch(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> b
 @pytest.mark.slow
 @pytest.mark.skipif(not DASHBOARD.exists(), reason="needs optuna-dashboard (extra analysis)")
 def test_the_one_liner_of_the_readme_shows_the_study(tmp_path: Path) -> None:
-    assert COMMAND in README
+    assert COMMAND in DOCS
     journal = tmp_path / "results" / "nightly" / "study.journal"
     journal.parent.mkdir(parents=True)
     play(study(journal=journal))

@@ -1,4 +1,4 @@
-"""The README: its commands exist, its YAML loads, its examples run, its columns are the tables'."""
+"""The READMEs: commands exist, YAML loads, examples run, links lead on, tables fit the code."""
 
 from __future__ import annotations
 
@@ -6,38 +6,75 @@ import re
 import shlex
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import duckdb
 import pandas as pd
 import pytest
 import yaml
+from pydantic import BaseModel
 from synthetic_run import make_run
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
-from dfsc_tune.config import TrialConfig, loads
+from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig, loads
 from dfsc_tune.export import export_detector
 from dfsc_tune.predict import predict
 from dfsc_tune.prepare import CategoryData
 from dfsc_tune.results import load
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.space import Budget, Resources, SamplerName, SearchSpace
 from dfsc_tune.trial import finished_detector, run_trial
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
-LINES = [
+ROOT = Path(__file__).parents[1]
+PAGES = {
+    name: (ROOT / name).read_text(encoding="utf-8")
+    for name in ("README.md", "search_spaces/README.md", "results/README.md", "cluster/README.md")
+}
+DOCS = "\n".join(PAGES.values())
+BLOCKS = re.findall(r"^```(.*?)\n(.*?)^```", DOCS, flags=re.MULTILINE | re.DOTALL)
+LINES = dict.fromkeys(
     line[line.index("dfsc-tune") :]
     for language, block in BLOCKS
     for line in block.splitlines()
     if language == "sh" and "dfsc-tune" in line
-]
+)
 
 
 def block(language: str) -> str:
     (text,) = [text for name, text in BLOCKS if name == language]
     return text
+
+
+def rows_below(head: str) -> list[list[str]]:
+    """The cells of the table whose head begins so, row by row."""
+    (table,) = re.findall(rf"^\| {re.escape(head)}.*\n\|[ -|]*\n((?:\|.*\n)+)", DOCS, re.MULTILINE)
+    return [[cell.strip() for cell in row.split(" | ")] for row in table.splitlines()]
+
+
+def documented_columns(table: str) -> dict[str, str]:
+    """The dtype of each column by the page's words."""
+    return {
+        column: cells[1]
+        for cells in rows_below(f"`{table}` | dtype |")
+        for column in re.findall(r"`(\w+)`", cells[0])
+    }
+
+
+def columns(frame: pd.DataFrame) -> dict[str, str]:
+    """The dtype of each column of a frame, in the words of the pages."""
+    # Before pandas 3, text is of dtype object.
+    return {
+        str(name): "string" if str(dtype) in ("str", "object") else str(dtype)
+        for name, dtype in frame.dtypes.items()
+    }
+
+
+def anchors(text: str) -> set[str]:
+    """What links within a page can name: its headings, as GitHub makes anchors of them."""
+    prose = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.*)$", prose, flags=re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
 
 def leaves(command: object, path: tuple[str, ...] = ()) -> dict[tuple[str, ...], object]:
@@ -62,7 +99,7 @@ def test_the_first_block_holds_the_two_commands() -> None:
 
 
 @pytest.mark.parametrize("line", LINES)
-def test_commands_in_the_readme_parse(line: str) -> None:
+def test_commands_parse(line: str) -> None:
     words = shlex.split(line)[1:]
     path = next(tuple(words[:n]) for n in (1, 2) if tuple(words[:n]) in COMMANDS)
     command = COMMANDS[path]
@@ -72,11 +109,23 @@ def test_commands_in_the_readme_parse(line: str) -> None:
 
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
-def test_every_command_has_help_and_stands_in_the_readme(path: tuple[str, ...]) -> None:
+def test_every_command_has_help_and_stands_in_a_readme(path: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, [*path, "--help"])
     assert result.exit_code == 0
     assert "Usage" in result.output
-    assert f"dfsc-tune {' '.join(path)}" in README
+    assert f"dfsc-tune {' '.join(path)} " in " \n".join((*LINES, ""))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_links_lead_somewhere(name: str) -> None:
+    links = re.findall(r"\]\(([^)\s]+)\)", PAGES[name])
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        target = (ROOT / name).parent / path if path else ROOT / name
+        assert target.exists(), link
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), link
 
 
 def test_the_yaml_loads() -> None:
@@ -87,21 +136,10 @@ def test_the_yaml_loads() -> None:
     assert yaml.safe_load(block("yaml dataset"))["defect_types"]
 
 
-def test_every_column_stands_in_the_readme_with_its_dtype(tmp_path: Path) -> None:
+def test_every_column_is_documented_with_its_dtype(tmp_path: Path) -> None:
     run = load(make_run(tmp_path))
     for name, frame in (("trials", run.trials), ("reports", run.reports), ("scores", run.scores)):
-        (rows,) = re.findall(rf"^\| `{name}` \| dtype \| \|\n(.*?)(?:\n\n|\Z)", README, re.M | re.S)
-        documented = {
-            column: cells[2].strip()
-            for cells in (row.split("|") for row in rows.splitlines()[1:])
-            for column in re.findall(r"`(\w+)`", cells[1])
-        }
-        # Before pandas 3, text is of dtype object.
-        found = {
-            column: "string" if str(dtype) in ("str", "object") else str(dtype)
-            for column, dtype in frame.dtypes.items()
-        }
-        assert documented == found
+        assert documented_columns(name) == columns(frame)
 
 
 def test_the_analyses_run_and_agree(
@@ -149,6 +187,58 @@ def test_the_exported_model_is_used_as_the_readme_says(
     assert capsys.readouterr().out.startswith("anomalous" if prediction.anomalous else "good")
 
 
-def test_shipped_spaces_stand_in_the_readme() -> None:
-    for path in (Path(__file__).parents[1] / "search_spaces").glob("*.yaml"):
-        assert f"`{path.stem}`" in README
+def test_every_column_of_the_paper_s_tables_is_documented() -> None:
+    table = pd.read_parquet(ROOT / "results" / "reference" / "builtin_tables" / "table3.parquet")
+    assert columns(table) == documented_columns("table")
+
+
+def test_every_setting_is_documented_with_its_default() -> None:
+    documented = {
+        cells[0].strip("| `"): (cells[1], cells[2], cells[3] == "yes")
+        for cells in rows_below("setting | group | default | searched |")
+    }
+    trial = TrialConfig(category="any")
+    expected = {
+        name: (group, shown(value), name in SEARCHABLE)
+        for group in ("model", "loss", "train", "score")
+        for name, value in getattr(trial, group)
+        # These two belong to a space's budget.
+        if name not in ("num_steps", "report_interval")
+    } | {"seed": ("–", "0", True)}
+    assert documented == expected
+
+
+@pytest.mark.parametrize(
+    ("group", "settings"),
+    [("objective", ObjectiveConfig), ("budget", Budget), ("resources", Resources)],
+)
+def test_every_key_of_a_space_is_documented_with_its_default(
+    group: str, settings: type[BaseModel]
+) -> None:
+    documented = {cells[0].strip("| `"): cells[1] for cells in rows_below(f"`{group}` | default |")}
+    assert documented == {
+        name: "needed" if field.is_required() else shown(field.default)
+        for name, field in settings.model_fields.items()
+    }
+
+
+def shown(value: object) -> str:
+    """A setting's value as the table of settings has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float):
+        return f"{value:.10f}".rstrip("0") + ("0" if value.is_integer() else "")
+    return "none" if value in (None, ()) else str(value)
+
+
+def test_every_sampler_is_documented() -> None:
+    documented = [cells[0].split("`")[1] for cells in rows_below("`sampler` |")]
+    assert sorted(documented) == sorted(get_args(SamplerName))
+
+
+def test_shipped_files_are_documented() -> None:
+    spaces = [cells[0].split("`")[1] for cells in rows_below("`--space` |")]
+    assert sorted(spaces) == sorted(path.stem for path in (ROOT / "search_spaces").glob("*.yaml"))
+    named = re.findall(r"`([\w.]+)`", "".join(cells[0] for cells in rows_below("here |")))
+    shipped = {path.name for path in (ROOT / "cluster").iterdir()} - {"README.md"}
+    assert sorted(named) == sorted(shipped)

@@ -98,7 +98,7 @@ def test_logical_recipes_change_the_parts_as_they_say(
 
 
 def test_exchanging_shows_what_another_image_shows_there(scenes: list[Scene]) -> None:
-    """Windows of an empty tray can only take discs away, and those of a full one bring them back."""
+    """An empty tray can only take discs away, and a full one bring them back."""
     full, empty = scenes[0], read_scene(discs(7))
     gone = logical.exchanged(np.random.default_rng(0), full, [empty])
     assert gone is not None

@@ -42,6 +42,7 @@ def confirm(
 
     The same call goes on after an interruption.
     """
+    from dfsc_tune.cli.runs import print_places, say_predict
     from dfsc_tune.results import find_run, load
 
     console = talk()
@@ -91,4 +92,6 @@ def confirm(
         typer.echo(f"\n{each.category}: confirmed after run {found_run.folder.name}")
         for line in describe(each):
             typer.echo(f"  {line}")
-        typer.echo(f"  config: {each.config}")
+        print_places(each.config.parents[1], each.category)
+    if found:
+        say_predict(found[0].config.parents[1], found[0].category)

@@ -86,6 +86,8 @@ def check(
                 _print_objectives(refused[found.name])
     if len(refused) < len(checks) or any("auto" in reasons for reasons in refused.values()):
         raise typer.Exit(1)
+    if not json:
+        say_next("search", "--data", folder, "--category", checks[0].name)
 
 
 @app.command()

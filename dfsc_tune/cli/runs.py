@@ -84,14 +84,23 @@ def print_headlines(folder: Path, as_json: bool) -> list[str]:
         typer.echo(f"  {settings}")
         for line in describe(headline):
             typer.echo(f"  {line}")
-        typer.echo(f"  config: {folder / 'best' / headline.category}.yaml")
-        typer.echo(f"  model:  {folder / 'models' / headline.category}")
+        print_places(folder, headline.category)
     if found:
         typer.echo(f"\ntables and settings: {folder}")
-        first = folder / "models" / found[0].category
         say_next("report", folder, before="look at it")
-        say_next("predict", first, "IMAGE.png", "--heatmaps", "heatmaps")
+        say_predict(folder, found[0].category)
     return [headline.category for headline in found]
+
+
+def print_places(folder: Path, category: str) -> None:
+    """Prints where a run has put what it found for a category."""
+    typer.echo(f"  config: {folder / 'best' / category}.yaml")
+    typer.echo(f"  model:  {folder / 'models' / category}")
+
+
+def say_predict(folder: Path, category: str) -> None:
+    """Says on stderr how the model that a run found is used."""
+    say_next("predict", folder / "models" / category, "IMAGE.png", "--heatmaps", "heatmaps")
 
 
 def _print_confirmed(folder: Path, as_json: bool) -> None:
@@ -113,7 +122,7 @@ def _print_confirmed(folder: Path, as_json: bool) -> None:
         path = folder / "best" / f"{category}.yaml"
         head = (x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#"))
         typer.echo("\n" + "\n".join(line.removeprefix("# ") for line in head))
-        typer.echo(f"config: {path}")
+        print_places(folder, category)
 
 
 def _summary(run: Run) -> dict[str, Any]:

@@ -153,7 +153,7 @@ def load(folder: Path | str) -> Run:
     """Reads a run, finished or not; tables not written yet are empty.
 
     Columns and dtypes are those of `SCHEMAS` (string, float64, int64, bool), whatever the rows
-    hold; whole numbers that may be missing are Int64. The README says what each column means.
+    hold; whole numbers that may be missing are Int64. What each means says `results/README.md`.
 
     Raises:
         UserError: it is no run, or a file is damaged.

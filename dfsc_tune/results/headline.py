@@ -108,8 +108,8 @@ def describe(headline: Headline) -> list[str]:
     ]
     if headline.intervals["mean"].low <= _CHANCE:
         lines.append(
-            "not told apart from chance: train longer, at a larger image size, or use another "
-            "teacher"
+            "not told apart from chance: label more defects, train longer, at a larger image size, "
+            "or use another teacher"
         )
     lines += filter(None, (gain_in_words(headline, role) for role in REFERENCES))
     return [*lines, saw]

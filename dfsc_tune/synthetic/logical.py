@@ -1,4 +1,4 @@
-"""Recipes of logical anomalies: good images wrongly combined, or their parts removed, moved and so on.
+"""Recipes of logical anomalies: good images wrongly combined, their parts removed, moved and so on.
 
 Each takes a scene and other scenes of its category and returns the changed image (W, W, 3), or None
 where it finds no part or no place that allows it without a visible seam.
