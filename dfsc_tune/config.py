@@ -144,6 +144,8 @@ class SpeedConfig(Settings):
     """Whether the teacher's features are kept in float16: half the memory, the same steps."""
     cuda_graph: bool = True
     """On a GPU, whether a step is recorded once and then replayed with a single launch."""
+    steps_per_launch: Annotated[int, Field(ge=1)] = 1
+    """How many steps such a launch takes; those left over at a report are taken one by one."""
 
     @property
     def feature_dtype(self) -> FeatureDtype:

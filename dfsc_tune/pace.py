@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from dfsc_tune.bench import step_flops
+from dfsc_tune.bench.limits import step_flops
+from dfsc_tune.bench.packing import PROCESSES
 from dfsc_tune.config import ModelConfig
 from dfsc_tune.errors import UserError
 
@@ -139,7 +140,12 @@ def _pace(path: Path, record: Mapping[str, Any]) -> Pace:
     on_gpu = str(record["device"]).startswith("cuda")
     hardware, scoring, start = record["hardware"], record["scoring"], record["start"]
     alone = 1 / float(record["training"]["seconds_per_step"]["fast"]["median"])
-    together = {int(x["num_trials"]): float(x["steps_per_second"]) for x in record["at_once"]}
+    together = {
+        int(x["num_trials"]): float(x["steps_per_second"])
+        for x in record["at_once"]
+        # As a search runs them, which is all that older records have.
+        if x.get("way", PROCESSES) == PROCESSES
+    }
     num_scored = int(scoring["num_images"]) * int(scoring["num_ema_momenta"])
     return Pace(
         source=str(path),

@@ -93,6 +93,8 @@ class Training:
         self.optimizer = self._build_optimizer()
         self.step = 0
         self._advance = self._fastest_step()
+        self._outputs = self._network_outputs
+        self._total_loss = total_loss
 
     def run(self, until_step: int) -> dict[str, float]:
         """Trains until `until_step` steps are done; the mean of each loss over these steps.
@@ -102,11 +104,7 @@ class Training:
         """
         first = self.step
         self._sums.zero_()
-        self.autoencoder.train()
-        with self._own_randomness():
-            while self.step < until_step:
-                self._advance()
-                self.step += 1
+        self.launch(until_step)
         # The device is read once per call, not per step.
         means = (self._sums / max(self.step - first, 1)).tolist()
         named = dict(zip(Losses._fields, means, strict=True))
@@ -116,6 +114,18 @@ class Training:
                     f"the loss '{name}' became {value} between steps {first} and {self.step}"
                 )
         return named
+
+    def launch(self, until_step: int) -> None:
+        """Takes steps as `run` does; those launched on a GPU are not waited for."""
+        self.autoencoder.train()
+        with self._own_randomness():
+            self._advance(until_step - self.step)
+        self.step = max(self.step, until_step)
+
+    def compile(self) -> None:
+        """Has PyTorch compile networks and loss, at the first step: call it before that."""
+        self._outputs = torch.compile(self._network_outputs)
+        self._total_loss = torch.compile(total_loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
@@ -160,14 +170,18 @@ class Training:
             if devices:
                 self._random_state["cuda"] = torch.cuda.get_rng_state(devices[0])
 
-    def _fastest_step(self) -> Callable[[], None]:
-        """The step itself, or a CUDA graph of it where that can be."""
-        train, device = self.config.train, self.data.device
+    def _fastest_step(self) -> Callable[[int], None]:
+        """What takes a number of steps: one after the other, or a CUDA graph where that can be."""
+        train, device, speed = self.config.train, self.data.device, self.config.speed
         # Colour jitter and penalty draw on the CPU, anew at each step: no graph could hold that.
         fixed = not train.autoencoder_augmentation and self.data.penalty_pixels is None
-        if device.startswith("cuda") and self.config.speed.cuda_graph and fixed:
-            return GraphedStep(self._one_step, device)
-        return self._one_step
+        if device.startswith("cuda") and speed.cuda_graph and fixed:
+            return GraphedStep(self._one_step, device, speed.steps_per_launch)
+        return self._take
+
+    def _take(self, count: int) -> None:
+        for _ in range(count):
+            self._one_step()
 
     def _one_step(self) -> None:
         index = self._order.index_select(0, self._position)
@@ -193,16 +207,20 @@ class Training:
             jittered = normalize_images(color_jitter(pixels))
             autoencoder_input = jittered.contiguous(memory_format=self._layout)
             augmented = (self.data.teacher(autoencoder_input), self._answer(autoencoder_input))
-        with autocast(self.dtype, self.data.device):
-            reconstruction = self.autoencoder(autoencoder_input)
-        return total_loss(
+        reconstruction, answer = self._outputs(autoencoder_input, images)
+        return self._total_loss(
             features,
-            self._answer(images),
-            reconstruction.float(),
+            answer,
+            reconstruction,
             self.config.loss,
             augmented=augmented,
             penalty=self._penalty_answer(features.shape[1]),
         )
+
+    def _network_outputs(self, autoencoder_input: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
+        with autocast(self.dtype, self.data.device):
+            reconstruction = self.autoencoder(autoencoder_input)
+        return reconstruction.float(), self._answer(images)
 
     def _answer(self, images: Tensor) -> Tensor:
         with autocast(self.dtype, self.data.device):

@@ -10,25 +10,20 @@ import torch
 import yaml
 from typer.testing import CliRunner
 
-from dfsc_tune import bench
-from dfsc_tune import packing as packing_module
-from dfsc_tune.bench import BenchRequest, Figure, step_bytes, step_flops
+from dfsc_tune.bench import limits, record, request, steps
+from dfsc_tune.bench.limits import step_bytes, step_flops
+from dfsc_tune.bench.request import BenchRequest, Figure
+from dfsc_tune.bench.steps import steps_to_pay
+from dfsc_tune.bench.usual import ImageFiles, UsualLoop
 from dfsc_tune.cli import app
 from dfsc_tune.config import ModelConfig, TrialConfig
-from dfsc_tune.errors import UserError
 from dfsc_tune.losses import total_loss
 from dfsc_tune.models.pdn import build_pdn, normalize_images
 from dfsc_tune.models.teacher import Teacher
-from dfsc_tune.packing import Packing, best_packing, measure_packing
 from dfsc_tune.prepare import CategoryData
-from dfsc_tune.usual import ImageFiles, UsualLoop
 
 TINY = ModelConfig(network="tiny", image_size=128, teacher="random")
 REQUEST = BenchRequest(TINY, "cpu", rounds=2, seconds_per_round=0.05, num_scored=(4, 4))
-
-
-def packing(num_trials: int, rate: float) -> Packing:
-    return Packing(num_trials, 1, rate, 0)
 
 
 def test_the_usual_loop_has_our_loss(
@@ -70,52 +65,47 @@ def test_a_figure_is_median_and_spread() -> None:
     assert Figure.of([3.0, 1.0, 2.0]) == Figure(3, 2.0, 1.0, 3.0)
 
 
-def test_the_fewest_trials_win_that_more_do_not_beat() -> None:
-    rising = [packing(1, 10), packing(2, 19), packing(4, 30), packing(8, 31)]
-    assert best_packing(rising).num_trials == 4
-    assert best_packing([packing(1, 10), packing(2, 9)]).num_trials == 1
-    assert best_packing([packing(1, 10), packing(2, 10.2), packing(4, 20)]).num_trials == 4
-
-
-def test_trials_at_once_share_the_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        packing_module, "_measure", lambda _, count, threads: Packing(count, threads, 1.0, 0)
-    )
-    found = measure_packing(REQUEST, (1, 2, 8), num_threads=4, progress=lambda text: None)
-    assert [x.threads_per_trial for x in found] == [4, 2, 1]
-
-
-@pytest.mark.slow
-def test_a_trial_that_fails_when_measured_is_named() -> None:
-    request = BenchRequest(TINY, "nowhere", rounds=1, seconds_per_round=0.05)
-    with pytest.raises(UserError, match="2 trials at once failed on nowhere"):
-        measure_packing(request, (2,), num_threads=2, progress=lambda text: None)
+def test_compiling_pays_after_the_steps_that_win_its_time_back() -> None:
+    assert steps_to_pay(30.0, before=0.5, after=0.25) == 120
+    assert steps_to_pay(30.0, before=0.25, after=0.25) is None
 
 
 @pytest.mark.slow
 def test_bench_prints_and_keeps_a_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The real sizes and numbers take a minute.
-    repeated = bench._repeated
-    monkeypatch.setattr(bench, "_repeated", lambda images, count: repeated(images, count // 10))
-    monkeypatch.setattr(bench, "_FILE_SIZE", (160, 110))
-    monkeypatch.setattr(bench, "_PEAK_SIZES", (1024,))
+    # The real sizes and numbers take minutes.
+    repeated = record._repeated
+    monkeypatch.setattr(record, "_repeated", lambda images, count: repeated(images, count // 10))
+    for module in (request, steps):
+        monkeypatch.setattr(module, "FILE_SIZE", (160, 110))
+    monkeypatch.setattr(limits, "_PEAK_SIZES", (1024,))
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     arguments = "bench --network tiny --image-size 128 --rounds 2 --seconds 0.05 --at-once 1,2"
     result = CliRunner().invoke(
         app, [*arguments.split(), "--threads", "1", "--results", str(tmp_path), "--json"]
     )
     assert result.exit_code == 0, result.output
-    record = json.loads(result.stdout)
+    found = json.loads(result.stdout)
     (file,) = (tmp_path / "benchmarks").iterdir()
-    assert yaml.safe_load(file.read_text()) == record
-    ways = record["training"]["seconds_per_step"]
+    assert yaml.safe_load(file.read_text()) == found
+    ways = found["training"]["seconds_per_step"]
     assert {"usual", "plain", "fast", "fast_float32"} <= ways.keys()
     assert all(x["n"] == 2 and 0 < x["low"] <= x["median"] <= x["high"] for x in ways.values())
-    assert 0 < record["training"]["share_of_compute_peak"] < 1
-    assert record["scoring"]["num_images"] == 216
-    at_once = record["at_once"]
-    assert [(x["num_trials"], x["threads_per_trial"]) for x in at_once] == [(1, 1), (2, 1)]
+    assert 0 < found["training"]["share_of_compute_peak"] < 1
+    # What cannot be compiled is left out, and said.
+    assert "fast_compiled" not in ways
+    assert found["training"]["seconds_to_compile"] is None
+    (note,) = found["notes"]
+    assert note.startswith("fast_compiled: ")
+    assert found["scoring"]["num_images"] == 216
+    at_once = found["at_once"]
+    assert [(x["way"], x["num_trials"], x["threads_per_trial"]) for x in at_once] == [
+        ("processes", 1, 1),
+        ("processes", 2, 1),
+        ("one_process", 1, 1),
+        ("one_process", 2, 1),
+    ]
     assert all(x["steps_per_second"] > 0 and x["peak_bytes_per_trial"] == 0 for x in at_once)
-    assert record["versions"]["torch"] == torch.__version__
+    assert found["versions"]["torch"] == torch.__version__
 
 
 @pytest.mark.parametrize("text", ["2,1", "1,1", "0", "some"])
@@ -128,7 +118,7 @@ def test_bench_refuses_other_numbers(text: str) -> None:
 def test_bench_looks_whether_it_may_write_before_it_measures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench, "benchmark", lambda *_: pytest.fail("it measured"))
+    monkeypatch.setattr(record, "benchmark", lambda *_: pytest.fail("it measured"))
     (tmp_path / "file").write_text("")
     result = CliRunner().invoke(app, ["bench", "--results", str(tmp_path / "file")])
     assert result.exit_code == 2

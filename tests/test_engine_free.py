@@ -11,7 +11,8 @@ for name in ("ray", "optuna", "typer"):
 from pathlib import Path
 from dfsc_tune.config import TrialConfig, load
 from dfsc_tune.single import train_config
-from dfsc_tune import bench, evaluate, packing, predict, results
+from dfsc_tune import evaluate, predict, results
+from dfsc_tune.bench import packing, record
 config = load(Path("config.yaml"), TrialConfig)
 train_config(config, Path(config.data), Path("run"), note=print, progress=print)
 print(results.headlines(results.load("run"))[0].aurocs)

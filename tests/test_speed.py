@@ -6,6 +6,9 @@ Tolerances are of the losses, relative. The same tests run on a GPU where there 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -159,10 +162,95 @@ def test_a_step_could_be_recorded(trial_config: TrialConfig, momenta: tuple[floa
     assert operations.names["aten._foreach_lerp_"] == len(training.averages)
 
 
+COUNTS = (2, 1, 7, 12)
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_a_graph_takes_as_many_steps_as_calls() -> None:
+@pytest.mark.parametrize("steps_per_launch", [1, 3])
+def test_a_graph_takes_as_many_steps_as_asked_for(steps_per_launch: int) -> None:
     counter = torch.zeros((), device="cuda")
-    step = GraphedStep(lambda: counter.add_(1), "cuda")
-    for _ in range(10):
-        step()
-    assert counter.item() == 10
+    step = GraphedStep(lambda: counter.add_(1), "cuda", steps_per_launch)
+    for count in COUNTS:
+        step(count)
+    assert counter.item() == sum(COUNTS)
+
+
+class PretendedCuda:
+    """In the place of `torch.cuda`: recording counts steps and takes none, replaying takes them."""
+
+    def __init__(self, taken: list[int]) -> None:
+        self._taken = taken
+
+    class Stream:
+        def __init__(self, device: torch.device) -> None: ...
+
+        def wait_stream(self, stream: object) -> None: ...
+
+    class CUDAGraph:
+        def __init__(self) -> None:
+            self.replay: Callable[[], None]
+
+    def current_stream(self, device: torch.device) -> Stream:
+        return self.Stream(device)
+
+    def stream(self, stream: Stream) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @contextmanager
+    def graph(self, graph: CUDAGraph, stream: Stream) -> Iterator[None]:
+        before = len(self._taken)
+        yield
+        recorded = self._taken[before:]
+        del self._taken[before:]
+        graph.replay = lambda: self._taken.append(sum(recorded))
+
+
+@pytest.mark.parametrize(
+    ("steps_per_launch", "launches"),
+    [
+        (1, [1] * 22),
+        # Three eager steps, then two launches and a step that fills none, then four launches.
+        (3, [1, 1, 1, 3, 3, 1, 3, 3, 3, 3]),
+        (30, [1] * 22),
+    ],
+)
+def test_steps_that_fill_no_launch_are_taken_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, steps_per_launch: int, launches: list[int]
+) -> None:
+    taken: list[int] = []
+    monkeypatch.setattr(torch, "cuda", PretendedCuda(taken))
+    step = GraphedStep(lambda: taken.append(1), "cuda", steps_per_launch)
+    for count in COUNTS:
+        step(count)
+    assert taken == launches
+
+
+def test_many_steps_a_launch_are_the_same_steps(trial_config: TrialConfig, device: str) -> None:
+    """On a CPU the setting does nothing; on a GPU 3 steps are eager, 3 launched, 2 eager again."""
+    speed = SpeedConfig(precision="float32")
+    one_by_one, losses = trained(trial_config, speed, device)
+    many = Training(
+        one_by_one.config.model_copy(
+            update={"speed": speed.model_copy(update={"steps_per_launch": 3})}
+        ),
+        one_by_one.data,
+    )
+    assert many.run(NUM_STEPS)["total"] == pytest.approx(sum(losses) / NUM_STEPS, rel=1e-4)
+    assert many.step == NUM_STEPS
+    for a, b in zip(many.student.parameters(), one_by_one.student.parameters(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-3)
+
+
+@pytest.mark.slow
+# PyTorch's own, while it traces.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+def test_compiling_keeps_the_losses(
+    trial_config: TrialConfig, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What is compiled is traced in full; making kernels of it takes minutes.
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    plain, losses = trained(trial_config, PLAIN, device)
+    compiled = Training(plain.config, plain.data)
+    compiled.compile()
+    found = [compiled.run(step + 1)["total"] for step in range(NUM_STEPS)]
+    assert found == pytest.approx(losses, rel=1e-4)

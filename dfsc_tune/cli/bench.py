@@ -40,10 +40,11 @@ def bench(
     """Time training beside the usual loop, scoring, start-up and trials at once; keep a record."""
     import torch
 
-    from dfsc_tune.bench import BenchRequest, benchmark, write_record
+    from dfsc_tune.bench.packing import measure_packing, packing_ways
+    from dfsc_tune.bench.record import benchmark, write_record
+    from dfsc_tune.bench.request import BenchRequest
     from dfsc_tune.checkpoint import check_writable
     from dfsc_tune.config import ModelConfig, validate
-    from dfsc_tune.packing import measure_packing
 
     where = torch_device(device)
     on_gpu = where != "cpu"
@@ -64,13 +65,17 @@ def bench(
     # Before minutes of measuring, and not only after them.
     check_writable(path.parent)
     console = talk()
+    notes: list[str] = []
     with console.status("starting …") as status:
 
         def progress(text: str) -> None:
             status.update(f"{text} …")
 
-        record = benchmark(request, num_threads, progress)
-        record["at_once"] = measure_packing(request, counts, num_threads, progress)
+        record = benchmark(request, num_threads, progress, notes.append)
+        record["at_once"] = measure_packing(
+            request, counts, num_threads, progress, ways=packing_ways(where), note=notes.append
+        )
+        record["notes"] = notes
     plain = write_record(path, record)
     if json:
         print_json(plain)
@@ -83,6 +88,10 @@ def _print_record(record: dict[str, Any]) -> None:
     training, scoring, start = record["training"], record["scoring"], record["start"]
     for way, figure in training["seconds_per_step"].items():
         typer.echo(f"{way:<24}{_milliseconds(figure)} a step")
+    if (seconds := training["seconds_to_compile"]) is not None:
+        steps = training["steps_to_pay_compiling"]
+        worth = f"pays after {steps} steps" if steps else "never pays"
+        typer.echo(f"{'compiling':<24}{seconds:.3g} s, which {worth}")
     typer.echo(f"{'usual / fast':<24}{_spread(training['usual_over_fast'], '.2f')}")
     typer.echo(
         f"{'of the matrix peak':<24}{training['share_of_compute_peak']:.0%} "
@@ -99,10 +108,13 @@ def _print_record(record: dict[str, Any]) -> None:
     for packing in record["at_once"]:
         memory = packing["peak_bytes_per_trial"]
         typer.echo(
-            f"{packing['num_trials']} at once, {packing['threads_per_trial']} threads each: "
+            f"{packing['num_trials']} at once, {packing['way'].replace('_', ' ')}, "
+            f"{packing['threads_per_trial']} threads each: "
             f"{packing['steps_per_second']:.2f} steps a second"
             + (f", {memory / 1e9:.2f} GB each" if memory else "")
         )
+    for note in record["notes"]:
+        typer.echo(f"failed: {note}", err=True)
 
 
 def _milliseconds(figure: dict[str, float]) -> str:

@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from dfsc_tune.bench import BenchRequest
+from dfsc_tune.bench.packing import best_packing, measure_packing
+from dfsc_tune.bench.request import BenchRequest
 from dfsc_tune.config import TrialConfig, validate
 from dfsc_tune.errors import UserError
-from dfsc_tune.packing import best_packing, measure_packing
 from dfsc_tune.prepare import CategoryData
 from dfsc_tune.search.request import AUTO, SearchRequest
 from dfsc_tune.search.session import driver_device

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from dfsc_tune.bench.packing import PROCESSES, Packing, best_packing
 from dfsc_tune.config import ModelConfig, TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.pace import Pace, bench, find_pace, guess_pace, read_pace
-from dfsc_tune.packing import Packing, best_packing
 from dfsc_tune.price import Price
 from dfsc_tune.results import Run
 from dfsc_tune.search.expected import Spread, TrialTimes, expect
@@ -130,7 +130,7 @@ def best_at_once(pace: Pace) -> int:
     if not pace.created:
         raise UserError("--trials-per-gpu auto needs a benchmark record; see dfsc-tune bench")
     rates = sorted(pace.steps_per_second.items())
-    return best_packing([Packing(count, 1, rate, 0) for count, rate in rates]).num_trials
+    return best_packing([Packing(PROCESSES, count, 1, rate, 0) for count, rate in rates]).num_trials
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The benchmark: how fast trials train, score and start on this machine, alone and together."""

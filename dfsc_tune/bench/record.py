@@ -1,0 +1,127 @@
+"""Measures training, scoring and start-up on this machine: the usual loop beside plain and fast.
+
+Images are generated, for times do not depend on what they show. Every figure is of rounds in which
+the compared ways take turns, so that what else the machine does meets all of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, is_dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dfsc_tune.bench.request import (
+    FAST,
+    BenchRequest,
+    Figure,
+    generated_data,
+    synchronize,
+    timed,
+)
+from dfsc_tune.bench.steps import measure_training
+from dfsc_tune.checkpoint import write_text
+from dfsc_tune.data.prepared import ResidentImages
+from dfsc_tune.results import describe_machine
+from dfsc_tune.speed import compute_dtype
+from dfsc_tune.train import Training
+from dfsc_tune.trial import judge_training
+
+_FIRST_STEPS = 5
+
+
+def benchmark(
+    request: BenchRequest,
+    num_threads: int,
+    progress: Callable[[str], None],
+    note: Callable[[str], None],
+) -> dict[str, Any]:
+    """All figures of one trial at a time, with what they were measured on.
+
+    Args:
+        request: what to measure.
+        num_threads: CPU threads in use, for the record.
+        progress: told what is being measured.
+        note: told what failed and was left out.
+    """
+    training = measure_training(request, progress, note)
+    progress("scoring")
+    scoring = measure_scoring(request, training["seconds_per_step"]["fast"].median)
+    progress("starting trials")
+    return {
+        **describe_machine(),
+        "device": request.device,
+        "num_threads": num_threads,
+        "dtype": str(compute_dtype(FAST, request.device)).removeprefix("torch."),
+        "model": request.model.model_dump(),
+        "training": training,
+        "scoring": scoring,
+        "start": measure_start(request),
+    }
+
+
+def write_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
+    """Writes a benchmark's record as YAML; the same as plain values."""
+    plain: dict[str, Any] = _plain(record)
+    write_text(path, yaml.safe_dump(plain, sort_keys=False))
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(x) for key, x in value.items()}
+    return [_plain(x) for x in value] if isinstance(value, list | tuple) else value
+
+
+def measure_scoring(request: BenchRequest, seconds_per_step: float) -> dict[str, Any]:
+    """Seconds a report takes to score its images, and their share of the steps before it."""
+    data = generated_data(request, FAST)
+    num_validation, num_selection = request.num_scored
+    training = Training(
+        request.config(FAST),
+        replace(
+            data,
+            validation=_repeated(data.validation, num_validation),
+            selection=_repeated(data.selection, num_selection),
+        ),
+    )
+    report = functools.partial(judge_training, training)
+    report()
+    figure = Figure.of([timed(report, request.device) for _ in range(request.rounds)])
+    return {
+        "num_images": num_validation + num_selection,
+        "num_ema_momenta": len(request.ema_momenta),
+        "seconds_per_report": figure,
+        "report_interval": request.report_interval,
+        "share_of_steps": figure.median / (seconds_per_step * request.report_interval),
+    }
+
+
+def measure_start(request: BenchRequest) -> dict[str, Figure]:
+    """Seconds from a config to the first step, and of the first steps, in which a GPU captures."""
+    build, first = [], []
+    for _ in range(request.rounds):
+        data = generated_data(request, FAST)
+        start = time.perf_counter()
+        training = Training(request.config(FAST), data)
+        synchronize(request.device)
+        build.append(time.perf_counter() - start)
+        first.append(timed(lambda: training.run(_FIRST_STEPS), request.device))  # noqa: B023
+    return {"seconds_to_build": Figure.of(build), "seconds_of_first_steps": Figure.of(first)}
+
+
+def _repeated(images: ResidentImages, count: int) -> ResidentImages:
+    """Some of the images, over and over, as many as asked for."""
+    index = torch.arange(count) % len(images)
+    chosen = index.to(images.pixels.device)
+    kinds = [images.kinds[i] for i in index.tolist()]
+    return ResidentImages(
+        images.pixels[chosen], images.features[chosen], images.sizes[index.numpy()], kinds, kinds
+    )
