@@ -39,11 +39,13 @@ def private_mps() -> Iterator[None]:
         before = {name: os.environ.get(name) for name in folders}
         os.environ.update(folders)
         try:
-            _run("-d")
-            yield
+            try:
+                _run("-d")
+                yield
+            finally:
+                # Whatever happened: a daemon that never started only refuses this.
+                _run(text="quit\n", check=False)
         finally:
-            # Whatever happened: a daemon that never started only refuses this.
-            _run(text="quit\n", check=False)
             for name, value in before.items():
                 os.environ.pop(name)
                 if value is not None:

@@ -34,6 +34,7 @@ from dfsc_tune.train import Training
 _NUM_FILES = 8
 _WARM_UP_STEPS = 5
 _COMPILED = "fast_compiled"
+_ESSENTIAL = ("usual", "fast")
 _ON_GPU = {
     "fast_eager": FAST.model_copy(update={"cuda_graph": False}),
     "fast_10_steps_a_launch": FAST.model_copy(update={"steps_per_launch": 10}),
@@ -54,8 +55,8 @@ class _Way:
 
     run: Callable[[int], object]
     """Takes a number of steps."""
-    at_once: int = 1
-    """How many it is made to take at once: only multiples of them are measured."""
+    steps_per_launch: int = 1
+    """Only multiples of them are measured."""
 
     @classmethod
     def of(cls, training: Training) -> _Way:
@@ -70,7 +71,7 @@ def measure_training(
     Args:
         request: what to measure.
         progress: told what is being measured.
-        note: told if compiling failed, which is then left out.
+        note: told what failed and was left out, as compiling where there is no compiler.
     """
     with _image_files() as paths:
         teacher = Teacher(build_pdn(request.model.network, teacher_channels(request.model.network)))
@@ -78,12 +79,10 @@ def measure_training(
         ways = {"usual": _Way(lambda count: [usual.step() for _ in range(count)])}
         for name, speed in (VARIANTS | (_ON_GPU if request.on_gpu else {})).items():
             ways[name] = _Way.of(_training(request, speed))
-        progress("compiling")
         compiled = _training(request, FAST)
-        seconds_to_compile = _compile(compiled, note)
-        if seconds_to_compile is not None:
-            ways[_COMPILED] = _Way.of(compiled)
-        seconds = _take_turns(ways, request, progress)
+        compiled.compile()
+        ways[_COMPILED] = _Way.of(compiled)
+        seconds, first = _take_turns(ways, request, progress, note)
     figures = {name: Figure.of(values) for name, values in seconds.items()}
     ratio = [a / b for a, b in zip(seconds["usual"], seconds["fast"], strict=True)]
     peak_flops = measure_peak_flops(request.device, compute_dtype(FAST, request.device))
@@ -92,15 +91,26 @@ def measure_training(
     return {
         "seconds_per_step": figures,
         "usual_over_fast": Figure.of(ratio),
-        "seconds_to_compile": seconds_to_compile,
-        "steps_to_pay_compiling": seconds_to_compile
-        and steps_to_pay(seconds_to_compile, figures["fast"].median, figures[_COMPILED].median),
+        "compiling": _compiling(figures, first),
         "flops_per_step": flops,
         "bytes_per_step": num_bytes,
         "peak_flops_per_second": peak_flops,
         "peak_bytes_per_second": bandwidth,
         "share_of_compute_peak": flops / figures["fast"].median / peak_flops,
         "share_of_bandwidth": num_bytes / figures["fast"].median / bandwidth,
+    }
+
+
+def _compiling(
+    figures: Mapping[str, Figure], first: Mapping[str, float]
+) -> dict[str, float | int | None] | None:
+    """What compiling took and brought; None where it failed."""
+    if _COMPILED not in figures:
+        return None
+    before, after = figures["fast"].median, figures[_COMPILED].median
+    return {
+        "seconds_of_first_step": first[_COMPILED],
+        "steps_to_pay": steps_to_pay(first[_COMPILED], before, after),
     }
 
 
@@ -119,43 +129,46 @@ def _training(request: BenchRequest, speed: SpeedConfig) -> Training:
     return Training(request.config(speed), generated_data(request, speed))
 
 
-def _compile(training: Training, note: Callable[[str], None]) -> float | None:
-    """Seconds of a first step that compiles, by nothing kept from earlier times; None if it fails.
-
-    It fails where there is no compiler, or where PyTorch's own cannot do these networks.
-    """
-    training.compile()
-    try:
-        # PyTorch documents `patch`, but its stubs leave it out.
-        with cast(Any, torch.compiler.config).patch(force_disable_caches=True):
-            return timed(functools.partial(training.run, 1), training.data.device)
-    except RuntimeError as error:
-        first_line = (str(error).splitlines() or [""])[0]
-        note(f"{_COMPILED}: {type(error).__name__}: {first_line}")
-        return None
-
-
 def _take_turns(
-    ways: Mapping[str, _Way], request: BenchRequest, progress: Callable[[str], None]
-) -> dict[str, list[float]]:
-    """Seconds per step of each way in each round."""
-    counts = {}
+    ways: Mapping[str, _Way],
+    request: BenchRequest,
+    progress: Callable[[str], None],
+    note: Callable[[str], None],
+) -> tuple[dict[str, list[float]], dict[str, float]]:
+    """Of each way that works: its seconds per step in each round; the seconds of its first step."""
+    counts, first = {}, {}
     for name, way in ways.items():
         progress(f"warming up {name}")
-        way.run(_WARM_UP_STEPS)
-        # The first time, a GPU records the steps that it takes at once.
-        way.run(way.at_once)
-        once = timed(functools.partial(way.run, way.at_once), request.device) / way.at_once
-        most = request.num_steps // (request.rounds + 1)
-        count = min(request.seconds_per_round / once, most)
-        counts[name] = max(1, round(count / way.at_once)) * way.at_once
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+        try:
+            first[name], counts[name] = _warm_up(way, request)
+        except RuntimeError as error:
+            if name in _ESSENTIAL:
+                raise
+            first_line = (str(error).splitlines() or [""])[0]
+            note(f"{name}: {type(error).__name__}: {first_line}")
+    seconds: dict[str, list[float]] = {name: [] for name in counts}
     for number in range(request.rounds):
         progress(f"training, round {number + 1} of {request.rounds}")
-        for name, way in ways.items():
-            total = timed(functools.partial(way.run, counts[name]), request.device)
-            seconds[name].append(total / counts[name])
-    return seconds
+        for name, count in counts.items():
+            total = timed(functools.partial(ways[name].run, count), request.device)
+            seconds[name].append(total / count)
+    return seconds, first
+
+
+def _warm_up(way: _Way, request: BenchRequest) -> tuple[float, int]:
+    """Seconds of the first step, and how many steps a round will have."""
+    # Compiling shall find nothing kept from earlier times. PyTorch documents `patch`, but its stubs
+    # leave it out.
+    with cast(Any, torch.compiler.config).patch(force_disable_caches=True):
+        first = timed(functools.partial(way.run, 1), request.device)
+    way.run(_WARM_UP_STEPS)
+    # A GPU records the steps of a launch when it first takes them.
+    way.run(way.steps_per_launch)
+    launch = timed(functools.partial(way.run, way.steps_per_launch), request.device)
+    seconds_per_step = launch / way.steps_per_launch
+    most = request.num_steps // (request.rounds + 1)
+    count = min(request.seconds_per_round / seconds_per_step, most)
+    return first, max(1, round(count / way.steps_per_launch)) * way.steps_per_launch
 
 
 def _train(training: Training, count: int) -> None:

@@ -88,10 +88,12 @@ def _print_record(record: dict[str, Any]) -> None:
     training, scoring, start = record["training"], record["scoring"], record["start"]
     for way, figure in training["seconds_per_step"].items():
         typer.echo(f"{way:<24}{_milliseconds(figure)} a step")
-    if (seconds := training["seconds_to_compile"]) is not None:
-        steps = training["steps_to_pay_compiling"]
-        worth = f"pays after {steps} steps" if steps else "never pays"
-        typer.echo(f"{'compiling':<24}{seconds:.3g} s, which {worth}")
+    if compiling := training["compiling"]:
+        steps = compiling["steps_to_pay"]
+        typer.echo(
+            f"{'compiling':<24}{compiling['seconds_of_first_step']:.3g} s, which "
+            + (f"{steps} steps pay for" if steps else "no number of steps pays for")
+        )
     typer.echo(f"{'usual / fast':<24}{_spread(training['usual_over_fast'], '.2f')}")
     typer.echo(
         f"{'of the matrix peak':<24}{training['share_of_compute_peak']:.0%} "
