@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -157,9 +158,10 @@ def _take_turns(
 
 def _warm_up(way: _Way, request: BenchRequest) -> tuple[float, int]:
     """Seconds of the first step, and how many steps a round will have."""
-    # Compiling shall find nothing kept from earlier times. PyTorch documents `patch`, but its stubs
-    # leave it out.
-    with cast(Any, torch.compiler.config).patch(force_disable_caches=True):
+    # Compiling shall find nothing kept from earlier times, and warns of that and of much else.
+    # PyTorch documents `patch`, but its stubs leave it out.
+    without_caches = cast(Any, torch.compiler.config).patch(force_disable_caches=True)
+    with without_caches, warnings.catch_warnings(action="ignore"):
         first = timed(functools.partial(way.run, 1), request.device)
     way.run(_WARM_UP_STEPS)
     # A GPU records the steps of a launch when it first takes them.
