@@ -228,6 +228,8 @@ def shown(value: object) -> str:
         return str(value).lower()
     if isinstance(value, float):
         return f"{value:.10f}".rstrip("0") + ("0" if value.is_integer() else "")
+    if isinstance(value, tuple) and value:
+        return ", ".join(map(str, value))
     return "none" if value in (None, ()) else str(value)
 
 
