@@ -176,8 +176,9 @@ class ObjectiveConfig(Settings):
         *get_args(StructuralRecipe),
     )
     """`synthetic`: what anomalies are made; each recipe counts alike within its kind."""
-    per_recipe: Annotated[int, Field(ge=1)] = 24
-    """`synthetic`: how many anomalies each recipe makes."""
+    per_recipe: Annotated[int, Field(ge=1)] = 40
+    """`synthetic`: how many anomalies each recipe makes; a training's last report is judged by all,
+    those before by a quarter."""
 
 
 class TrialConfig(Settings):

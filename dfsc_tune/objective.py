@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,8 @@ from dfsc_tune.metrics import KINDS, image_auroc
 from dfsc_tune.metrics.image import GOOD
 
 _MIN_ANOMALIES = 5
+EARLY = 4
+"""One synthetic anomaly in so many judges a training under way; all of them its last report."""
 
 JUDGED = ("auroc_logical", "auroc_structural", "auroc_mean")
 """The keys of what `judge` returns."""
@@ -149,6 +152,30 @@ def judge_synthetic(
         found[f"auroc_{kind}"] = float(np.mean(aurocs)) if aurocs else None
     present = [value for value in found.values() if value is not None]
     return {**found, "auroc_mean": float(np.mean(present))}
+
+
+def early_anomalies(recipes: Sequence[str]) -> list[int]:
+    """Which images judge a training under way: the good ones and a quarter of each recipe's.
+
+    Scoring them all at each report would cost a short training more than its steps do.
+
+    Args:
+        recipes: N names of recipes; `good` for good images.
+    """
+    seen: Counter[str] = Counter()
+    chosen = []
+    for index, recipe in enumerate(recipes):
+        if recipe == GOOD or seen[recipe] % EARLY == 0:
+            chosen.append(index)
+        seen[recipe] += 1
+    return chosen
+
+
+def num_judged(num_anomalies: int, num_steps: int, report_interval: int) -> int:
+    """How many synthetic anomalies a report looks at, in the mean over a training's reports."""
+    num_reports = math.ceil(num_steps / report_interval)
+    early = num_anomalies / EARLY
+    return round((early * (num_reports - 1) + num_anomalies) / num_reports)
 
 
 def objective_value(aurocs: Mapping[str, float | None], metric: Metric) -> float:

@@ -17,7 +17,7 @@ from dfsc_tune.config import PLAIN, TrialConfig
 from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
-from dfsc_tune.objective import judge, judge_synthetic, objective_value
+from dfsc_tune.objective import early_anomalies, judge, judge_synthetic, objective_value
 from dfsc_tune.prepare import TrialData, resident
 from dfsc_tune.scoring import DifferenceMaps, difference_maps, fit_normalization, image_scores
 from dfsc_tune.train import Training
@@ -140,20 +140,26 @@ def _restore(training: Training, state: Mapping[str, Any]) -> Progress:
 
 
 def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
-    """The image AUROCs of the selection part for each EMA momentum, the one that counts first."""
+    """The image AUROCs of the selection part for each EMA momentum, the one that counts first.
+
+    While a training is under way, some of the synthetic anomalies tell enough of how it goes.
+    """
     score, data = training.config.score, training.data
+    synthetic = training.config.objective.name == "synthetic"
+    selection = data.selection
+    if synthetic and training.step < training.config.train.num_steps:
+        selection = selection.take(early_anomalies(selection.defect_types))
     momenta = list(training.averages)
-    validation = _maps(training, data.validation, momenta)
-    selection = _maps(training, data.selection, momenta)
+    references = _maps(training, data.validation, momenta)
+    judged = _maps(training, selection, momenta)
     metrics = {}
-    for momentum, reference, maps in zip(momenta, validation, selection, strict=True):
+    for momentum, reference, maps in zip(momenta, references, judged, strict=True):
         normalization = fit_normalization(reference, score)
-        scores = image_scores(maps, normalization, data.selection.sizes, score)
-        if training.config.objective.name == "synthetic":
-            types = data.selection.defect_types
-            metrics[momentum] = judge_synthetic(scores, data.selection.kinds, types)
+        scores = image_scores(maps, normalization, selection.sizes, score)
+        if synthetic:
+            metrics[momentum] = judge_synthetic(scores, selection.kinds, selection.defect_types)
         else:
-            metrics[momentum] = judge(scores, data.selection.kinds)
+            metrics[momentum] = judge(scores, selection.kinds)
     if training.config.train.choose_ema_momentum:
         metric = training.config.objective.metric
         best = max(metrics, key=lambda momentum: objective_value(metrics[momentum], metric))

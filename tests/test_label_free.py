@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from conftest import CATEGORY
 from typer.testing import CliRunner
@@ -14,6 +16,7 @@ from typer.testing import CliRunner
 from dfsc_tune.cli import app
 from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig, load
 from dfsc_tune.errors import UserError
+from dfsc_tune.objective import judge_synthetic
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.report import progress_of, write_report
 from dfsc_tune.results import describe, headlines
@@ -106,6 +109,28 @@ def test_a_config_without_labels_trains_and_says_what_is_unknown(
     assert load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig).objective.name == "synthetic"
     write_report(run, unlabelled, folder / "report.html")
     assert "unknown" in (folder / "report.html").read_text()
+
+
+def test_only_the_last_report_looks_at_all_anomalies(
+    trial_config: TrialConfig, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    objective = ObjectiveConfig(name="synthetic", recipes=("scar", "stain"), per_recipe=8)
+    train = trial_config.train.model_copy(update={"num_steps": 5, "report_interval": 2})
+    config = trial_config.model_copy(update={"objective": objective, "train": train})
+    seen: list[Counter[str]] = []
+
+    def judge_and_count(
+        scores: np.ndarray, kinds: list[str], recipes: list[str]
+    ) -> dict[str, float | None]:
+        seen.append(Counter(recipes))
+        return judge_synthetic(scores, kinds, recipes)
+
+    monkeypatch.setattr("dfsc_tune.trial.judge_synthetic", judge_and_count)
+    data = prepare_category(config, unlabelled).trial
+    run_trial(config, data, lambda progress: None, tmp_path)
+    early, late = ({"good": len(data.validation), "scar": n, "stain": n} for n in (2, 8))
+    each = len(train.ema_momenta)
+    assert seen == [early] * 2 * each + [late] * each
 
 
 def test_one_good_image_is_too_few_to_make_anomalies_of(

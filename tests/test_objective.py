@@ -9,7 +9,14 @@ import pytest
 from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
-from dfsc_tune.objective import chosen_objective, judge, objective_value, split_test
+from dfsc_tune.objective import (
+    chosen_objective,
+    early_anomalies,
+    judge,
+    num_judged,
+    objective_value,
+    split_test,
+)
 
 
 def category(**counts: int) -> Category:
@@ -134,3 +141,24 @@ def test_a_search_without_labels_needs_two_validation_images() -> None:
     data = replace(data, validation=data.validation[:1])
     with pytest.raises(UserError, match="1 validation image, and synthetic anomalies are made"):
         split_test(data, ObjectiveConfig(name="synthetic"))
+
+
+def test_a_training_under_way_is_judged_by_a_quarter_of_each_recipe() -> None:
+    recipes = ["good"] * 6 + ["exchanged"] * 8 + ["scar"] + ["stain"] * 5
+    chosen = early_anomalies(recipes)
+    assert [recipes[index] for index in chosen] == [
+        *["good"] * 6,
+        *["exchanged"] * 2,
+        "scar",
+        *["stain"] * 2,
+    ]
+    assert len(set(chosen)) == len(chosen)
+
+
+@pytest.mark.parametrize(
+    ("num_steps", "report_interval", "expected"), [(100, 100, 80), (101, 100, 50), (600, 100, 30)]
+)
+def test_reports_look_at_fewer_anomalies_in_the_mean(
+    num_steps: int, report_interval: int, expected: int
+) -> None:
+    assert num_judged(80, num_steps, report_interval) == expected

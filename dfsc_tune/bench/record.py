@@ -13,7 +13,6 @@ from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from dfsc_tune.bench.request import (
@@ -119,9 +118,4 @@ def measure_start(request: BenchRequest) -> dict[str, Figure]:
 
 def _repeated(images: ResidentImages, count: int) -> ResidentImages:
     """Some of the images, over and over, as many as asked for."""
-    index = torch.arange(count) % len(images)
-    chosen = index.to(images.pixels.device)
-    kinds = [images.kinds[i] for i in index.tolist()]
-    return ResidentImages(
-        images.pixels[chosen], images.features[chosen], images.sizes[index.numpy()], kinds, kinds
-    )
+    return images.take([index % len(images) for index in range(count)])

@@ -177,7 +177,7 @@ def synthesize(
     recipe: Annotated[
         list[str] | None, typer.Option(help="What to make; repeat it. Else what counts by default.")
     ] = None,
-    per_recipe: Annotated[int, typer.Option(help="Anomalies of each recipe.", min=1)] = 24,
+    per_recipe: Annotated[int, typer.Option(help="Anomalies of each recipe.", min=1)] = 40,
     seed: SeedOption = 0,
 ) -> None:
     """Show the synthetic anomalies that a search without labels is judged by."""

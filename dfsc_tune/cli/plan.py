@@ -32,7 +32,6 @@ from dfsc_tune.cli.shared import (
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from dfsc_tune.config import ObjectiveConfig
     from dfsc_tune.pace import Pace
     from dfsc_tune.price import Price
     from dfsc_tune.search.expected import Spread
@@ -127,7 +126,7 @@ def plan_and_pace(
         share = 1 / int(trials_per_gpu)
     else:
         share = space.resources.gpus_per_trial or 1.0
-    num_scored = _num_scored(data, categories, space.objective)
+    num_scored = _num_scored(data, categories, space)
     return Plan(space, num_scored, num_gpus, share, pace.num_cpus), pace
 
 
@@ -237,11 +236,13 @@ def _gpus(asked: int | None, benchmark: Path | None) -> int:
     return torch.cuda.device_count()
 
 
-def _num_scored(
-    data: str | None, categories: list[str], objective: ObjectiveConfig
-) -> dict[str, int]:
+def _num_scored(data: str | None, categories: list[str], space: SearchSpace) -> dict[str, int]:
     """Images that each report of a category scores."""
-    num_anomalies = len(objective.recipes) * objective.per_recipe
+    from dfsc_tune.objective import num_judged
+
+    objective, budget = space.objective, space.budget
+    made = len(objective.recipes) * objective.per_recipe
+    num_anomalies = num_judged(made, budget.num_steps, budget.report_interval)
     if data is None:
         from dfsc_tune.cli.data import check_builtin
         from dfsc_tune.data.builtin import Counts

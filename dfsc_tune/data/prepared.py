@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,17 @@ class ResidentImages:
 
     def __len__(self) -> int:
         return len(self.pixels)
+
+    def take(self, indices: Sequence[int]) -> ResidentImages:
+        """Copies of some of the images, in that order; one may be named twice."""
+        chosen = torch.tensor(indices, device=self.pixels.device)
+        return ResidentImages(
+            pixels=self.pixels[chosen],
+            features=self.features[chosen],
+            sizes=self.sizes[list(indices)],
+            kinds=[self.kinds[index] for index in indices],
+            defect_types=[self.defect_types[index] for index in indices],
+        )
 
 
 def shared_tensor(array: npt.NDArray[Any], device: str) -> torch.Tensor:

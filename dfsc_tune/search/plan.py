@@ -7,17 +7,20 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dfsc_tune.bench.packing import PROCESSES, Packing, best_packing
 from dfsc_tune.config import ModelConfig, TrialConfig
 from dfsc_tune.errors import UserError
+from dfsc_tune.metrics.image import GOOD
+from dfsc_tune.objective import num_judged
 from dfsc_tune.pace import Pace, bench, find_pace, guess_pace, read_pace
 from dfsc_tune.price import Price
 from dfsc_tune.results import Run
 from dfsc_tune.search.expected import Spread, TrialTimes, expect
 from dfsc_tune.search.ledger import working_seconds
 from dfsc_tune.search.parameters import FloatParameter, FreeParameter
-from dfsc_tune.search.space import SPARED, SearchSpace, space_of_run
+from dfsc_tune.search.space import SPARED, Budget, SearchSpace, space_of_run
 
 _HOUR = 3600.0
 
@@ -233,7 +236,7 @@ def plan_of_run(run: Run, gpus: int | None = None) -> Plan:
             raise UserError(f"the run {run.folder} had a cluster's GPUs: say how many with --gpus")
         gpus = gpus or len(settings["hardware"]["gpus"])
     num_scored = {
-        category: read["validation"] + sum(read["selection"].values())
+        category: read["validation"] + _num_selected(read, space.budget)
         for category, read in settings["datasets"].items()
     }
     num_cpus = settings["hardware"]["num_cpus"]
@@ -282,6 +285,16 @@ def differences(expected: Estimate, run: Run) -> list[Difference]:
 
 def _exactly(value: float) -> Spread:
     return Spread(value, value, value)
+
+
+def _num_selected(dataset: Mapping[str, Any], budget: Budget) -> int:
+    """Images of the selection part that a report scores; `dataset` is what a run keeps of it."""
+    counts: dict[str, int] = dataset["selection"]
+    num_good = counts[GOOD]
+    num_anomalies = sum(counts.values()) - num_good
+    if dataset.get("objective") == "synthetic":
+        num_anomalies = num_judged(num_anomalies, budget.num_steps, budget.report_interval)
+    return num_good + num_anomalies
 
 
 def _times(plan: Plan, pace: Pace, category: str) -> TrialTimes:
