@@ -176,9 +176,9 @@ class ObjectiveConfig(Settings):
         *get_args(StructuralRecipe),
     )
     """`synthetic`: what anomalies are made; each recipe counts alike within its kind."""
-    per_recipe: Annotated[int, Field(ge=1)] = 40
-    """`synthetic`: how many anomalies each recipe makes; a training's last report is judged by all,
-    those before by a quarter."""
+    per_kind: Annotated[int, Field(ge=1)] = 240
+    """`synthetic`: how many anomalies of each kind to make, shared alike by its recipes; a
+    training's last report is judged by all, those before by a quarter."""
 
 
 class TrialConfig(Settings):

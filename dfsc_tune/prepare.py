@@ -33,7 +33,7 @@ from dfsc_tune.models.teacher import (
     teacher_identity,
 )
 from dfsc_tune.objective import Split, chosen_objective, split_test
-from dfsc_tune.synthetic.anomalies import Anomaly
+from dfsc_tune.synthetic.anomalies import Anomaly, shared_out
 from dfsc_tune.synthetic.store import stored_anomalies
 
 _MAX_PENALTY_IMAGES = 1000
@@ -212,9 +212,8 @@ def make_synthetic(
         UserError: the metric's kind cannot be made of them, or an image cannot be read.
     """
     large = decode_images(category.validation, 2 * good.shape[-1]).pixels
-    anomalies = stored_anomalies(
-        good, large, objective.recipes, objective.per_recipe, objective.split_seed
-    )
+    counts = shared_out(objective.recipes, objective.per_kind)
+    anomalies = stored_anomalies(good, large, counts, objective.split_seed)
     if objective.metric not in ("mean", *(anomaly.kind for anomaly in anomalies)):
         raise UserError(
             f"no {objective.metric} anomalies could be made from the validation images of category "
@@ -230,9 +229,10 @@ def _notes_on_synthetic(
     if objective.name != "synthetic":
         return
     made = Counter(record.defect_type for record in records)
-    few = [f"{made[x]} {x}" for x in objective.recipes if made[x] < objective.per_recipe]
+    wanted = shared_out(objective.recipes, objective.per_kind)
+    few = [f"{made[x]} of {count} {x}" for x, count in wanted.items() if made[x] < count]
     if few:
-        yield f"of the {objective.per_recipe} anomalies of each recipe, only {', '.join(few)}"
+        yield f"fewer anomalies than asked for could be made: {', '.join(few)}"
 
 
 def _with_anomalies(

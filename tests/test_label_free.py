@@ -42,7 +42,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Mon
 
 
 def judged_by(config: TrialConfig, name: ObjectiveName) -> TrialConfig:
-    return config.model_copy(update={"objective": ObjectiveConfig(name=name, per_recipe=1)})
+    return config.model_copy(update={"objective": ObjectiveConfig(name=name, per_kind=7)})
 
 
 @pytest.mark.parametrize("name", ["synthetic", "holdout"])
@@ -114,7 +114,7 @@ def test_a_config_without_labels_trains_and_says_what_is_unknown(
 def test_only_the_last_report_looks_at_all_anomalies(
     trial_config: TrialConfig, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    objective = ObjectiveConfig(name="synthetic", recipes=("scar", "stain"), per_recipe=8)
+    objective = ObjectiveConfig(name="synthetic", recipes=("scar", "stain"), per_kind=16)
     train = trial_config.train.model_copy(update={"num_steps": 5, "report_interval": 2})
     config = trial_config.model_copy(update={"objective": objective, "train": train})
     seen: list[Counter[str]] = []
@@ -144,7 +144,7 @@ def test_one_good_image_is_too_few_to_make_anomalies_of(
 
 def test_synthesize_writes_a_sheet_and_counts(unlabelled: Path, tmp_path: Path) -> None:
     asked = ["data", "synthesize", "--category", CATEGORY, "--data", str(unlabelled)]
-    asked += ["--image-size", "128", "--per-recipe", "1", "--show"]
+    asked += ["--image-size", "128", "--per-kind", "7", "--show"]
     found = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.png")])
     assert found.exit_code == 0, found.output
     assert "structural scar" in found.stdout

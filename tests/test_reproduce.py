@@ -382,7 +382,7 @@ fixed:
   train: {learning_rate: 1e-3}
 parameters:
   margin: {type: float, low: 0.0, high: 2.0}
-objective: {per_recipe: 1}
+objective: {per_kind: 7}
 budget: {num_trials: 1, num_steps: 4, report_interval: 4, grace_period: 4}
 """
 

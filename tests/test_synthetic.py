@@ -17,7 +17,7 @@ from dfsc_tune.data.builtin import Counts, make_dataset
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.synthetic import logical, structural
-from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly, make_anomalies
+from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly, make_anomalies, shared_out
 from dfsc_tune.synthetic.blending import blend, misfits
 from dfsc_tune.synthetic.regions import Mask, find_regions
 from dfsc_tune.synthetic.scenes import Scene, read_scene
@@ -117,7 +117,7 @@ def test_a_category_without_parts_still_has_logical_anomalies() -> None:
     for image, column in zip(large, (110, 128, 146), strict=True):
         image[:, *draw.disk((128, column), 70)] = 200
     assert all(read_scene(image).regions == () for image in large)
-    made = make_anomalies(large[:, :, ::2, ::2], large, list(RECIPES), 2, seed=0)
+    made = make_anomalies(large[:, :, ::2, ::2], large, dict.fromkeys(RECIPES, 2), seed=0)
     assert {x.recipe for x in made if x.kind == "logical"} == {"exchanged"}
 
 
@@ -126,6 +126,11 @@ def test_every_recipe_can_be_asked_for_and_the_default_has_both_kinds() -> None:
     assert set(structural.RECIPES) == set(get_args(StructuralRecipe))
     assert set(RECIPES) == set(get_args(Recipe))
     assert {RECIPES[x][0] for x in ObjectiveConfig().recipes} == {"logical", "structural"}
+
+
+def test_the_recipes_of_a_kind_share_its_anomalies() -> None:
+    shared = shared_out(("exchanged", "scar", "stain", "blurred"), 10)
+    assert shared == {"exchanged": 10, "scar": 4, "stain": 4, "blurred": 4}
 
 
 def test_a_removed_part_leaves_plain_ground(scenes: list[Scene]) -> None:
@@ -180,7 +185,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[np.ndarray, np.ndarr
     make_dataset(folder, ["pushpins"], counts, height=256, workers=1)
     records = read_category(folder, "pushpins").validation
     good, large = (decode_images(records, size).pixels for size in (128, 256))
-    return good, large, make_anomalies(good, large, list(RECIPES), per_recipe=10, seed=0)
+    return good, large, make_anomalies(good, large, dict.fromkeys(RECIPES, 10), seed=0)
 
 
 @pytest.mark.slow
@@ -208,18 +213,18 @@ def test_the_same_seed_makes_the_same_and_the_store_keeps_them(
 ) -> None:
     good, large, _ = made
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    some = ["exchanged", "moved", "scar"]
-    first = stored_anomalies(good[:4], large[:4], some, 1, seed=3)
-    again = stored_anomalies(good[:4], large[:4], some, 1, seed=3)
-    other = make_anomalies(good[:4], large[:4], some, 1, seed=4)
+    some = {"exchanged": 1, "moved": 1, "scar": 1}
+    first = stored_anomalies(good[:4], large[:4], some, seed=3)
+    again = stored_anomalies(good[:4], large[:4], some, seed=3)
+    other = make_anomalies(good[:4], large[:4], some, seed=4)
     assert_same(first, again)
     # Neither the other recipes nor the number asked for change what one makes first.
-    alone = make_anomalies(good[:4], large[:4], ["scar"], 2, seed=3)
+    alone = make_anomalies(good[:4], large[:4], {"scar": 2}, seed=3)
     assert_same(first[-1:], alone[:1])
     assert any(not np.array_equal(x.pixels, y.pixels) for x, y in zip(first, other, strict=False))
     (kept,) = tmp_path.rglob("*.npz")
     kept.write_bytes(kept.read_bytes()[:100])
-    assert_same(first, stored_anomalies(good[:4], large[:4], some, 1, seed=3))
+    assert_same(first, stored_anomalies(good[:4], large[:4], some, seed=3))
 
 
 @pytest.mark.slow

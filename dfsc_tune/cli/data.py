@@ -177,7 +177,7 @@ def synthesize(
     recipe: Annotated[
         list[str] | None, typer.Option(help="What to make; repeat it. Else what counts by default.")
     ] = None,
-    per_recipe: Annotated[int, typer.Option(help="Anomalies of each recipe.", min=1)] = 40,
+    per_kind: Annotated[int, typer.Option(help="Anomalies of each kind.", min=1)] = 240,
     seed: SeedOption = 0,
 ) -> None:
     """Show the synthetic anomalies that a search without labels is judged by."""
@@ -199,7 +199,7 @@ def synthesize(
         ObjectiveConfig,
         {
             "name": "synthetic",
-            "per_recipe": per_recipe,
+            "per_kind": per_kind,
             "split_seed": seed,
             **({"recipes": recipe} if recipe else {}),
         },

@@ -239,9 +239,10 @@ def _gpus(asked: int | None, benchmark: Path | None) -> int:
 def _num_scored(data: str | None, categories: list[str], space: SearchSpace) -> dict[str, int]:
     """Images that each report of a category scores."""
     from dfsc_tune.objective import num_judged
+    from dfsc_tune.synthetic.anomalies import shared_out
 
     objective, budget = space.objective, space.budget
-    made = len(objective.recipes) * objective.per_recipe
+    made = sum(shared_out(objective.recipes, objective.per_kind).values())
     num_anomalies = num_judged(made, budget.num_steps, budget.report_interval)
     if data is None:
         from dfsc_tune.cli.data import check_builtin

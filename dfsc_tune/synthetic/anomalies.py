@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,14 +47,19 @@ class Anomaly:
     """(S, S): what has changed visibly."""
 
 
+def shared_out(recipes: Sequence[str], per_kind: int) -> dict[str, int]:
+    """How many anomalies each recipe makes; the recipes of a kind share its number, rounded up."""
+    num_recipes = Counter(RECIPES[name][0] for name in recipes)
+    return {name: -(-per_kind // num_recipes[RECIPES[name][0]]) for name in recipes}
+
+
 def make_anomalies(
     pixels: npt.NDArray[np.uint8],
     large: npt.NDArray[np.uint8],
-    recipes: Sequence[str],
-    per_recipe: int,
+    counts: Mapping[str, int],
     seed: int,
 ) -> list[Anomaly]:
-    """A fixed set of anomalies, `per_recipe` of each recipe where the images allow so many.
+    """A fixed set of anomalies, as many of each recipe as asked for where the images allow it.
 
     What a recipe makes does not depend on which others there are, nor the first of them on how many
     are made.
@@ -64,13 +70,12 @@ def make_anomalies(
     Args:
         pixels: (N, 3, S, S) good images as the networks see them, N at least 2.
         large: (N, 3, 2S, 2S) the same at twice the size.
-        recipes: names in `RECIPES`.
-        per_recipe: how many of each recipe to make.
+        counts: how many to make, by recipe.
         seed: of all choices.
     """
     scenes = [read_scene(image) for image in large]
     made = []
-    for name in recipes:
+    for name, wanted in counts.items():
         kind, recipe = RECIPES[name]
         rng = np.random.default_rng([seed, VERSION, *name.encode()])
         sources = [
@@ -80,7 +85,7 @@ def make_anomalies(
         ]
         order = rng.permutation(sources).tolist() if sources else []
         count = 0
-        for attempt in range(_ATTEMPTS * per_recipe if order else 0):
+        for attempt in range(_ATTEMPTS * wanted if order else 0):
             source = order[attempt % len(order)]
             others = [scene for index, scene in enumerate(scenes) if index != source]
             changed = recipe(rng, scenes[source], others)
@@ -90,7 +95,7 @@ def make_anomalies(
             if _is_visible(pixels[source], image, mask):
                 made.append(Anomaly(name, kind, source, image, mask))
                 count += 1
-            if count == per_recipe:
+            if count == wanted:
                 break
     return made
 

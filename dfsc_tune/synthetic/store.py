@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,12 +19,11 @@ from dfsc_tune.synthetic.anomalies import RECIPES, VERSION, Anomaly, make_anomal
 def stored_anomalies(
     pixels: npt.NDArray[np.uint8],
     large: npt.NDArray[np.uint8],
-    recipes: Sequence[str],
-    per_recipe: int,
+    counts: Mapping[str, int],
     seed: int,
 ) -> list[Anomaly]:
     """What `make_anomalies` makes of the same arguments, made once for each user."""
-    key = hashlib.sha256(repr((VERSION, *recipes, per_recipe, seed, large.shape)).encode())
+    key = hashlib.sha256(repr((VERSION, *counts.items(), seed, large.shape)).encode())
     for array in (pixels, large):
         key.update(np.ascontiguousarray(array).data)
     folder = Path(platformdirs.user_cache_dir("dfsc_tune")) / "synthetic"
@@ -32,7 +31,7 @@ def stored_anomalies(
     # A damaged file, or none: they are made anew.
     with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
         return _read(path)
-    anomalies = make_anomalies(pixels, large, recipes, per_recipe, seed)
+    anomalies = make_anomalies(pixels, large, counts, seed)
     # A cache that cannot be written costs time, not the search.
     with suppress(OSError):
         _write(path, anomalies)
