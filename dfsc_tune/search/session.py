@@ -6,11 +6,14 @@ import math
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import psutil
 import ray
 import torch
 
@@ -19,37 +22,87 @@ from dfsc_tune.search.request import SearchRequest
 
 _CONNECT_SECONDS = 5
 _PROBE_SECONDS = 60
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
 
 
 @contextmanager
 def ray_session(request: SearchRequest) -> Iterator[None]:
     """Ray, connected or started, for the time of the block."""
+    # Ray prints what its nodes complain of, and stdout is for results.
+    with (
+        _joined(request) if request.cluster else _started(request),
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),
+    ):
+        yield
+
+
+@contextmanager
+def _joined(request: SearchRequest) -> Iterator[None]:
+    """A Ray cluster that is there."""
     before = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if request.cluster:
-        try:
-            ray.init(address=request.cluster, **quiet)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _no_cluster(request) from error
-        _check_actors_start(request)
-    else:
-        # "local", or Ray would join whatever cluster somebody started on this machine.
-        try:
-            ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
-        except Exception as error:
-            # Ray has no class of its own for this.
-            raise UserError(
-                f"Ray did not start on this machine ({error}); if the machine is very busy, wait "
-                "and try again"
-            ) from error
-    # Ray puts a handler of its own in its place, which ends the process on the spot.
+    try:
+        ray.init(address=request.cluster, **_QUIET)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _no_cluster(request) from error
     signal.signal(signal.SIGTERM, before)
     try:
-        # Ray prints what its nodes complain of, and stdout is for results.
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-            yield
+        _check_actors_start(request)
+        yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _started(request: SearchRequest) -> Iterator[None]:
+    """A Ray of our own on this machine, none of whose processes is left behind.
+
+    A SIGTERM is often sent to all processes of a group or container at once (`timeout`, systemd).
+    If Ray's obeyed it, this one would be ended by their loss before it has closed its books.
+    """
+    me = psutil.Process()
+    before, started = set(me.children()), set[psutil.Process]()
+    try:
+        with _sigterm_held_back():
+            try:
+                # "local", or Ray would join whatever cluster somebody started on this machine.
+                ray.init("local", include_dashboard=False, **_local_resources(request), **_QUIET)
+            except Exception as error:
+                # Ray has no class of its own for this.
+                raise UserError(
+                    f"Ray did not start on this machine ({error}); if the machine is very busy, "
+                    "wait and try again"
+                ) from error
+            finally:
+                started = set(me.children()) - before
+        yield
+    finally:
+        all_started = [x for child in started for x in _with_descendants(child)]
+        # Ray asks its processes to end by a SIGTERM, and would wait a second for each.
+        with patch.object(subprocess.Popen, "terminate", subprocess.Popen.kill):
+            ray.shutdown()
+        for process in all_started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+@contextmanager
+def _sigterm_held_back() -> Iterator[None]:
+    """Acts on a SIGTERM only after the block; processes begun within it never do."""
+    before = signal.getsignal(signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        # Ray puts a handler of its own in its place, which ends the process on the spot.
+        signal.signal(signal.SIGTERM, before)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 @contextmanager
@@ -148,7 +201,6 @@ def _check_actors_start(request: SearchRequest) -> None:
     try:
         ray.get(probe.remote().answer.remote(), timeout=_PROBE_SECONDS)
     except ray.exceptions.RayError as error:
-        ray.shutdown()
         raise UserError(
             f"the Ray cluster at {request.cluster} starts no processes for this one; if it uses no "
             "tokens, set RAY_AUTH_MODE=disabled, else see `ray status` on it"
