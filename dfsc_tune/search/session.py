@@ -40,12 +40,11 @@ def ray_session(request: SearchRequest) -> Iterator[None]:
 @contextmanager
 def _joined(request: SearchRequest) -> Iterator[None]:
     """A Ray cluster that is there."""
-    before = signal.getsignal(signal.SIGTERM)
     try:
-        ray.init(address=request.cluster, **_QUIET)
+        with _own_sigterm():
+            ray.init(address=request.cluster, **_QUIET)
     except (OSError, ValueError, RuntimeError) as error:
         raise _no_cluster(request) from error
-    signal.signal(signal.SIGTERM, before)
     try:
         _check_actors_start(request)
         yield
@@ -55,26 +54,14 @@ def _joined(request: SearchRequest) -> Iterator[None]:
 
 @contextmanager
 def _started(request: SearchRequest) -> Iterator[None]:
-    """A Ray of our own on this machine, none of whose processes is left behind.
-
-    A SIGTERM is often sent to all processes of a group or container at once (`timeout`, systemd).
-    If Ray's obeyed it, this one would be ended by their loss before it has closed its books.
-    """
+    """A Ray of our own on this machine, none of whose processes is left behind."""
     me = psutil.Process()
     before, started = set(me.children()), set[psutil.Process]()
     try:
-        with _sigterm_held_back():
-            try:
-                # "local", or Ray would join whatever cluster somebody started on this machine.
-                ray.init("local", include_dashboard=False, **_local_resources(request), **_QUIET)
-            except Exception as error:
-                # Ray has no class of its own for this.
-                raise UserError(
-                    f"Ray did not start on this machine ({error}); if the machine is very busy, "
-                    "wait and try again"
-                ) from error
-            finally:
-                started = set(me.children()) - before
+        try:
+            _start(request)
+        finally:
+            started = set(me.children()) - before
         yield
     finally:
         all_started = [x for child in started for x in _with_descendants(child)]
@@ -86,17 +73,41 @@ def _started(request: SearchRequest) -> Iterator[None]:
                 process.kill()
 
 
-@contextmanager
-def _sigterm_held_back() -> Iterator[None]:
-    """Acts on a SIGTERM only after the block; processes begun within it never do."""
-    before = signal.getsignal(signal.SIGTERM)
+def _start(request: SearchRequest) -> None:
+    """Starts Ray with SIGTERM blocked in all its processes.
+
+    It is often sent to all processes of a group or container at once (`timeout`, systemd). If Ray's
+    obeyed it, this one would be ended by their loss before it has closed its books.
+    """
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
     try:
-        yield
+        with _own_sigterm():
+            # "local", or Ray would join whatever cluster somebody started on this machine.
+            ray.init("local", include_dashboard=False, **_local_resources(request), **_QUIET)
+    except Exception as error:
+        # Ray has no class of its own for this.
+        raise UserError(
+            f"Ray did not start on this machine ({error}); if the machine is very busy, wait and "
+            "try again"
+        ) from error
     finally:
-        # Ray puts a handler of its own in its place, which ends the process on the spot.
-        signal.signal(signal.SIGTERM, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps what this process does at a SIGTERM: Ray makes it exit on the spot with status 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
