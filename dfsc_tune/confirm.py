@@ -119,7 +119,7 @@ def confirm_space(run: Run, settings: Mapping[str, Settings], seeds: list[int]) 
                 choices[name].append(value)
         fixed = space.categories[category].fixed if category in space.categories else {}
         categories[category] = {
-            "fixed": _with_files(_without_seed(fixed), base_config(run, category)),
+            "fixed": _with_files(fixed, base_config(run, category)),
             "parameters": {
                 name: {"type": "categorical", "choices": found} for name, found in choices.items()
             },
@@ -130,7 +130,7 @@ def confirm_space(run: Run, settings: Mapping[str, Settings], seeds: list[int]) 
         "grace_period": space.budget.num_steps,
     }
     tree = {
-        "fixed": _without_seed(space.fixed),
+        "fixed": space.fixed,
         "parameters": {_SEED: {"type": "categorical", "choices": seeds}},
         "categories": categories,
         "sampler": "listed",
@@ -315,10 +315,6 @@ def _rows(found: Confirmation) -> Iterator[dict[str, Any]]:
     for name, num_seeds in found.not_judged.items():
         row = {"category": found.category, "setting": name, "num_seeds": num_seeds}
         yield {**row, "judged": False, "winner": False, **search, **found.settings[name]}
-
-
-def _without_seed(fixed: Mapping[str, Any]) -> dict[str, Any]:
-    return {group: values for group, values in fixed.items() if group != _SEED}
 
 
 def _with_files(fixed: Mapping[str, Any], base: TrialConfig) -> dict[str, Any]:

@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import optuna
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from conftest import CATEGORY, make_tray
@@ -58,6 +60,16 @@ def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     stdout, stderr = process.communicate(timeout=300)
     assert "Traceback" not in stderr, stderr
     return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
+
+
+def session_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that a started command and its children began, Ray's too."""
+    found = []
+    for each in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):
+            if os.getsid(each.pid) == process.pid and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each)
+    return found
 
 
 def space_file(folder: Path, text: str = SPACE) -> Path:
@@ -284,9 +296,17 @@ def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.2)
-    os.killpg(process.pid, number) if number == signal.SIGINT else process.terminate()
+    if number == signal.SIGINT:
+        # As a terminal sends Ctrl-C: to the group.
+        os.killpg(process.pid, number)
+    else:
+        # As systemd and some containers do: to all processes, trials and Ray's included.
+        for each in session_of(process):
+            with suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 128 + number, stderr
+    assert not session_of(process), "processes were left behind"
     assert "Traceback" not in stderr
     assert "of 9 trials ended; go on: dfsc-tune resume x" in stderr
     loaded = results.load(tmp_path / "results" / "x")
@@ -319,7 +339,8 @@ def fit(*arguments):
     # Within a session stdout is Ray's, and thrown away.
     print("seconds", time.perf_counter() - start, file=sys.stderr)
 
-original_fit, tuner._fit, tuner.tune_trial, tuner.publish = tuner._fit, fit, no_op, lambda *a: None
+original_fit, tuner._fit, tuner.tune_trial = tuner._fit, fit, no_op
+tuner.publish = lambda *a, **b: None
 space = load_space(sys.argv[2])
 tuner.run_search(
     SearchRequest(("tray",), Path(sys.argv[1]), None, space, Path("results"), sys.argv[3]),

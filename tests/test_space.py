@@ -251,6 +251,6 @@ def test_a_list_of_nothing_is_refused() -> None:
         parse(LISTED.split("starting_points")[0] + "sampler" + LISTED.split("sampler")[1])
 
 
-def test_a_seed_is_searched_or_fixed() -> None:
-    with pytest.raises(UserError, match=r"fixed\.seed: is searched already"):
+def test_a_seed_is_not_fixed_in_a_space() -> None:
+    with pytest.raises(UserError, match=r"fixed\.seed: cannot be fixed here; give it by --seed"):
         parse(f"fixed: {{seed: 1}}\n{LISTED}")

@@ -6,11 +6,14 @@ import math
 import os
 import signal
 import socket
+import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import psutil
 import ray
 import torch
 
@@ -19,37 +22,98 @@ from dfsc_tune.search.request import SearchRequest
 
 _CONNECT_SECONDS = 5
 _PROBE_SECONDS = 60
+_QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
 
 
 @contextmanager
 def ray_session(request: SearchRequest) -> Iterator[None]:
     """Ray, connected or started, for the time of the block."""
-    before = signal.getsignal(signal.SIGTERM)
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-    if request.cluster:
-        try:
-            ray.init(address=request.cluster, **quiet)
-        except (OSError, ValueError, RuntimeError) as error:
-            raise _no_cluster(request) from error
-        _check_actors_start(request)
-    else:
-        # "local", or Ray would join whatever cluster somebody started on this machine.
-        try:
-            ray.init("local", include_dashboard=False, **_local_resources(request), **quiet)
-        except Exception as error:
-            # Ray has no class of its own for this.
-            raise UserError(
-                f"Ray did not start on this machine ({error}); if the machine is very busy, wait "
-                "and try again"
-            ) from error
-    # Ray puts a handler of its own in its place, which ends the process on the spot.
-    signal.signal(signal.SIGTERM, before)
+    # Ray prints what its nodes complain of, and stdout is for results.
+    with (
+        _joined(request) if request.cluster else _started(request),
+        Path(os.devnull).open("w") as nowhere,
+        redirect_stdout(nowhere),
+    ):
+        yield
+
+
+@contextmanager
+def _joined(request: SearchRequest) -> Iterator[None]:
+    """A Ray cluster that is there."""
     try:
-        # Ray prints what its nodes complain of, and stdout is for results.
-        with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere):
-            yield
+        with _own_sigterm():
+            ray.init(address=request.cluster, **_QUIET)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise _no_cluster(request) from error
+    try:
+        _check_actors_start(request)
+        yield
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _started(request: SearchRequest) -> Iterator[None]:
+    """A Ray of our own on this machine, none of whose processes is left behind."""
+    me = psutil.Process()
+    before, started = set(me.children()), set[psutil.Process]()
+    try:
+        try:
+            _start(request)
+        finally:
+            started = set(me.children()) - before
+        yield
+    finally:
+        all_started = [x for child in started for x in _with_descendants(child)]
+        # Ray asks its processes to end by a SIGTERM, and would wait a second for each.
+        with patch.object(subprocess.Popen, "terminate", subprocess.Popen.kill):
+            ray.shutdown()
+        for process in all_started:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
+def _start(request: SearchRequest) -> None:
+    """Starts Ray with SIGTERM blocked in all its processes.
+
+    It is often sent to all processes of a group or container at once (`timeout`, systemd). If Ray's
+    obeyed it, this one would be ended by their loss before it has closed its books.
+    """
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        with _own_sigterm():
+            # "local", or Ray would join whatever cluster somebody started on this machine.
+            ray.init("local", include_dashboard=False, **_local_resources(request), **_QUIET)
+    except Exception as error:
+        # Ray has no class of its own for this.
+        raise UserError(
+            f"Ray did not start on this machine ({error}); if the machine is very busy, wait and "
+            "try again"
+        ) from error
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keeps what this process does at a SIGTERM: Ray makes it exit on the spot with status 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    except SystemExit as error:
+        if error.code != signal.SIGTERM:
+            raise
+        signal.signal(signal.SIGTERM, before)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
+    with suppress(psutil.NoSuchProcess):
+        return [process, *process.children(recursive=True)]
+    return []
 
 
 @contextmanager
@@ -148,7 +212,6 @@ def _check_actors_start(request: SearchRequest) -> None:
     try:
         ray.get(probe.remote().answer.remote(), timeout=_PROBE_SECONDS)
     except ray.exceptions.RayError as error:
-        ray.shutdown()
         raise UserError(
             f"the Ray cluster at {request.cluster} starts no processes for this one; if it uses no "
             "tokens, set RAY_AUTH_MODE=disabled, else see `ray status` on it"

@@ -38,7 +38,7 @@ SPARED: tuple[Role, ...] = ("paper", "margin_0")
 SamplerName = Literal["tpe", "gp", "random", "grid", "listed", "cmaes", "qmc"]
 
 _FREE = "ema_momentum"
-_FIXABLE = ("model", "loss", "train", "score", "seed")
+_FIXABLE = ("model", "loss", "train", "score")
 
 
 class Budget(Settings):
@@ -97,7 +97,7 @@ class SearchSpace(Settings):
     """One YAML file of `search_spaces/`."""
 
     fixed: dict[str, Any] = Field(default_factory=dict)
-    """Settings of every trial, as in a trial's config (groups model, loss, train, score; seed)."""
+    """Settings of every trial, as in a trial's config (groups model, loss, train, score)."""
     parameters: dict[str, Parameter]
     """The settings that vary, by name; see `SEARCHABLE`."""
     starting_points: tuple[dict[str, Value], ...] = Field(default=(), strict=False)
@@ -253,6 +253,8 @@ def _shipped_folder() -> Path:
 
 def _check_fixed(fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
     for group in fixed:
+        if group == "seed":
+            raise RuleError((*path, "fixed", group), "cannot be fixed here; give it by --seed")
         if group not in _FIXABLE:
             raise RuleError(
                 (*path, "fixed", group), f"cannot be fixed here; choose from {', '.join(_FIXABLE)}"
