@@ -1,17 +1,15 @@
-"""The settings of one trial: what each may be, how they are read, checked and hashed."""
+"""The settings of one trial: what each may be, and which of them a search may vary."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_core import ErrorDetails
+from pydantic import Field, model_validator
 
 from dfsc_tune.errors import UserError
+from dfsc_tune.settings import Settings, validate
 
 Network = Literal["tiny", "small", "medium"]
 Metric = Literal["mean", "logical", "structural"]
@@ -27,30 +25,6 @@ Recipe = Literal["exchanged", PartRecipe, StructuralRecipe]
 
 Quantile = Annotated[float, Field(ge=0.0, lt=1.0)]
 EmaMomentum = Annotated[float, Field(ge=0.0, lt=1.0)]
-
-
-class RuleError(ValueError):
-    """Raised by a group's own check: a rule broken by a value deeper in the tree."""
-
-    def __init__(self, path: tuple[int | str, ...], rule: str, value: object = None) -> None:
-        super().__init__(rule)
-        self.path = path
-        self.value = value
-
-    @classmethod
-    def first_of(
-        cls, error: ValidationError, path: tuple[int | str, ...], with_loc: bool = True
-    ) -> RuleError:
-        """The first broken rule of another group, placed under `path`."""
-        first = error.errors()[0]
-        loc = first["loc"] if with_loc else ()
-        return cls((*path, *loc), _rule(first), _value(first))
-
-
-class Settings(BaseModel):
-    """A frozen group of settings that refuses unknown keys and values of another type."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelConfig(Settings):
@@ -284,142 +258,3 @@ def group_of(tree: dict[str, Any], name: str) -> dict[str, Any]:
     group = SEARCHABLE[name]
     found: dict[str, Any] = tree if group is None else tree.setdefault(group, {})
     return found
-
-
-SettingsT = TypeVar("SettingsT", bound=BaseModel)
-
-
-def load(path: Path, kind: type[SettingsT]) -> SettingsT:
-    """Reads one YAML file into settings.
-
-    Raises:
-        UserError: the file cannot be read, is not YAML, or breaks a rule; names file, line and
-            dotted path.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    return loads(text, kind, source=str(path))
-
-
-def loads(text: str, kind: type[SettingsT], source: str) -> SettingsT:
-    """Like `load`, from text; `source` names it in errors."""
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{where}: not valid YAML: {problem}") from error
-    if not isinstance(tree, dict):
-        raise UserError(f"{source}: expected settings as 'key: value', found {_shown(tree)}")
-    return validate(kind, tree, source, root)
-
-
-def validate(
-    kind: type[SettingsT],
-    tree: Mapping[str, Any],
-    source: str,
-    root: yaml.Node | None = None,
-) -> SettingsT:
-    """Checks a tree of plain values; UserError names the first broken rule, its place and value."""
-    try:
-        return kind.model_validate(tree)
-    except ValidationError as error:
-        # A mistyped key is most often why another one is missing.
-        first, *others = sorted(error.errors(), key=lambda x: x["type"] != "extra_forbidden")
-        cause = first.get("ctx", {}).get("error")
-        deeper = cause.path if isinstance(cause, RuleError) else ()
-        value = cause.value if isinstance(cause, RuleError) else _value(first)
-        missing = first["type"] == "missing"
-        path, node = _locate((*first["loc"], *deeper), root, missing)
-        where = f"{source}:{node.start_mark.line + 1}" if node else source
-        got = "" if value is None else f" (got {_shown(value)})"
-        more = f" (and {len(others)} more)" if others else ""
-        place = f"{path}: " if path else ""
-        raise UserError(f"{where}: {place}{_rule(first)}{got}{more}") from error
-
-
-def dump(settings: BaseModel, header: str = "") -> str:
-    """The settings as YAML that `load` takes, after `header` as comment lines."""
-    comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
-    tree = settings.model_dump(mode="json")
-    body = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
-    return comment + body
-
-
-def _rule(error: ErrorDetails) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown key"
-    message = error["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    return message.replace("Tuple should have", "must have").replace(" after validation", "")
-
-
-def _value(error: ErrorDetails) -> object:
-    """The refused value, where showing it helps."""
-    plain = error["type"] not in ("missing", "extra_forbidden")
-    return error["input"] if plain and not isinstance(error["input"], dict | BaseModel) else None
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
-
-
-def _locate(
-    steps: tuple[int | str, ...], root: yaml.Node | None, missing: bool
-) -> tuple[str, yaml.Node | None]:
-    """The dotted path of a broken rule and the YAML node nearest to it.
-
-    Steps that a file does not show (a union's chosen branch) are left out of the path.
-    """
-    if root is None:
-        return ".".join(map(str, steps)), None
-    path: list[str] = []
-    node = root
-    for step in steps:
-        child = _child(node, step)
-        if child is not None:
-            key, node = child
-            path.append(str(step))
-            if step == steps[-1]:
-                node = key
-        elif missing and step == steps[-1]:
-            path.append(str(step))
-    return ".".join(path), node
-
-
-def _child(node: yaml.Node, step: int | str) -> tuple[yaml.Node, yaml.Node] | None:
-    if isinstance(node, yaml.MappingNode):
-        for key, value in node.value:
-            if key.value == str(step):
-                return key, value
-    if isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
-        return node.value[step], node.value[step]
-    return None
-
-
-class _Loader(yaml.SafeLoader):
-    """Safe YAML that reads 1e-4 as a number and refuses a key given twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"key '{key.value}' is given twice", key.start_mark
-                )
-            seen.add(key.value)
-        return super().construct_mapping(node, deep)
-
-
-class _Dumper(yaml.SafeDumper):
-    """Safe YAML that quotes whatever `_Loader` would not read as text: a category named 10E5."""
-
-
-# YAML 1.1 asks for a dot before an exponent; people write 1e-4.
-_EXPONENT = re.compile(r"^[-+]?[0-9][0-9_]*(?:\.[0-9_]*)?[eE][-+]?[0-9]+$")
-for _yaml in (_Loader, _Dumper):
-    _yaml.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+0123456789"))

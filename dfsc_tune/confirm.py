@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from dfsc_tune.checkpoint import atomic_path, write_text
-from dfsc_tune.config import TrialConfig, dump, searchable_values, validate
+from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.detector import save_detector
@@ -31,6 +31,7 @@ from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import check_same
 from dfsc_tune.search.session import driver_device
 from dfsc_tune.search.space import SearchSpace, space_of_run
+from dfsc_tune.settings import dump, validate
 from dfsc_tune.trial import finished_detector
 
 _SEED = "seed"

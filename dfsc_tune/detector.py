@@ -14,7 +14,7 @@ from torch import nn
 
 from dfsc_tune import __version__
 from dfsc_tune.checkpoint import atomic_path, write_text
-from dfsc_tune.config import Settings, TrialConfig, dump, load
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.prepared import shared_tensor
 from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import UserError
@@ -28,6 +28,7 @@ from dfsc_tune.scoring import (
     difference_maps,
     image_scores,
 )
+from dfsc_tune.settings import Settings, dump, load
 
 _WEIGHTS = "model.safetensors"
 _CARD = "model.yaml"

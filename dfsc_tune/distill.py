@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from dfsc_tune import __version__
 from dfsc_tune.checkpoint import atomic_path, load, save, write_text
-from dfsc_tune.config import Network, dump, validate
+from dfsc_tune.config import Network
 from dfsc_tune.data.files import is_image_name, map_in_threads
 from dfsc_tune.data.fingerprint import content_digest
 from dfsc_tune.data.images import decode_images
@@ -29,6 +29,7 @@ from dfsc_tune.models.distillation import Distillation
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
 from dfsc_tune.models.targets import Targets, compute_features, feature_shapes, fit_targets
 from dfsc_tune.models.teacher_files import TeacherCard, card_path
+from dfsc_tune.settings import dump, validate
 
 _BATCH = 8
 _INTERVAL = 100

@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from dfsc_tune import __version__
 from dfsc_tune.checkpoint import atomic_path
-from dfsc_tune.config import dump
 from dfsc_tune.detector import Detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.pdn import normalize_images
 from dfsc_tune.models.teacher import teacher_identity
 from dfsc_tune.scoring import DifferenceMaps, combined_maps, logit_of_complement
+from dfsc_tune.settings import dump
 
 Format = Literal["onnx", "torchscript"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}

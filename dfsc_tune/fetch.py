@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfsc_tune.checkpoint import atomic_path, write_text
-from dfsc_tune.config import Network, dump
+from dfsc_tune.config import Network
 from dfsc_tune.digest import file_sha256
 from dfsc_tune.download import TIMEOUT_SECONDS, PublishedFile, Update, download
 from dfsc_tune.errors import UserError
@@ -26,6 +26,7 @@ from dfsc_tune.models.teacher_files import (
     read_card,
     user_folder,
 )
+from dfsc_tune.settings import dump
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dfsc_tune.checkpoint import write_text
-from dfsc_tune.config import TrialConfig, dump
-from dfsc_tune.config import load as load_config
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.detector import Detector, load_detector, save_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
@@ -26,6 +25,8 @@ from dfsc_tune.results import (
     load,
     write_table,
 )
+from dfsc_tune.settings import dump
+from dfsc_tune.settings import load as load_config
 from dfsc_tune.trial import finished_detector
 
 

@@ -4,17 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dfsc_tune.config import (
-    SEARCHABLE,
-    LossConfig,
-    TrainConfig,
-    TrialConfig,
-    dump,
-    load,
-    loads,
-    searchable_values,
-)
+from dfsc_tune.config import SEARCHABLE, LossConfig, TrainConfig, TrialConfig, searchable_values
 from dfsc_tune.errors import UserError
+from dfsc_tune.settings import dump, load, loads
 
 MINIMAL = "category: screw_bag\n"
 

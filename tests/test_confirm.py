@@ -12,7 +12,8 @@ from test_readme import columns, documented_columns
 from test_search import run
 
 from dfsc_tune import results
-from dfsc_tune.config import TrialConfig, load
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.settings import load
 
 SPACE = """\
 fixed: {model: {network: tiny, image_size: 128, teacher: random}}

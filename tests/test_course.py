@@ -24,7 +24,6 @@ from ray.tune.search import Searcher
 from synthetic_run import run_settings
 
 from dfsc_tune import results
-from dfsc_tune.config import loads
 from dfsc_tune.errors import StorageError
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search.course import Course
@@ -34,6 +33,7 @@ from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.search.tuner import JOURNAL, take_up
+from dfsc_tune.settings import loads
 from dfsc_tune.trial import CHECKPOINT, Progress
 
 SPACE = """\

@@ -9,7 +9,8 @@ import sys
 for name in ("ray", "optuna", "typer"):
     sys.modules[name] = None  # Any import of it fails.
 from pathlib import Path
-from dfsc_tune.config import TrialConfig, load
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.settings import load
 from dfsc_tune.single import train_config
 from dfsc_tune import evaluate, predict, results
 from dfsc_tune.bench import packing, record

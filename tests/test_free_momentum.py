@@ -9,7 +9,7 @@ import torch
 from synthetic_run import run_settings
 
 from dfsc_tune import results
-from dfsc_tune.config import TrialConfig, load, loads
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.detector import load_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData, resident
@@ -17,6 +17,7 @@ from dfsc_tune.publish import publish
 from dfsc_tune.search.searcher import StudySearcher
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.study import CategoryStudy
+from dfsc_tune.settings import load, loads
 from dfsc_tune.single import train_config
 from dfsc_tune.train import Training
 from dfsc_tune.trial import Progress, run_trial

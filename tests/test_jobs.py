@@ -21,13 +21,13 @@ from object_store import s3_server
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
-from dfsc_tune.config import loads
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch.jobs import fetch_from_head, follow
 from dfsc_tune.launch.pack import pack
 from dfsc_tune.ray_token import ensure_token
 from dfsc_tune.remote import Store
 from dfsc_tune.search.space import SearchSpace, load_space
+from dfsc_tune.settings import loads
 
 ADDRESS = "s3://bucket/runs"
 SPACE = """\

@@ -14,13 +14,14 @@ from conftest import CATEGORY
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
-from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig, load
+from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.objective import judge_synthetic
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.report import progress_of, write_report
 from dfsc_tune.results import describe, headlines
 from dfsc_tune.results import load as load_run
+from dfsc_tune.settings import load
 from dfsc_tune.single import train_config
 from dfsc_tune.trial import run_trial
 

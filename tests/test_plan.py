@@ -12,13 +12,14 @@ from conftest import CATEGORY, make_tray
 from synthetic_run import run_settings
 from test_cli import assert_one_sentence, invoke
 
-from dfsc_tune.config import ModelConfig, TrialConfig, loads
+from dfsc_tune.config import ModelConfig, TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.pace import Pace, find_pace, guess_pace, read_pace
 from dfsc_tune.results import LEDGER, RunTables, load, write_settings
 from dfsc_tune.search.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.study import CategoryStudy
+from dfsc_tune.settings import loads
 from dfsc_tune.trial import Progress
 
 TINY = ModelConfig(network="tiny", image_size=128)

@@ -19,7 +19,7 @@ from test_cli import assert_one_sentence, invoke
 from dfsc_tune import results
 from dfsc_tune.cli.search import _print_outcome
 from dfsc_tune.cli.shared import talk
-from dfsc_tune.config import TrialConfig, loads
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import LEDGER, write_settings
@@ -29,6 +29,7 @@ from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import request_of, resume_search
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.trainable import to_metrics
+from dfsc_tune.settings import loads
 from dfsc_tune.trial import run_trial
 
 SPACE = """\

@@ -23,7 +23,8 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dfsc_tune import results
-from dfsc_tune.config import TrialConfig, load
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.settings import load
 
 SPACE = """\
 fixed:

@@ -9,7 +9,8 @@ from conftest import CATEGORY, make_tray
 from test_search import run
 
 from dfsc_tune import results
-from dfsc_tune.config import TrialConfig, load
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.settings import load
 
 SPACE = """\
 fixed:

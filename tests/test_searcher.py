@@ -6,11 +6,12 @@ from types import SimpleNamespace
 import pytest
 from ray.tune.search import Searcher
 
-from dfsc_tune.config import TrialConfig, loads
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import StudySearcher, end_state
 from dfsc_tune.search.space import Budget, SearchSpace
 from dfsc_tune.search.study import CategoryStudy
+from dfsc_tune.settings import loads
 
 SPACE = """\
 parameters: {margin: {type: float, low: 0.0, high: 2.0}}

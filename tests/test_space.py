@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from dfsc_tune.config import loads
 from dfsc_tune.errors import UserError
 from dfsc_tune.search.space import SearchSpace, find_space, load_space
+from dfsc_tune.settings import loads
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 GOOD = """\

@@ -13,7 +13,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from dfsc_tune import distill as distill_module
-from dfsc_tune.config import load
 from dfsc_tune.distill import DistillRequest, distill, distill_config
 from dfsc_tune.errors import UserError
 from dfsc_tune.models import backbones
@@ -23,6 +22,7 @@ from dfsc_tune.models.pdn import build_pdn, normalize_images
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
 from dfsc_tune.models.targets import Targets, Window, fit_targets, kept_channels
 from dfsc_tune.models.teacher_files import TeacherCard, card_path
+from dfsc_tune.settings import load
 
 NUM_STEPS = 12
 NUM_IMAGES = 5

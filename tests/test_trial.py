@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from dfsc_tune import checkpoint
-from dfsc_tune.config import TrialConfig, loads
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.detector import load_detector, save_detector
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.prepare import CategoryData, prepare_images
+from dfsc_tune.settings import loads
 from dfsc_tune.single import train_config
 from dfsc_tune.trial import CHECKPOINT, Progress, finished_detector, run_trial
 

@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 from test_study import SPACE
 
-from dfsc_tune.config import loads
 from dfsc_tune.search import waiting
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.settings import loads
 
 ONE = {"GPU": 1}
 

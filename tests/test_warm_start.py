@@ -11,7 +11,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from dfsc_tune.config import TrialConfig, searchable_values, validate
+from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.data.fingerprint import content_digest
 from dfsc_tune.detector import Detector, save_detector
 from dfsc_tune.errors import UserError
@@ -22,6 +22,7 @@ from dfsc_tune.scoring import MapNormalization
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.warm_start import channel_distance, starting_point, with_warm_start
+from dfsc_tune.settings import validate
 
 SPACE = {
     "fixed": {"model": {"network": "tiny", "image_size": 128, "teacher": "random"}},

@@ -44,7 +44,8 @@ def bench(
     from dfsc_tune.bench.record import benchmark, write_record
     from dfsc_tune.bench.request import BenchRequest
     from dfsc_tune.checkpoint import check_writable
-    from dfsc_tune.config import ModelConfig, validate
+    from dfsc_tune.config import ModelConfig
+    from dfsc_tune.settings import validate
 
     where = torch_device(device)
     on_gpu = where != "cpu"

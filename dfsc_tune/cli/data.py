@@ -184,11 +184,12 @@ def synthesize(
     from collections import Counter
 
     from dfsc_tune.checkpoint import atomic_path
-    from dfsc_tune.config import ModelConfig, ObjectiveConfig, validate
+    from dfsc_tune.config import ModelConfig, ObjectiveConfig
     from dfsc_tune.data.images import decode_images
     from dfsc_tune.data.layout import read_category
     from dfsc_tune.objective import split_test
     from dfsc_tune.prepare import make_synthetic
+    from dfsc_tune.settings import validate
     from dfsc_tune.synthetic.anomalies import RECIPES
     from dfsc_tune.synthetic.sheet import contact_sheet
 

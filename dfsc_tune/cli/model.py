@@ -46,8 +46,9 @@ def train(
     import torch
 
     from dfsc_tune.cli.runs import print_headlines
-    from dfsc_tune.config import TrialConfig, load
+    from dfsc_tune.config import TrialConfig
     from dfsc_tune.models.teacher_files import random_teacher_warning
+    from dfsc_tune.settings import load
     from dfsc_tune.single import train_config
 
     console = talk()

@@ -242,8 +242,8 @@ def default_space(gpus: int | None, address: str | None, device: str, console: C
 
 def asked_space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
     """The search space with the command line's wishes on top, checked as a whole."""
-    from dfsc_tune.config import validate
     from dfsc_tune.search.space import SearchSpace, load_space
+    from dfsc_tune.settings import validate
 
     tree = load_space(name).model_dump()
     for group, values in overrides.items():

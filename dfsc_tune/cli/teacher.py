@@ -61,10 +61,10 @@ def info(
     json: JsonOption = False,
 ) -> None:
     """Show what a teacher is: its card, its licence and the sha256 that runs record of it."""
-    from dfsc_tune.config import dump
     from dfsc_tune.digest import file_sha256
     from dfsc_tune.models.state_dicts import network_of, pdn_sha256, read_pdn
     from dfsc_tune.models.teacher_files import TeacherCard, find_teacher, read_card
+    from dfsc_tune.settings import dump
 
     path = find_teacher(teacher)
     card = read_card(path)

@@ -7,7 +7,8 @@ from typing import Annotated, Self
 import torch
 from pydantic import Field, model_validator
 
-from dfsc_tune.config import Network, Settings
+from dfsc_tune.config import Network
+from dfsc_tune.settings import Settings
 from dfsc_tune.speed import autocast
 
 

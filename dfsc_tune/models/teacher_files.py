@@ -13,10 +13,11 @@ from typing import Annotated, get_args
 import platformdirs
 from pydantic import Field
 
-from dfsc_tune.config import ModelConfig, Network, Settings, load
+from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.distill_config import DistillConfig
+from dfsc_tune.settings import Settings, load
 
 RANDOM = "random"
 """The value of `model.teacher` that asks for fixed random features."""

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from dfsc_tune.checkpoint import atomic_path
-from dfsc_tune.config import ObjectiveConfig, TrialConfig, validate
+from dfsc_tune.config import ObjectiveConfig, TrialConfig
 from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.detector import Detector
@@ -28,6 +28,7 @@ from dfsc_tune.objective import Split, split_test
 from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
 from dfsc_tune.reproduce.exhibits import Protocol, Scoring
 from dfsc_tune.results import CHECKPOINTS, Run
+from dfsc_tune.settings import validate
 from dfsc_tune.trial import finished_detector
 
 SCORES, AREAS = "test_scores.parquet", "test_areas.parquet"

@@ -7,11 +7,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from dfsc_tune.config import ModelConfig, Network, validate
+from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.models.teacher_files import known_teachers
 from dfsc_tune.reproduce.exhibits import MOST_SEEDS, Study, setting_for
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.space import SearchSpace, merged
+from dfsc_tune.settings import validate
 
 _LARGER: dict[Network, Network] = {"tiny": "small", "small": "medium", "medium": "medium"}
 _MEDIUM_TEACHER = "anomalib-medium"

@@ -10,12 +10,13 @@ from rich.console import Console
 
 from dfsc_tune.bench.packing import best_packing, measure_packing
 from dfsc_tune.bench.request import BenchRequest
-from dfsc_tune.config import TrialConfig, validate
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.prepare import CategoryData
 from dfsc_tune.search.request import AUTO, SearchRequest
 from dfsc_tune.search.session import driver_device
 from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.settings import validate
 
 _COUNTS = (1, 2, 4, 8)
 _SECONDS = 5.0

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
-from dfsc_tune.config import Settings
+from dfsc_tune.settings import Settings
 
 Value = float | int | str | bool
 

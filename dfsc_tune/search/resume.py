@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dfsc_tune.config import TrialConfig, validate
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher import Teacher, teacher_identity
 from dfsc_tune.publish import is_published
@@ -30,6 +30,7 @@ from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
 from dfsc_tune.search.waiting import gpus_brought
+from dfsc_tune.settings import validate
 
 
 def resume_search(

@@ -10,16 +10,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from dfsc_tune import config
-from dfsc_tune.config import (
-    SEARCHABLE,
-    ObjectiveConfig,
-    RuleError,
-    Settings,
-    TrialConfig,
-    group_of,
-    searchable_values,
-)
+from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig, group_of, searchable_values
 from dfsc_tune.errors import UserError
 from dfsc_tune.search.parameters import (
     AnyParameter,
@@ -31,6 +22,7 @@ from dfsc_tune.search.parameters import (
     SuggestedParameter,
     Value,
 )
+from dfsc_tune.settings import RuleError, Settings, load, validate
 
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 SPARED: tuple[Role, ...] = ("paper", "margin_0")
@@ -162,7 +154,7 @@ class CategorySpace:
         if isinstance(free := self.parameters.get(_FREE), FreeParameter):
             momenta = {_FREE: free.choices[0], "extra_ema_momenta": free.choices}
             tree = merged(tree, {"train": {**momenta, "choose_ema_momentum": True}})
-        return config.validate(TrialConfig, tree, source="fixed settings")
+        return validate(TrialConfig, tree, source="fixed settings")
 
     def num_expected(self, num_trials: int) -> int:
         """How many points are tried where `num_trials` may be: a grid or a list may have fewer."""
@@ -236,12 +228,12 @@ def find_space(name: str) -> Path:
 
 def load_space(name: str) -> SearchSpace:
     """Reads a search space by path or name; UserError names file, line and dotted path."""
-    return config.load(find_space(name), SearchSpace)
+    return load(find_space(name), SearchSpace)
 
 
 def space_of_run(settings: Mapping[str, Any], folder: Path) -> SearchSpace:
     """The search space that a run began with, from what its `run.yaml` says."""
-    return config.validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml")
+    return validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml")
 
 
 def _shipped_folder() -> Path:

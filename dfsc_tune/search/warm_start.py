@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from dfsc_tune.config import searchable_values, validate
+from dfsc_tune.config import searchable_values
 from dfsc_tune.data.fingerprint import content_digest
 from dfsc_tune.detector import Detector, load_detector
 from dfsc_tune.errors import UserError
@@ -19,6 +19,7 @@ from dfsc_tune.results import MODELS
 from dfsc_tune.search.parameters import AnyParameter, FloatParameter, IntParameter, Value
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import CategorySpace, SearchSpace, existing_values
+from dfsc_tune.settings import validate
 
 _MOST_SIMILAR = 3
 

@@ -10,7 +10,7 @@ from unittest import mock
 
 import numpy as np
 
-from dfsc_tune.config import TrialConfig, searchable_values, validate
+from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.results import load
 from dfsc_tune.search import scheduler
 from dfsc_tune.search.blackbox import Blackbox, recorded_curves
@@ -20,6 +20,7 @@ from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import Role, SearchSpace, load_space
 from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.search.tuner import take_up
+from dfsc_tune.settings import validate
 from dfsc_tune.trial import Progress
 
 CATEGORY = "juice_bottle"

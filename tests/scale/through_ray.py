@@ -19,13 +19,13 @@ from unittest import mock
 import numpy as np
 from rich.console import Console
 
-from dfsc_tune.config import validate
 from dfsc_tune.results import LEDGER
 from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.session import ray_session
 from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.settings import validate
 from tests.scale.asleep import sleeping_trial
 from tests.scale.search import CATEGORY, NUM_REPORTS, large_search, open_course
 
