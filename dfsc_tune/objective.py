@@ -21,6 +21,8 @@ from dfsc_tune.metrics import KINDS, image_auroc
 from dfsc_tune.metrics.image import GOOD
 
 _MIN_ANOMALIES = 5
+# In two studies fewer labelled ones chose worse than synthetic ones (results/LOG.md).
+_MANY_ANOMALIES = 40
 EARLY = 4
 """One synthetic anomaly in so many judges a training under way; all of them its last report."""
 
@@ -242,5 +244,11 @@ def _notes(selection: Sequence[ImageRecord], report: Sequence[ImageRecord]) -> t
         raise UserError(
             "each defect type has a single image, so none is left to report on; "
             "add labelled anomalies or use the objective 'oracle'"
+        )
+    count = sum(record.kind != "good" for record in selection)
+    if count < _MANY_ANOMALIES:
+        notes.append(
+            f"only {count} labelled anomalies choose; in the studies so far anomalies made from "
+            "good images chose better (--objective synthetic), and left all labels for the numbers"
         )
     return tuple(notes)

@@ -162,3 +162,12 @@ def test_reports_look_at_fewer_anomalies_in_the_mean(
     num_steps: int, report_interval: int, expected: int
 ) -> None:
     assert num_judged(80, num_steps, report_interval) == expected
+
+
+def test_few_labels_are_said_to_choose_worse_than_made_anomalies() -> None:
+    few = category(good=90, logical_a=40, structural_b=38)
+    (note,) = split_test(few, ObjectiveConfig(name="holdout")).notes
+    assert note.startswith("only 39 labelled anomalies choose")
+    assert "--objective synthetic" in note
+    many = category(good=90, logical_a=40, structural_b=40)
+    assert split_test(many, ObjectiveConfig(name="holdout")).notes == ()

@@ -121,7 +121,8 @@ def _print_confirmed(folder: Path, as_json: bool) -> None:
             continue
         path = folder / "best" / f"{category}.yaml"
         head = (x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#"))
-        typer.echo("\n" + "\n".join(line.removeprefix("# ") for line in head))
+        # As the lines below: all but the first are indented.
+        typer.echo("\n" + "\n  ".join(line.removeprefix("# ") for line in head))
         print_places(folder, category)
 
 
