@@ -23,14 +23,13 @@ from dfsc_tune.config import (
     TrainConfig,
     TrialConfig,
 )
-from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.metrics import KINDS
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import judge, judge_synthetic
 from dfsc_tune.prepare import prepare_category, prepare_images, resident
-from dfsc_tune.scoring import difference_maps, fit_normalization, image_scores
 from dfsc_tune.synthetic.anomalies import RECIPES
 from dfsc_tune.train import Training
+from dfsc_tune.trial import momentum_scores
 
 DEFAULT = 0
 """The number of the paper's settings among those of `settings_to_try`."""
@@ -189,8 +188,10 @@ def _judged_training(
     def train(config: TrialConfig) -> Iterator[dict[str, Any]]:
         training = Training(config, shared)
         training.run(config.train.num_steps)
-        scores = [_scores(training, images) for images in (shared.selection, test)]
-        for momentum, selection, truth in zip(training.averages, *scores, strict=True):
+        selection, truth = (
+            momentum_scores(training, images) for images in (shared.selection, test)
+        )
+        for momentum in training.averages:
             yield {
                 "category": config.category,
                 "seed": config.seed,
@@ -198,25 +199,11 @@ def _judged_training(
                 "quantile": config.loss.quantile,
                 "alpha": config.loss.alpha,
                 "ema_momentum": momentum,
-                **_true(truth, test.kinds),
-                **_proxies(selection, shared.selection.kinds, recipes),
+                **_true(truth[momentum], test.kinds),
+                **_proxies(selection[momentum], shared.selection.kinds, recipes),
             }
 
     return train
-
-
-def _scores(training: Training, images: ResidentImages) -> list[np.ndarray]:
-    """Image scores (N,) for each EMA momentum."""
-    config, students = training.config.score, list(training.averages.values())
-    autoencoder = training.autoencoder.eval()
-    validation, maps = (
-        difference_maps(students, autoencoder, x.pixels, x.features, dtype=training.dtype)
-        for x in (training.data.validation, images)
-    )
-    return [
-        image_scores(mine, fit_normalization(reference, config), images.sizes, config)
-        for reference, mine in zip(validation, maps, strict=True)
-    ]
 
 
 def _true(scores: np.ndarray, kinds: Sequence[str]) -> dict[str, float | None]:

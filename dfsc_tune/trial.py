@@ -12,6 +12,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from dfsc_tune.checkpoint import load, load_newest, save_next
 from dfsc_tune.config import PLAIN, TrialConfig
 from dfsc_tune.data.prepared import ResidentImages
@@ -144,18 +147,12 @@ def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
 
     While a training is under way, some of the synthetic anomalies tell enough of how it goes.
     """
-    score, data = training.config.score, training.data
     synthetic = training.config.objective.name == "synthetic"
-    selection = data.selection
+    selection = training.data.selection
     if synthetic and training.step < training.config.train.num_steps:
         selection = selection.take(early_anomalies(selection.defect_types))
-    momenta = list(training.averages)
-    references = _maps(training, data.validation, momenta)
-    judged = _maps(training, selection, momenta)
     metrics = {}
-    for momentum, reference, maps in zip(momenta, references, judged, strict=True):
-        normalization = fit_normalization(reference, score)
-        scores = image_scores(maps, normalization, selection.sizes, score)
+    for momentum, scores in momentum_scores(training, selection).items():
         if synthetic:
             metrics[momentum] = judge_synthetic(scores, selection.kinds, selection.defect_types)
         else:
@@ -165,6 +162,19 @@ def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
         best = max(metrics, key=lambda momentum: objective_value(metrics[momentum], metric))
         return {best: metrics[best], **metrics}
     return metrics
+
+
+def momentum_scores(
+    training: Training, images: ResidentImages
+) -> dict[float, npt.NDArray[np.float64]]:
+    """The scores (N,) of images for each EMA momentum, normalised by the validation images."""
+    config, momenta = training.config.score, list(training.averages)
+    references = _maps(training, training.data.validation, momenta)
+    judged = _maps(training, images, momenta)
+    return {
+        momentum: image_scores(maps, fit_normalization(reference, config), images.sizes, config)
+        for momentum, reference, maps in zip(momenta, references, judged, strict=True)
+    }
 
 
 def _maps(training: Training, images: ResidentImages, momenta: list[float]) -> list[DifferenceMaps]:

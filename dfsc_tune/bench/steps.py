@@ -27,6 +27,7 @@ from dfsc_tune.bench.request import (
 )
 from dfsc_tune.bench.usual import UsualLoop
 from dfsc_tune.config import PLAIN, SpeedConfig
+from dfsc_tune.errors import first_line
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
 from dfsc_tune.models.teacher import Teacher
 from dfsc_tune.speed import compute_dtype
@@ -145,8 +146,7 @@ def _take_turns(
         except RuntimeError as error:
             if name in _ESSENTIAL:
                 raise
-            first_line = (str(error).splitlines() or [""])[0]
-            note(f"{name}: {type(error).__name__}: {first_line}")
+            note(f"{name}: {type(error).__name__}: {first_line(error)}")
     seconds: dict[str, list[float]] = {name: [] for name in counts}
     for number in range(request.rounds):
         progress(f"training, round {number + 1} of {request.rounds}")

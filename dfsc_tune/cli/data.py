@@ -177,7 +177,9 @@ def synthesize(
     recipe: Annotated[
         list[str] | None, typer.Option(help="What to make; repeat it. Else what counts by default.")
     ] = None,
-    per_kind: Annotated[int, typer.Option(help="Anomalies of each kind.", min=1)] = 240,
+    per_kind: Annotated[
+        int | None, typer.Option(help="Anomalies of each kind; else as in a search.", min=1)
+    ] = None,
     seed: SeedOption = 0,
 ) -> None:
     """Show the synthetic anomalies that a search without labels is judged by."""
@@ -196,16 +198,9 @@ def synthesize(
     if show.suffix.lower() not in _FORMATS:
         raise UserError(f"--show writes a picture: name it .png or .jpg, not '{show.name}'")
     model = validate(ModelConfig, {"image_size": image_size}, source="command line")
-    objective = validate(
-        ObjectiveConfig,
-        {
-            "name": "synthetic",
-            "per_kind": per_kind,
-            "split_seed": seed,
-            **({"recipes": recipe} if recipe else {}),
-        },
-        source="command line",
-    )
+    asked = {"recipes": recipe or None, "per_kind": per_kind, "split_seed": seed}
+    given = {name: value for name, value in asked.items() if value is not None}
+    objective = validate(ObjectiveConfig, {"name": "synthetic", **given}, source="command line")
     console = talk()
     read = read_category(data_folder(data, [category], console), category)
     split_test(read, objective)
