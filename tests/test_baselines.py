@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import CATEGORY
 from test_evaluate import make_masked_tray
 from torch import Tensor, nn
@@ -16,12 +17,23 @@ from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
+from dfsc_tune.models.backbones import BACKBONES, Backbone
+from dfsc_tune.models.pdn import normalize_images
 from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.reproduce import baselines
-from dfsc_tune.reproduce.baselines import BASELINES, baseline_maps, judge_baselines, train_baseline
+from dfsc_tune.reproduce.baselines import (
+    Baseline,
+    Method,
+    baseline_maps,
+    judge_baselines,
+    train_baseline,
+)
 from dfsc_tune.reproduce.exhibits import PROTOCOLS
 from dfsc_tune.reproduce.numbers import Models
 from dfsc_tune.results import Run
+
+BASELINES = Baseline("PatchCore"), Baseline("STFPM")
+LITE = "efficientnet-lite0"
 
 
 @pytest.fixture
@@ -40,14 +52,20 @@ def unpretrained(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("line", BASELINES)
+@pytest.mark.parametrize("backbone", [None, LITE])
+@pytest.mark.parametrize("method", ["PatchCore", "STFPM"])
 @pytest.mark.usefixtures("unpretrained")
-def test_a_baseline_scores_and_maps_each_image(line: str, category_data: CategoryData) -> None:
+def test_a_baseline_scores_and_maps_each_image(
+    method: Method, backbone: str | None, category_data: CategoryData
+) -> None:
+    if backbone:
+        pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'distill' is missing")
+    baseline = Baseline(method, backbone)
     train, images = category_data.trial.train, category_data.trial.selection
     sizes = images.sizes.copy()
     sizes[0] = (50, 70)
     first, again = (
-        list(baseline_maps(train_baseline(line, train.pixels, seed=1), images.pixels, sizes))
+        list(baseline_maps(train_baseline(baseline, train.pixels, seed=1), images.pixels, sizes))
         for _ in range(2)
     )
     assert [x.shape for _, x in first] == [tuple(size) for size in sizes.tolist()]
@@ -76,11 +94,13 @@ def test_baselines_are_trained_once_for_what_is_asked(
     run = Run(tmp_path, settings, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
     said: list[str] = []
 
-    def judged(*areas: str) -> Models:
+    def judged(*areas: str, baselines: tuple[Baseline, ...] = BASELINES) -> Models:
+        folder = tmp_path / "baselines"
         lines = judge_baselines(
-            run, data, tmp_path / "baselines", 1, areas=areas, device="cpu", say=said.append
+            run, data, folder, baselines, 1, areas=areas, device="cpu", say=said.append
         )
-        return lines[BASELINES[0]][CATEGORY]
+        assert list(lines) == [x.label for x in baselines]
+        return lines[baselines[0].label][CATEGORY]
 
     without, again = judged(), judged()
     assert without == again
@@ -92,6 +112,38 @@ def test_baselines_are_trained_once_for_what_is_asked(
     assert measured.scores == without.scores
     assert set(measured.areas) == {(0, protocol) for protocol in PROTOCOLS}
     assert len(said) == 2 * len(BASELINES)
+    other = judged(baselines=(Baseline("PatchCore", LITE),))
+    assert other.areas == {}
+    assert len(said) == 2 * len(BASELINES) + 1
+
+
+@pytest.fixture
+def small_backbone(monkeypatch: pytest.MonkeyPatch) -> Backbone:
+    """In the place of every pretrained one."""
+    layers = {k: nn.Sequential(nn.Conv2d(4, 4, 3), nn.BatchNorm2d(4)) for k in range(11)}
+    backbone = Backbone(BACKBONES[LITE], nn.Conv2d(3, 4, 3), layers, (4, 10))
+    monkeypatch.setattr(baselines, "load_backbone", lambda name, layers: backbone)
+    return backbone
+
+
+def test_a_backbone_sees_images_as_it_was_trained_on(small_backbone: Backbone) -> None:
+    network = baselines._network(Baseline("PatchCore", LITE))
+    pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
+    features, found = normalize_images(pixels), {}
+    for name, module in network["backbone"].named_children():
+        found[name] = features = module(features)
+    assert len(network["layers"]) == 2
+    for name, expected in zip(network["layers"], small_backbone(pixels), strict=True):
+        torch.testing.assert_close(found[name], expected)
+
+
+def test_a_student_begins_anew(small_backbone: Backbone) -> None:
+    before = small_backbone.stem.weight.clone()
+    fresh = baselines._untrained(nn.Sequential(small_backbone.stem))
+    assert all(x.requires_grad for x in fresh.parameters())
+    assert not torch.equal(fresh[0].weight, before)
+    assert torch.equal(small_backbone.stem.weight, before)
+    assert not small_backbone.stem.weight.requires_grad
 
 
 def test_without_anomalib_the_way_to_it_is_told(
@@ -102,3 +154,21 @@ def test_without_anomalib_the_way_to_it_is_told(
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 2
     assert "pip install '.[baselines]'" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["table1", "--backbone", LITE], "add --baselines"),
+        (["table3", "--baselines"], "belongs to table1 and table2"),
+        (["table1", "--baselines", "--backbone", "vgg"], "choose efficientnet-lite0, or leave"),
+    ],
+)
+def test_baselines_that_cannot_be_are_refused_first(
+    options: list[str], told: str, data_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(baselines, "_check_installed", lambda: None)
+    asked = ["reproduce", *options, "--data", str(data_folder), "--space", "smoke"]
+    result = CliRunner().invoke(app, asked)
+    assert result.exit_code == 2
+    assert told in " ".join(result.stderr.split())

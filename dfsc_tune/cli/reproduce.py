@@ -31,6 +31,9 @@ from dfsc_tune.cli.shared import (
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dfsc_tune.reproduce.baselines import Baseline
     from dfsc_tune.reproduce.exhibits import Exhibit
     from dfsc_tune.reproduce.reproduction import Reproduction
     from dfsc_tune.reproduce.studies import Scale
@@ -56,6 +59,13 @@ def reproduce(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Train anomalib's PatchCore and STFPM too.")
     ] = False,
+    backbone: Annotated[
+        str | None,
+        typer.Option(
+            help="Of --baselines: efficientnet-lite0, which needs no download. If left out: "
+            "anomalib's own."
+        ),
+    ] = None,
     name: Annotated[str, typer.Option(help="The folder of all its runs and tables.")] = "paper",
     results: ResultsOption = Path("results"),
     address: Annotated[
@@ -96,13 +106,20 @@ def reproduce(
     if plan:
         _print_plan(wanted, request, scale, data, json)
         return
-    if baselines:
-        from dfsc_tune.reproduce.baselines import check_installed
+    _run(wanted, request, scale, data, _baselines(wanted, baselines, backbone), json)
 
-        check_installed()
-        if not wanted.compares_methods:
-            raise UserError("--baselines belongs to table1 and table2, which compare methods")
-    _run(wanted, request, scale, data, baselines, json)
+
+def _baselines(exhibit: Exhibit, wanted: bool, backbone: str | None) -> Sequence[Baseline]:
+    """anomalib's methods, as far as asked for."""
+    from dfsc_tune.reproduce.baselines import find_baselines
+
+    if not wanted:
+        if backbone is not None:
+            raise UserError("--backbone is that of the baselines: add --baselines")
+        return ()
+    if not exhibit.compares_methods:
+        raise UserError("--baselines belongs to table1 and table2, which compare methods")
+    return find_baselines(backbone)
 
 
 def _run(
@@ -110,7 +127,7 @@ def _run(
     request: SearchRequest,
     scale: Scale,
     data: str | None,
-    baselines: bool,
+    baselines: Sequence[Baseline],
     json: bool,
 ) -> None:
     from dataclasses import asdict, replace

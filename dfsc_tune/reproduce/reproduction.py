@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from dfsc_tune.data.layout import read_category
 from dfsc_tune.data.records import Category
 from dfsc_tune.errors import UserError
 from dfsc_tune.report.score_sections import is_real_loco
-from dfsc_tune.reproduce.baselines import judge_baselines
+from dfsc_tune.reproduce.baselines import Baseline, judge_baselines
 from dfsc_tune.reproduce.cells import Cell, cells_of
 from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Scoring, Study
 from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of, with_made
@@ -66,7 +66,7 @@ def reproduce(
     scale: Scale,
     console: Console,
     *,
-    baselines: bool = False,
+    baselines: Sequence[Baseline] = (),
 ) -> Reproduction:
     """Trains, scores and tabulates; leaves the cells as Parquet beside the runs.
 
@@ -75,7 +75,7 @@ def reproduce(
         request: as `requests` takes it.
         scale: how large.
         console: for progress.
-        baselines: whether to train anomalib's too; for a table that compares methods.
+        baselines: anomalib's, to be trained too; for a table that compares methods.
 
     Raises:
         UserError: a search cannot be begun or gone on with, the data changed since, or the table
@@ -115,6 +115,7 @@ def reproduce(
             run,
             request.data,
             run.folder.parent / "baselines",
+            baselines,
             scale.num_seeds,
             areas=areas,
             device=driver_device(request),
