@@ -111,7 +111,8 @@ class SpeedConfig(Settings):
 
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
     """Of the networks' convolutions; weights, losses, quantiles and averages are always float32.
-    `auto` means bfloat16 where the device computes in it natively."""
+    `auto` means bfloat16 where the device computes in it natively; float32 on a GPU is PyTorch's,
+    whose convolutions there round to TF32 unless it is told otherwise."""
     channels_last: bool = True
     """Whether networks and images are laid out with their channels together in memory."""
     half_features: bool = True

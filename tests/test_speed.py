@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
+from dfsc_tune import train
 from dfsc_tune.config import PLAIN, SpeedConfig, TrialConfig
 from dfsc_tune.prepare import CategoryData, prepare_category, resident
 from dfsc_tune.speed import GraphedStep, compute_dtype, has_bfloat16
-from dfsc_tune.train import Training
+from dfsc_tune.train import Training, update_average
 from dfsc_tune.trial import judge_training
 
 NUM_STEPS = 8
@@ -66,8 +68,8 @@ def test_each_switch_keeps_the_losses(trial_config: TrialConfig, switch: str, de
     _, plain = trained(trial_config, PLAIN, device)
     _, fast = trained(trial_config, speed, device)
     assert fast == pytest.approx(plain, rel=tolerance)
-    # The switch is at work: on a CPU there is no graph, and rounding differs for all others.
-    assert (fast == plain) == (switch == "cuda_graph" and device == "cpu")
+    # The switch is at work, which a graph does not show: it may compute the very same.
+    assert switch == "cuda_graph" or fast != plain
 
 
 def test_weights_losses_and_averages_stay_float32(trial_config: TrialConfig, device: str) -> None:
@@ -99,7 +101,8 @@ def test_resuming_forgets_a_recorded_step(trial_config: TrialConfig, device: str
     again.run(4)
     again.load_state_dict(again.state_dict())
     rest = [again.run(step + 1)["total"] for step in range(4, NUM_STEPS)]
-    assert rest == pytest.approx(losses[4:], rel=1e-6)
+    # On a GPU, gradients of resized maps are summed in any order.
+    assert rest == pytest.approx(losses[4:], rel=1e-6 if device == "cpu" else 2e-2)
     assert whole.step == again.step
 
 
@@ -160,6 +163,41 @@ def test_a_step_could_be_recorded(trial_config: TrialConfig, momenta: tuple[floa
     assert not forbidden & operations.names.keys()
     assert operations.names["aten.topk"] == 2
     assert operations.names["aten._foreach_lerp_"] == len(training.averages)
+
+
+class OneDevice(TorchDispatchMode):
+    """Fails where an operation, but for a copy, meets tensors of two devices."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+        tensors = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        devices = {x.device for x in tensors if x.ndim}
+        assert len(devices) < 2 or func.overloadpacket is torch.ops.aten.copy_, func
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_a_step_stays_on_its_device(
+    trial_config: TrialConfig, monkeypatch: pytest.MonkeyPatch, augmented: bool
+) -> None:
+    """Any machine has the device `meta`; it knows shapes only, so reading from it fails."""
+    monkeypatch.setattr(train, "autocast", lambda *_: nullcontext())
+    monkeypatch.setattr(Training, "_build_optimizer", lambda self: None)
+    config = trial_config.model_copy(
+        update={
+            "speed": PLAIN,
+            "train": trial_config.train.model_copy(update={"autoencoder_augmentation": augmented}),
+        }
+    )
+    data = prepare_category(config, _folder(config)).trial
+    training = Training(config, resident(data, "meta"))
+    index = training._order.index_select(0, training._position)
+    with OneDevice():
+        training._losses(index).total.backward()
+        for momentum, average in training.averages.items():
+            update_average(average, training.student, momentum)
+    assert {x.grad.device.type for x in training.student.parameters() if x.grad is not None} == {
+        "meta"
+    }
 
 
 COUNTS = (2, 1, 7, 12)

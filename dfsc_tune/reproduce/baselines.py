@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import importlib.util
+import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -88,7 +89,9 @@ def _check_installed() -> None:
     if importlib.util.find_spec("anomalib") is None:
         raise UserError("--baselines needs anomalib: pip install '.[baselines]'")
     try:
-        importlib.import_module("anomalib.models")
+        # Its own imports are deprecated, which is nothing that its user could change.
+        with warnings.catch_warnings(action="ignore", category=FutureWarning):
+            importlib.import_module("anomalib.models")
     except (ImportError, RuntimeError) as error:
         # Such as a torchvision built for CUDA beside a torch that is not.
         raise UserError(
