@@ -14,8 +14,9 @@ from dfsc_tune.models.autoencoder import build_autoencoder
 from dfsc_tune.models.pdn import build_pdn, feature_size, teacher_channels
 from dfsc_tune.speed import compute_dtype
 
-_PEAK_SIZES = (1024, 2048, 4096)
-_COPY_BYTES = 1 << 28
+# On a GPU, launching and waiting take some microseconds: its work shall take a millisecond.
+_PEAK_SIZES, _GPU_PEAK_SIZES = (1024, 2048, 4096), (4096, 8192)
+_COPY_BYTES, _GPU_COPY_BYTES = 1 << 28, 1 << 30
 
 
 def step_flops(model: ModelConfig) -> int:
@@ -67,7 +68,7 @@ def step_bytes(request: BenchRequest) -> int:
 def measure_peak_flops(device: str, dtype: torch.dtype) -> float:
     """The most floating-point operations a second that a matrix product reached."""
     best = 0.0
-    for size in _PEAK_SIZES:
+    for size in _GPU_PEAK_SIZES if device.startswith("cuda") else _PEAK_SIZES:
         a = torch.randn(size, size, device=device, dtype=dtype)
         product = functools.partial(torch.mm, a, a.clone())
         product()
@@ -78,7 +79,8 @@ def measure_peak_flops(device: str, dtype: torch.dtype) -> float:
 
 def measure_bandwidth(device: str) -> float:
     """Bytes a second read and written by a copy too large for any cache."""
-    source = torch.ones(_COPY_BYTES, dtype=torch.uint8, device=device)
+    num_bytes = _GPU_COPY_BYTES if device.startswith("cuda") else _COPY_BYTES
+    source = torch.ones(num_bytes, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     seconds = min(timed(functools.partial(target.copy_, source), device) for _ in range(5))
-    return 2 * _COPY_BYTES / seconds
+    return 2 * num_bytes / seconds
