@@ -98,6 +98,14 @@ def test_a_recorded_run_becomes_curves(tmp_path: Path) -> None:
         recorded_curves(results.load(folder), "box")
 
 
+def test_the_committed_curves_are_a_blackbox_still() -> None:
+    run = results.load(Path(__file__).parents[1] / "results" / "reference" / "search_curves")
+    for category in run.settings["categories"]:
+        curves = recorded_curves(run, category)
+        assert curves.values.shape[0] >= 12
+        assert len(curves.elsewhere) == len(run.settings["categories"]) - 1
+
+
 @pytest.mark.parametrize("name", DEFAULT)
 def test_every_strategy_runs_and_repeats(name: str, blackbox: Blackbox) -> None:
     table = regrets(blackbox, name, [3], num_workers=2)
