@@ -89,7 +89,12 @@ def split_test(category: Category, objective: ObjectiveConfig) -> Split:
         selection.update(record.name for record in shuffled[:count])
     chosen = tuple(record for record in category.test if record.name in selection)
     rest = tuple(record for record in category.test if record.name not in selection)
-    return Split(chosen, rest, _notes(chosen, rest))
+    if not can_be_judged(record.kind for record in rest):
+        raise UserError(
+            f"{_where(category)} has a single image of each defect type, so none is left to report "
+            "on; add labelled anomalies or use the objective 'oracle'"
+        )
+    return Split(chosen, rest, tuple(_holdout_notes(chosen, rest)))
 
 
 def refusals(data: Path, name: str) -> dict[ObjectiveName, str]:
@@ -188,7 +193,7 @@ def objective_value(aurocs: Mapping[str, float | None], metric: Metric) -> float
 
 
 def _check_measurable(category: Category, objective: ObjectiveConfig, kinds: set[str]) -> None:
-    where = f"category '{category.name}' in {category.root}"
+    where = _where(category)
     if not kinds - {"good"}:
         raise UserError(
             f"{where} has no labelled anomalies in its test folder, which the objective "
@@ -212,8 +217,8 @@ def _check_synthetic(category: Category) -> None:
     num_good = len(category.validation)
     if num_good < 2:
         raise UserError(
-            f"category '{category.name}' in {category.root} has {num_good} validation image, and "
-            "synthetic anomalies are made from two or more; add good images to validation/good"
+            f"{_where(category)} has {num_good} validation image, and synthetic anomalies are made "
+            "from two or more; add good images to validation/good"
         )
 
 
@@ -228,27 +233,26 @@ def _synthetic_notes(category: Category) -> Iterator[str]:
         )
 
 
-def _notes(selection: Sequence[ImageRecord], report: Sequence[ImageRecord]) -> tuple[str, ...]:
-    notes = []
+def _holdout_notes(
+    selection: Sequence[ImageRecord], report: Sequence[ImageRecord]
+) -> Iterator[str]:
     for kind in ("logical", "structural"):
         in_selection = sum(record.kind == kind for record in selection)
         in_report = sum(record.kind == kind for record in report)
         if in_selection + in_report == 0:
-            notes.append(f"no {kind} anomalies: nothing can be said about them")
+            yield f"no {kind} anomalies: nothing can be said about them"
         elif in_report == 0:
-            notes.append(
+            yield (
                 f"too few {kind} anomalies to keep some out of the search: "
                 "no honest number for them can be given"
             )
-    if not any(record.kind != "good" for record in report):
-        raise UserError(
-            "each defect type has a single image, so none is left to report on; "
-            "add labelled anomalies or use the objective 'oracle'"
-        )
     count = sum(record.kind != "good" for record in selection)
     if count < _MANY_ANOMALIES:
-        notes.append(
+        yield (
             f"only {count} labelled anomalies choose; in the studies so far anomalies made from "
             "good images chose better (--objective synthetic), and left all labels for the numbers"
         )
-    return tuple(notes)
+
+
+def _where(category: Category) -> str:
+    return f"category '{category.name}' in {category.root}"

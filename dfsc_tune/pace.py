@@ -88,10 +88,12 @@ def read_pace(path: Path) -> Pace:
         return _pace(path, record)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    except (yaml.YAMLError, LookupError, TypeError, ValueError, ZeroDivisionError) as error:
+    except (
+        yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError
+    ) as error:  # fmt: skip
         raise UserError(
             f"{path} is no benchmark record, or a damaged one ({type(error).__name__}: {error}); "
-            "make one with dfsc-tune bench"
+            "delete it, and make one with dfsc-tune bench"
         ) from error
 
 

@@ -37,6 +37,7 @@ from dfsc_tune.synthetic.anomalies import Anomaly, shared_out
 from dfsc_tune.synthetic.store import stored_anomalies
 
 _MAX_PENALTY_IMAGES = 1000
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
 _FEW_IMAGES = 5
 
 
@@ -159,13 +160,10 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
     validation = prepare(category.validation)
     if objective.name == "synthetic":
         anomalies = make_synthetic(category, validation.pixels, objective)
-        features = teacher_features(
-            teacher,
-            np.stack([anomaly.pixels for anomaly in anomalies]),
-            device=device,
-            dtype=config.speed.feature_dtype,
-        )
-        selection = _with_anomalies(validation, anomalies, features)
+        pixels = np.stack([anomaly.pixels for anomaly in anomalies])
+        dtype = config.speed.feature_dtype
+        features = teacher_features(teacher, pixels, device=device, dtype=dtype)
+        selection = validation + _prepared(anomalies, pixels, features, validation)
     else:
         selection = prepare(split.selection)
     return CategoryData(
@@ -209,11 +207,17 @@ def make_synthetic(
     `split_test` has checked that there are enough of these.
 
     Raises:
-        UserError: the metric's kind cannot be made of them, or an image cannot be read.
+        UserError: none can be made of them, or none of the metric's kind, or an image cannot be
+            read.
     """
     large = decode_images(category.validation, 2 * good.shape[-1]).pixels
     counts = shared_out(objective.recipes, objective.per_kind)
     anomalies = stored_anomalies(good, large, counts, objective.split_seed)
+    if not anomalies:
+        raise UserError(
+            f"no anomalies could be made from the validation images of category '{category.name}' "
+            f"in {category.root} by objective.recipes: {', '.join(objective.recipes)}; use others"
+        )
     if objective.metric not in ("mean", *(anomaly.kind for anomaly in anomalies)):
         raise UserError(
             f"no {objective.metric} anomalies could be made from the validation images of category "
@@ -235,11 +239,13 @@ def _notes_on_synthetic(
         yield f"fewer anomalies than asked for could be made: {', '.join(few)}"
 
 
-def _with_anomalies(
-    good: PreparedImages, anomalies: Sequence[Anomaly], features: npt.NDArray[np.floating]
+def _prepared(
+    anomalies: Sequence[Anomaly],
+    pixels: npt.NDArray[np.uint8],
+    features: npt.NDArray[np.floating],
+    good: PreparedImages,
 ) -> PreparedImages:
-    """Good images and, after them, the anomalies made from them."""
-    sources = [anomaly.source for anomaly in anomalies]
+    """Anomalies with their pixels and features, as images of the good ones they were made from."""
     records = tuple(
         ImageRecord(
             path=good.records[anomaly.source].path,
@@ -249,13 +255,8 @@ def _with_anomalies(
         )
         for index, anomaly in enumerate(anomalies)
     )
-    pixels = np.stack([anomaly.pixels for anomaly in anomalies])
-    return PreparedImages(
-        records=(*good.records, *records),
-        pixels=np.concatenate([good.pixels, pixels]),
-        features=np.concatenate([good.features, features]),
-        sizes=np.concatenate([good.sizes, good.sizes[sources]]),
-    )
+    sizes = good.sizes[[anomaly.source for anomaly in anomalies]]
+    return PreparedImages(records, pixels, features, sizes)
 
 
 def _limits(category: Category, split: Split) -> Iterator[str]:
@@ -287,6 +288,3 @@ def _penalty_pixels(folder: Path, model: ModelConfig) -> npt.NDArray[np.uint8]:
     decoded = decode_images(paths[::step][:_MAX_PENALTY_IMAGES], 2 * size)
     cut = slice(size // 2, size // 2 + size)
     return np.ascontiguousarray(decoded.pixels[:, :, cut, cut])
-
-
-_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")

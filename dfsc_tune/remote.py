@@ -319,9 +319,17 @@ _SUMS = "SHA256SUMS"
 
 
 def _read_sums(store: Store) -> dict[str, str]:
-    lines = (store.read(_SUMS) or b"").decode().splitlines()
-    pairs = (line.split(maxsplit=1) for line in lines if line.strip())
-    return {name.lstrip("*").removeprefix("./"): digest for digest, name in pairs}
+    lines = (store.read(_SUMS) or b"").decode(errors="replace").splitlines()
+    sums = {}
+    for number, line in enumerate(lines, start=1):
+        digest, _, name = line.strip().partition(" ")
+        if digest and not name:
+            raise UserError(
+                f"line {number} of {store}/{_SUMS} is no checksum with a name: write the file as "
+                "`sha256sum` does, or delete it"
+            )
+        sums[name.lstrip(" *").removeprefix("./")] = digest
+    return sums
 
 
 def _inside(folder: Path, name: str) -> Path:

@@ -75,8 +75,11 @@ def make_run(
         trials += rows
         for row in rows:
             reports += _reports(row, rng)
+        complete = [row for row in rows if row["state"] == "complete"]
+        best = max(complete, key=lambda row: float(row["value"]))
         for role, separation in (("best", 2.0), ("paper", 1.5), ("margin_0", 0.5)):
-            scores += _scores(category, role, separation, rng, image)
+            of_role = next((row for row in rows if row["role"] == role), best)
+            scores += _scores(of_role, role, separation, rng, image)
     write_table(folder, TRIALS, trials)
     write_table(folder, REPORTS, reports)
     write_table(folder, SCORES, scores)
@@ -143,12 +146,12 @@ def _reports(row: dict[str, Any], rng: np.random.Generator) -> list[dict[str, An
 
 
 def _scores(
-    category: str, role: str, separation: float, rng: np.random.Generator, image: str
+    trial: dict[str, Any], role: str, separation: float, rng: np.random.Generator, image: str
 ) -> list[dict[str, Any]]:
     return [
         {
-            "category": category,
-            "trial": f"{category[:3]}00002",
+            "category": trial["category"],
+            "trial": trial["trial"],
             "role": role,
             "image": image.format(kind=kind, index=index),
             "kind": kind,

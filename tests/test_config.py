@@ -49,6 +49,10 @@ def test_exponents_without_a_dot_are_numbers() -> None:
         ("seed: -1", "x.yaml:2: seed: must be greater than or equal to 0"),
         ("seed: 0\nseed: 1\n", "x.yaml:3: not valid YAML: key 'seed' is given twice"),
         ("loss: [1, 2\n", "not valid YAML"),
+        (
+            "loss: {margin: {{ margin }}}\n",
+            "x.yaml:2: not valid YAML: a key must be a single value",
+        ),
         ("loss: !!python/object:os.system {}\n", "not valid YAML"),
     ],
 )

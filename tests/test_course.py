@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -21,14 +23,17 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.search import Searcher
+from rich.console import Console
 from synthetic_run import run_settings
 
 from dfsc_tune import results
-from dfsc_tune.errors import StorageError
+from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import LEDGER, write_settings
+from dfsc_tune.search import tuner
 from dfsc_tune.search.course import Course
 from dfsc_tune.search.failures import MAX_RETRIES, Failure, classify, next_attempt
 from dfsc_tune.search.ledger import Ledger, interruptions
+from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.trainable import to_metrics
@@ -309,14 +314,38 @@ def test_a_disk_that_fails_stops_the_search_and_fails_no_trial(
     monkeypatch.setattr("dfsc_tune.search.failures._FIRST_PAUSE_SECONDS", 0.0)
     start(course)
     full = classify(task_error(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))))
-    for _ in range(MAX_RETRIES):
+    console = Console(file=io.StringIO(), width=200)
+    view = LiveView(course, dict.fromkeys(CATEGORIES, ()), console)
+    for attempt in range(MAX_RETRIES + 1):
         course.broke("0001", full)
-        assert course.stopped is None
-        start(course)
-    course.broke("0001", full)
+        view.on_trial_error(0, [], SimpleNamespace(config={"trial": "0001"}))
+        assert (course.stopped is None) == (attempt < MAX_RETRIES)
+        course.next_trial()
     assert isinstance(course.stopped, StorageError)
+    assert console.file.getvalue().count("is tried again") == MAX_RETRIES
     course.close()
     assert course.tables.trials["0001"]["state"] == "interrupted"
+
+
+def test_books_that_cannot_be_closed_are_told_and_nothing_is_published_from_old_ones(
+    request_: SearchRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published: list[object] = []
+    monkeypatch.setattr(tuner, "publish", lambda *args, **kwargs: published.append(args))
+    folder = tmp_path / "run"
+    folder.mkdir()
+    write_settings(folder, run_settings(CATEGORIES))
+
+    def full() -> None:
+        raise StorageError("cannot write trials.parquet (No space left on device)")
+
+    with closing(Ledger(folder)) as ledger:
+        course = open_course(request_, folder, ledger)
+        play(course)
+        monkeypatch.setattr(course.tables, "write", full)
+        with pytest.raises(UserError, match=r"No space left on device.*see to the disk"):
+            tuner.conduct(request_, course, {}, folder, Console(quiet=True))
+    assert not published
 
 
 def test_checkpoints_are_kept_of_complete_trials_only(course: Course) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CATEGORY
+from PIL import Image
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
@@ -141,6 +142,18 @@ def test_one_good_image_is_too_few_to_make_anomalies_of(
         path.unlink()
     with pytest.raises(UserError, match="two or more"):
         prepare_category(judged_by(trial_config, "synthetic"), unlabelled)
+
+
+def test_images_of_which_no_anomaly_can_be_made_are_refused(
+    trial_config: TrialConfig, unlabelled: Path
+) -> None:
+    for path in (unlabelled / CATEGORY / "validation" / "good").iterdir():
+        Image.new("RGB", (64, 48), (90, 90, 90)).save(path)
+    objective = ObjectiveConfig(name="synthetic", recipes=("removed",), per_kind=2)
+    with pytest.raises(
+        UserError, match=r"no anomalies could be made .* by objective.recipes: removed"
+    ):
+        prepare_category(trial_config.model_copy(update={"objective": objective}), unlabelled)
 
 
 def test_synthesize_writes_a_sheet_and_counts(unlabelled: Path, tmp_path: Path) -> None:

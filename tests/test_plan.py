@@ -113,7 +113,16 @@ def test_one_at_a_time_is_always_known(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[1, 2]", "a: {", "device: cpu", yaml.safe_dump(record(start=[1])), "\x00"]
+    "text",
+    [
+        "",
+        "[1, 2]",
+        "a: {",
+        "device: cpu",
+        "\x00",
+        yaml.safe_dump(record(start=[1])),
+        yaml.safe_dump(record(at_once=[1])),
+    ],
 )
 def test_other_files_are_no_records(tmp_path: Path, text: str) -> None:
     path = tmp_path / "record.yaml"

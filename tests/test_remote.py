@@ -22,6 +22,9 @@ from dfsc_tune.remote import Store, StoredFile, fetch_folder
 from dfsc_tune.results import stored
 from dfsc_tune.results.mirror import Mirror
 from dfsc_tune.results.stored import take_over
+from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.space import load_space
+from dfsc_tune.search.stored import check_name
 
 BUCKET = "things"
 
@@ -60,6 +63,15 @@ def test_bad_addresses_are_refused_without_repeating_secrets(address: str, text:
     result = invoke("search", "--category", "a", "--data", address)
     assert_one_sentence(result, text)
     assert "secret@" not in result.stderr
+
+
+@pytest.mark.parametrize("name", ["a b", "a#b", "50%", "a?b"])
+def test_a_name_that_no_address_can_hold_is_refused(name: str) -> None:
+    # Else 's3://bucket/runs/a#b' would be the folder 'a'.
+    space = load_space("smoke")
+    request = SearchRequest((), Path(), None, space, Path(), name, store="s3://bucket/runs")
+    with pytest.raises(UserError, match="cannot be part of an address"):
+        check_name(request)
 
 
 def test_an_azure_address_names_its_account(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,6 +138,9 @@ def test_data_must_agree_with_their_sums(store: Store, tmp_path: Path) -> None:
     store.write("a/train/good/0.png", [b"one"])
     store.write("SHA256SUMS", [f"{'0' * 64}  ./a/train/good/0.png\n".encode()])
     with pytest.raises(UserError, match="SHA256SUMS says"):
+        fetch_data(store, ["a"])
+    store.write("SHA256SUMS", [b"\n", b"0.png\n"])
+    with pytest.raises(UserError, match=r"line 2 of .*/SHA256SUMS is no checksum"):
         fetch_data(store, ["a"])
 
 

@@ -131,6 +131,18 @@ def test_reports_of_all_writes_are_in_the_table(tables: RunTables, tmp_path: Pat
         ]  # fmt: skip
 
 
+def test_a_better_trial_is_not_told_with_the_numbers_of_the_one_before(
+    tables: RunTables, tmp_path: Path
+) -> None:
+    write_table(tmp_path, SCORES, scores(3.0, "best"))
+    assert results.headlines(results.load(tmp_path))[0].trial == "a"
+    tables.start("d", CONFIG, "sampler")
+    tables.report("d", progress(20, 0.71))
+    tables.end("d", "complete")
+    tables.write()
+    assert results.headlines(results.load(tmp_path)) == []
+
+
 def test_best_is_the_last_value_among_full_budget_trials(tables: RunTables, tmp_path: Path) -> None:
     best = results.best_trials(results.load(tmp_path).trials)
     # b was higher, and so was a earlier: neither counts.

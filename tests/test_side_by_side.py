@@ -98,6 +98,14 @@ def test_a_recorded_run_becomes_curves(tmp_path: Path) -> None:
         recorded_curves(results.load(folder), "box")
 
 
+def test_the_committed_curves_are_a_blackbox_still() -> None:
+    run = results.load(Path(__file__).parents[1] / "results" / "reference" / "search_curves")
+    for category in run.settings["categories"]:
+        curves = recorded_curves(run, category)
+        assert curves.values.shape[0] >= 12
+        assert len(curves.elsewhere) == len(run.settings["categories"]) - 1
+
+
 @pytest.mark.parametrize("name", DEFAULT)
 def test_every_strategy_runs_and_repeats(name: str, blackbox: Blackbox) -> None:
     table = regrets(blackbox, name, [3], num_workers=2)
@@ -119,8 +127,12 @@ import pickle, sys
 from pathlib import Path
 import ray
 from ray import tune
-from dfsc_tune.search.searcher import STEP, VALUE
+from dfsc_tune.search.adapters import CourseScheduler, CourseSearcher
+from dfsc_tune.search.course import Course
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.side_by_side import STRATEGIES
+from dfsc_tune.search.trainable import to_metrics
+from dfsc_tune.trial import Progress
 
 blackbox = pickle.loads(Path(sys.argv[1]).read_bytes())
 read = STRATEGIES["ours"](blackbox, 5).read
@@ -130,26 +142,28 @@ def trial(config):
     curves = blackbox.curve(settings, momenta, 5)
     for index, step in enumerate(blackbox.curves.steps):
         value = max(float(curve[index]) for curve in curves.values())
-        tune.report({STEP: int(step), VALUE: value})
+        tune.report(to_metrics(Progress(int(step), value, {momenta[0]: {}}, {}, 0.0)))
 
 strategy = STRATEGIES["ours"](blackbox, 5)
+folder = Path.cwd()
+course = Course(folder, Ledger(folder), strategy.searcher, strategy.scheduler)
 ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
 done = tune.Tuner(
     trial,
     tune_config=tune.TuneConfig(
-        search_alg=strategy.searcher, scheduler=strategy.scheduler, num_samples=24,
+        search_alg=CourseSearcher(course), scheduler=CourseScheduler(course), num_samples=24,
         max_concurrent_trials=1, reuse_actors=True,
     ),
-    run_config=tune.RunConfig(storage_path=str(Path.cwd()), verbose=0),
+    run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
 ).fit()
-trials = [(dict(read(x.config)[0]), x.metrics[STEP], x.metrics[VALUE]) for x in done]
+trials = [(dict(read(x.config)[0]), x.metrics["step"], x.metrics["value"]) for x in done]
 Path("trials.pickle").write_bytes(pickle.dumps(trials))
 """
 
 
 @pytest.mark.slow
 def test_a_simulated_search_is_the_one_that_tune_runs(blackbox: Blackbox, tmp_path: Path) -> None:
-    """One worker, so that the order is certain: the same points, stopped at the same steps."""
+    """One trial at a time makes the order certain: the same points, stopped at the same steps."""
     (tmp_path / "blackbox.pickle").write_bytes(pickle.dumps(blackbox))
     done = subprocess.run(
         [sys.executable, "-c", TUNE, "blackbox.pickle"],

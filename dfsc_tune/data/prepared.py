@@ -39,6 +39,15 @@ class PreparedImages:
     def __len__(self) -> int:
         return len(self.records)
 
+    def __add__(self, others: PreparedImages) -> PreparedImages:
+        """These images and, after them, others."""
+        return PreparedImages(
+            records=(*self.records, *others.records),
+            pixels=np.concatenate([self.pixels, others.pixels]),
+            features=np.concatenate([self.features, others.features]),
+            sizes=np.concatenate([self.sizes, others.sizes]),
+        )
+
     def on(self, device: str) -> ResidentImages:
         """These images on a device; on the CPU they share the arrays' memory."""
         return ResidentImages(

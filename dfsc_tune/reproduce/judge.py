@@ -161,7 +161,7 @@ class Judge:
                 device,
                 config.speed.feature_dtype,
             )
-            self.images = _joined(tested, self.images)
+            self.images = tested + self.images
 
     def detector(self, trial: str, scoring: Scoring) -> Detector:
         """A trained model, scored as asked."""
@@ -196,15 +196,6 @@ class Judge:
         by_name = {x.name: found for x, found in zip(self.images.records, maps, strict=True)}
         for protocol, split in self._splits.items():
             yield {"protocol": protocol, **_area(category, split.report, by_name)}
-
-
-def _joined(first: PreparedImages, second: PreparedImages) -> PreparedImages:
-    return PreparedImages(
-        records=(*first.records, *second.records),
-        pixels=np.concatenate([first.pixels, second.pixels]),
-        features=np.concatenate([first.features, second.features]),
-        sizes=np.concatenate([first.sizes, second.sizes]),
-    )
 
 
 def _area(

@@ -79,12 +79,16 @@ def headline_of(run: Run, category: str) -> Headline | None:
 
 
 def is_published(run: Run, category: str) -> bool:
-    """Whether the best model of a category has been written and scored."""
+    """Whether the best trial's model of a category has been written and scored.
+
+    A search that was given more trials may have a better one than that of the last scores.
+    """
     if not any(run.settings["datasets"][category]["report"].values()):
         # Without any test image there is nothing to score.
         return (run.folder / MODELS / category).is_dir()
-    scores = run.scores
-    return bool(((scores["category"] == category) & (scores["role"] == "best")).any())
+    best = best_trials(run.trials[run.trials["category"] == category])["trial"]
+    scores = run.scores[(run.scores["category"] == category) & (run.scores["role"] == "best")]
+    return bool(scores["trial"].isin(best).any())
 
 
 def describe(headline: Headline) -> list[str]:

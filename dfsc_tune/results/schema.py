@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.losses import Losses
+from dfsc_tune.objective import JUDGED
 
 SCHEMA_VERSION = "2"
 """A whole number; each version adds columns to those of the one before, and all are read."""
@@ -21,7 +22,7 @@ ENDED = "ended"
 why that is before the search's own end, if it is."""
 
 _FLOAT, _INT, _TEXT, _BOOL = pa.float64(), pa.int64(), pa.string(), pa.bool_()
-_AUROCS = [(name, _FLOAT) for name in ("auroc_logical", "auroc_structural", "auroc_mean")]
+_AUROCS = [(name, _FLOAT) for name in JUDGED]
 
 
 def _parameter_columns() -> list[tuple[str, pa.DataType]]:
@@ -79,7 +80,7 @@ SCHEMAS: dict[str, pa.Schema] = {
 
 trials: a row a trial. `role` is paper (the paper's setting), margin_0, starting_point, sampler, or
 config (trained on its own); `state` is running, complete, pruned (stopped early by ASHA), failed or
-interrupted (by Ctrl-C);
+interrupted (the search ended before it did);
 `value` is what the search maximises, at the last report; all AUROCs are of the selection part.
 reports: a row a report and EMA momentum; `own_momentum` marks the one that counts: the trial's own,
 or the best where momenta are free.

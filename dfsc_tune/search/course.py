@@ -156,7 +156,7 @@ class Course:
             # A trial that waits to be tried again keeps its place.
             return None
         name = f"{self._num_trials + 1:04d}"
-        if self._searcher.suggest(name) == Searcher.FINISHED:
+        if self._searcher.suggest(name) is None:
             return None if self._open else Searcher.FINISHED
         category, suggestion = self._searcher.asked(name)
         self._ledger.append(
@@ -290,9 +290,8 @@ class Course:
             case {"event": "reported", "trial": name}:
                 self._follow_report(self._open[name], event)
             case {"event": "failed", "trial": name, "reason": reason}:
-                trial = self._open.pop(name)
-                self._asha.on_trial_error(None, trial)
-                self._searcher.on_trial_complete(name, error=True)
+                del self._open[name]
+                self._searcher.on_trial_error(name)
                 self._end(name, "failed", reason)
             case {"event": "published", "num_ended": num_ended}:
                 self._num_published = num_ended

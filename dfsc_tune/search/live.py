@@ -85,10 +85,12 @@ class LiveView(Callback):
             return
         row = self._course.tables.trials[trial.config["trial"]]
         if row["state"] == "running":
-            self._console.print(
-                f"trial {row['trial']} broke after step {row['step']} and is tried again: "
-                f"{row['error']}",
-            )
+            # Where the search stops, why is said at its end.
+            if self._course.stopped is None:
+                self._console.print(
+                    f"trial {row['trial']} broke after step {row['step']} and is tried again: "
+                    f"{row['error']}",
+                )
             return
         best = self._course.tables.best.get(row["category"])
         best_value = _shown(best["value"] if best else None)

@@ -1,12 +1,10 @@
-"""Tune's Searcher over our studies: categories take turns, and every report reaches Optuna."""
+"""The studies of several categories as one: they take turns, and every report reaches Optuna."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from typing import Any
-
-from ray.tune.search import Searcher
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.search.study import CategoryStudy, State, Suggestion
@@ -18,7 +16,7 @@ FAILURE = "failure"
 DEVICE = "device"
 
 
-class StudySearcher(Searcher):
+class StudySearcher:
     """Suggests trials of several categories in turn, each from its own study.
 
     A trial's Tune config is `{"category", "role", "trial_config"}`, the last a plain tree of its
@@ -28,16 +26,13 @@ class StudySearcher(Searcher):
     def __init__(
         self, studies: Mapping[str, CategoryStudy], bases: Mapping[str, TrialConfig]
     ) -> None:
-        super().__init__(metric=VALUE, mode="max")
         self._studies = dict(studies)
         self._bases = dict(bases)
         self._turn = list(studies)
         self._asked: dict[str, tuple[str, Suggestion]] = {}
 
-    def suggest(  # type: ignore[override]  # Tune takes FINISHED, a string, too
-        self, trial_id: str
-    ) -> dict[str, Any] | str:
-        """The next trial's Tune config, or FINISHED."""
+    def suggest(self, trial_id: str) -> dict[str, Any] | None:
+        """The next trial's Tune config; None if all have been suggested."""
         while self._turn:
             category = self._turn.pop(0)
             suggestion = self._studies[category].suggest()
@@ -46,7 +41,7 @@ class StudySearcher(Searcher):
             self._turn.append(category)
             self._asked[trial_id] = (category, suggestion)
             return self.config(trial_id)
-        return Searcher.FINISHED
+        return None
 
     def suggest_again(self, trial_id: str, category: str, **suggestion: Any) -> None:
         """Suggests a trial that an earlier session suggested.
@@ -86,39 +81,32 @@ class StudySearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
         """Passes a report on to the trial's study."""
         category, suggestion = self._asked[trial_id]
-        if suggestion.number is not None and VALUE in result:
+        if suggestion.number is not None:
             self._studies[category].report(suggestion.number, result[STEP], result[VALUE])
 
-    def on_trial_complete(
-        self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
-    ) -> None:
-        """Tells the study how the trial ended; Tune calls this for early-stopped ones too."""
-        if trial_id not in self._asked:
-            return
-        if result and not error:
-            # Tune does not pass an ended trial's last report to on_trial_result.
-            self.on_trial_result(trial_id, result)
+    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any]) -> None:
+        """Passes a trial's last report on to its study, and how the trial ended with it."""
+        self.on_trial_result(trial_id, result)
         category, suggestion = self._asked.pop(trial_id)
         if suggestion.number is not None:
-            num_steps = self._bases[category].train.num_steps
-            state = end_state(result or {}, num_steps, error)
-            value = result[VALUE] if result and state == "complete" else None
+            state = end_state(result, self._bases[category].train.num_steps)
+            value = result[VALUE] if state == "complete" else None
             self._studies[category].finish(suggestion.number, state, value)
+
+    def on_trial_error(self, trial_id: str) -> None:
+        """Tells the trial's study that it failed."""
+        category, suggestion = self._asked.pop(trial_id)
+        if suggestion.number is not None:
+            self._studies[category].finish(suggestion.number, "failed")
 
     def close(self) -> None:
         """Tells the studies that trials still running will not end: a search was broken off."""
         for trial_id in list(self._asked):
-            self.on_trial_complete(trial_id, error=True)
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search is resumed from its ledger."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+            self.on_trial_error(trial_id)
 
 
-def end_state(result: Mapping[str, Any], num_steps: int, error: bool = False) -> State:
+def end_state(result: Mapping[str, Any], num_steps: int) -> State:
     """How a trial ended, from its last report: only one at the full budget is complete."""
-    if error or result.get(FAILURE) or not math.isfinite(result.get(VALUE, math.nan)):
+    if not math.isfinite(result[VALUE]):
         return "failed"
     return "complete" if result[STEP] >= num_steps else "pruned"

@@ -190,7 +190,7 @@ class CategorySpace:
         """A grid's points, none twice, without those that are among the first points."""
         if self.sampler != "grid":
             return []
-        tried = [point for _, point in self.first_points()]
+        seen = {tuple(point.items()) for _, point in self.first_points()}
         choices = [
             x.choices for x in self.suggested.values() if isinstance(x, CategoricalParameter)
         ]
@@ -198,7 +198,8 @@ class CategorySpace:
         for combination in itertools.product(*choices):
             values = dict(zip(self.suggested, combination, strict=True))
             point = existing_values(self.parameters, values)
-            if point not in tried and point not in points:
+            if (key := tuple(point.items())) not in seen:
+                seen.add(key)
                 points.append(point)
         return points
 

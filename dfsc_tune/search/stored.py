@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
-from dfsc_tune.errors import StorageError
+from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.remote import Store
 from dfsc_tune.results import CHECKPOINTS, resume_command
 from dfsc_tune.results.mirror import FetchedCheckpoints, Mirror, StoredCheckpoints
@@ -20,8 +21,13 @@ def stored_run(request: SearchRequest) -> Store | None:
 
 
 def check_name(request: SearchRequest) -> None:
-    """Refuses the name of a run that the store has already."""
+    """Refuses the name of a run that the store has already, or that no address can hold."""
     if (run := stored_run(request)) is not None:
+        if quote(request.name, safe="") != request.name:
+            raise UserError(
+                f"--name {request.name} cannot be part of an address in {request.store}; use "
+                "letters, digits, '.', '-' and '_'"
+            )
         check_absent(run)
 
 

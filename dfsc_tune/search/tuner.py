@@ -184,8 +184,10 @@ def _carry_out(
         try:
             course.close()
         except Exception as error:
-            # A disk that is full or gone is no reason to say less of why the search ended.
-            if not any(isinstance(x, StorageError | OSError) for x in (course.stopped, error)):
+            # A disk that fails is no reason to say less of why the search ended, but one to end it.
+            if isinstance(error, StorageError | OSError):
+                course.stop(error)
+            elif not isinstance(course.stopped, StorageError | OSError):
                 raise
     _warn_of_devices(request, course, console)
     why = course.stopped

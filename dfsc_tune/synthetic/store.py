@@ -32,9 +32,10 @@ def stored_anomalies(
     with suppress(OSError, ValueError, KeyError, zipfile.BadZipFile):
         return _read(path)
     anomalies = make_anomalies(pixels, large, counts, seed)
-    # A cache that cannot be written costs time, not the search.
-    with suppress(OSError):
-        _write(path, anomalies)
+    if anomalies:
+        # A cache that cannot be written costs time, not the search.
+        with suppress(OSError):
+            _write(path, anomalies)
     return anomalies
 
 
