@@ -23,6 +23,8 @@ _GUESSED_FLOPS_A_CORE = 50e9
 _GUESSED_FLOPS_A_GPU = 10e12
 # Scoring an image runs forward what a step runs forward and backward.
 _FORWARD_SHARE = 1 / 3
+# What a file raises that is no record.
+_DAMAGED = (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError)
 
 
 @dataclass(frozen=True)
@@ -88,9 +90,7 @@ def read_pace(path: Path) -> Pace:
         return _pace(path, record)
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {path}: {error}") from error
-    except (
-        yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError
-    ) as error:  # fmt: skip
+    except _DAMAGED as error:
         raise UserError(
             f"{path} is no benchmark record, or a damaged one ({type(error).__name__}: {error}); "
             "delete it, and make one with dfsc-tune bench"
