@@ -118,7 +118,7 @@ def test_each_teacher_is_that_of_the_categories_searched_with_its_weights() -> N
         name: {"teacher_sha256": card.teacher_sha256} for name, card in cards.items() if card
     }
     found = with_teachers({"datasets": datasets}, ["tiny", "small"], RUN)
-    assert found["teachers"] == {x: str(shipped_teacher(y)) for x, y in networks.items()}
+    assert found["teachers"] == {x: str(shipped_teacher(y).resolve()) for x, y in networks.items()}
     assert set(with_teachers({"datasets": datasets}, ["small"], RUN)["teachers"]) == {"b"}
 
 
@@ -169,6 +169,8 @@ def test_what_no_search_made_is_refused() -> None:
     (RUN / LEDGER).unlink()
     assert_one_sentence(invoke("resume", "x"), "was not made by a search that can be resumed")
     assert_one_sentence(invoke("resume", "y"), "no run 'y'", "runs there: x")
+    edit_settings(lambda tree: tree.pop("space"))
+    assert_one_sentence(invoke("confirm", "x"), "was not made by a search")
 
 
 def test_starting_it_again_says_how_to_resume() -> None:
