@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,10 @@ from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
 from dfsc_tune.results import CHECKPOINTS, MODELS, REFERENCES, TRIALS, Run, shown_value
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
+from dfsc_tune.search.inputs import base_config, check_same, with_teachers
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.resume import check_same
 from dfsc_tune.search.session import driver_device
 from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.settings import dump, validate
@@ -61,12 +61,6 @@ class Confirmation:
         judged = {x.setting for x in self.decision.settings}
         left_out = self.decision.left_out
         return {name: left_out.get(name, 0) for name in self.settings if name not in judged}
-
-
-def base_config(run: Run, category: str) -> TrialConfig:
-    """A category's config before any parameter is chosen, with the data where they lie now."""
-    tree = {**run.settings["base_configs"][category], "data": run.settings["data"]}
-    return validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
 
 
 def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
@@ -143,7 +137,13 @@ def confirm_space(run: Run, settings: Mapping[str, Settings], seeds: list[int]) 
 
 
 def confirm(
-    run: Run, request: SearchRequest, console: Console, *, top: int, seeds: int
+    run: Run,
+    request: SearchRequest,
+    console: Console,
+    *,
+    top: int,
+    seeds: int,
+    teachers: Sequence[str] = (),
 ) -> tuple[list[Confirmation], signal.Signals | None]:
     """Trains what is not trained yet, decides for each category and writes it into the run.
 
@@ -153,6 +153,7 @@ def confirm(
         console: for progress.
         top: how many of the best settings.
         seeds: how many fresh ones, at least two.
+        teachers: those of the search that lie elsewhere than it knows, as files or by name.
 
     Returns:
         A confirmation a category; or none, and the signal that broke the trainings off.
@@ -161,6 +162,7 @@ def confirm(
         UserError: the data or teacher changed since the search, or as `run_search` does; or a
             category could not be decided, and the others were.
     """
+    run = replace(run, settings=with_teachers(run.settings, teachers, run.folder))
     # Before hours of training, and not only after them:
     for name in request.categories:
         teacher = load_teacher(base_config(run, name).model)

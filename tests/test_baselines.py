@@ -88,6 +88,7 @@ def test_baselines_are_trained_once_for_what_is_asked(
     data = make_masked_tray(tmp_path / "data")
     settings = {
         "categories": [CATEGORY],
+        "data": str(data),
         "base_configs": {CATEGORY: trial_config.model_dump(mode="json")},
         "datasets": {CATEGORY: prepare_category(trial_config, data).summary()},
     }

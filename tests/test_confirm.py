@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -13,10 +14,11 @@ from test_search import run
 
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
+from dfsc_tune.models.teacher_files import shipped_teacher
 from dfsc_tune.settings import load
 
 SPACE = """\
-fixed: {model: {network: tiny, image_size: 128, teacher: random}}
+fixed: {model: {network: tiny, image_size: 128, teacher: teacher.safetensors}}
 parameters:
   margin: {type: float, low: 0.0, high: 2.0}
   ema_momentum: {type: free, choices: [0.0, 0.9]}
@@ -30,6 +32,7 @@ def test_confirm_retrains_decides_and_goes_on(
 ) -> None:
     make_tray(tmp_path / "data")
     make_tray(tmp_path / "data", "box")
+    shutil.copy(shipped_teacher("tiny"), tmp_path / "teacher.safetensors")
     (tmp_path / "space.yaml").write_text(SPACE)
     searched = run(
         "search", "--data", "data", "--category", CATEGORY, "--category", "box",
@@ -63,12 +66,19 @@ def test_confirm_retrains_decides_and_goes_on(
     again = invoke("confirm", "x", "--top", "1", "--seeds", "2")
     assert again.stdout == done.stdout
     assert results.load(folder).trials["seconds"].tolist() == before
-    Path("data").rename("moved")
-    moved = invoke("confirm", "x", "--top", "1", "--seeds", "2", "--data", "moved")
+    places = {"data": "moved", "teacher.safetensors": "moved.safetensors"}
+    for then, now in places.items():
+        Path(then).rename(now)
+    moved = invoke(
+        "confirm", "x", "--top", "1", "--seeds", "2",
+        "--data", "moved", "--teacher", "moved.safetensors",
+    )  # fmt: skip
     assert moved.stdout == done.stdout
     best = load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig)
     assert best.data == str(Path("moved").resolve())
-    Path("moved").rename("data")
+    assert best.model.teacher == str(Path("moved.safetensors").resolve())
+    for then, now in places.items():
+        Path(now).rename(then)
     assert_one_sentence(invoke("confirm", "x", "--seeds", "3"), "other settings")
     assert_one_sentence(invoke("resume", "x-confirm"), "`dfsc-tune confirm x --top 1 --seeds 2")
     told = invoke("best", "x-confirm")

@@ -85,6 +85,10 @@ def test_files_that_a_space_names_go_along(tmp_path: Path, monkeypatch: pytest.M
     assert sent.categories["cup"] == own.categories["cup"]
     assert (sent.parameters, sent.budget) == (own.parameters, own.budget)
     monkeypatch.chdir(tmp_path)
+    # A search that is resumed needs them again.
+    again = ["resume", f"{ADDRESS}/y", "--teacher", "a/space.pth", "--teacher=b/space.pth"]
+    job = pack(again, folder, "x", wait=False)
+    assert job.command.endswith(f"--teacher {first} --teacher {second}")
     Path("space.yaml").write_text(text.replace("/photographs", "photographs"))
     with pytest.raises(UserError, match="names the folder photographs of this machine"):
         pack(words, folder, "x", wait=False)

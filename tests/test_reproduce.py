@@ -324,6 +324,7 @@ def trained(folder: Path, data: Path, category: str) -> tuple[Run, TrialConfig]:
     config = base.with_values(point)
     run_trial(config, prepared.trial, lambda progress: None, folder / CHECKPOINTS / "0001")
     settings = {
+        "data": str(data),
         "base_configs": {category: base.model_dump(mode="json")},
         "datasets": {category: prepared.summary()},
         "searched": {category: list(point)},
@@ -420,9 +421,9 @@ def test_a_table_is_made_by_one_command_and_shown_by_the_next(
     cells = json.loads(again.stdout)["cells"]
     assert [x["ours"] for x in cells] == pytest.approx(table["ours"].tolist())
     assert Path("results/small/margins/ledger.jsonl").read_bytes() == before
-    other = CliRunner().invoke(app, [*asked, "--teacher", "shipped.pth"])
+    other = CliRunner().invoke(app, [*asked, "--teacher", "tiny"])
     assert other.exit_code == 2
-    assert "other settings" in other.stderr
+    assert "the teacher of screw_bag changed" in other.stderr
 
 
 def test_a_table_of_areas_without_masks_is_refused_before_it_is_trained(tmp_path: Path) -> None:

@@ -13,17 +13,20 @@ import pytest
 import yaml
 from conftest import CATEGORY, draw_tray, make_tray
 from numpy.random import default_rng
+from safetensors.torch import load_file, save_file
 from synthetic_run import make_run, run_settings
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
 from dfsc_tune.cli.search import _print_outcome
 from dfsc_tune.cli.shared import talk
-from dfsc_tune.config import TrialConfig
+from dfsc_tune.config import Network, TrialConfig
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.teacher_files import read_card, shipped_teacher
 from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
+from dfsc_tune.search.inputs import with_teachers
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import request_of, resume_search
@@ -33,7 +36,7 @@ from dfsc_tune.settings import loads
 from dfsc_tune.trial import run_trial
 
 SPACE = """\
-fixed: {model: {network: tiny, image_size: 128, teacher: random}}
+fixed: {model: {network: tiny, image_size: 128, teacher: teacher.safetensors}}
 parameters: {margin: {type: float, low: 0.0, high: 2.0}}
 budget: {num_trials: 3, num_steps: 8, report_interval: 4, grace_period: 4}
 """
@@ -46,6 +49,7 @@ def _begun_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     data = make_tray(tmp_path / "data")
+    shutil.copy(shipped_teacher("tiny"), "teacher.safetensors")
     space = loads(SPACE, SearchSpace, "space")
     request = SearchRequest((CATEGORY,), data, str(data), space, Path("results"), "x")
     bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
@@ -83,6 +87,39 @@ def test_data_that_were_moved_are_told_of_and_then_known() -> None:
     # Lost since, so that data are needed again.
     (RUN / "trials.parquet").unlink()
     assert "3 of 3 trials have ended" in invoke("resume", "x").stderr
+
+
+def test_a_teacher_that_was_moved_is_told_of_and_then_known() -> None:
+    finish(published=False)
+    begun = results.read_settings(RUN)
+    Path("teacher.safetensors").rename("moved.safetensors")
+    other = load_file("moved.safetensors")
+    save_file({name: 2 * tensor for name, tensor in other.items()}, "other.safetensors")
+    for command in ("resume", "confirm"):
+        lost = invoke(command, "x")
+        assert_one_sentence(lost, "no teacher weights at", "where it is now by --teacher")
+        refused = invoke(command, "x", "--teacher", "other.safetensors")
+        assert_one_sentence(refused, "other.safetensors holds other weights", "start a new run")
+    assert results.read_settings(RUN) == begun
+    resumed = invoke("resume", "x", "--teacher", "moved.safetensors")
+    assert "3 of 3 trials have ended" in resumed.stderr
+    settings = results.read_settings(RUN)
+    assert settings["teachers"] == {CATEGORY: str(Path("moved.safetensors").resolve())}
+    assert settings["base_configs"] == begun["base_configs"]
+    # Lost since, so that the teacher is needed again.
+    (RUN / "trials.parquet").unlink()
+    assert "3 of 3 trials have ended" in invoke("resume", "x").stderr
+
+
+def test_each_teacher_is_that_of_the_categories_searched_with_its_weights() -> None:
+    networks: dict[str, Network] = {"a": "tiny", "b": "small", "c": "tiny"}
+    cards = {name: read_card(shipped_teacher(network)) for name, network in networks.items()}
+    datasets = {
+        name: {"teacher_sha256": card.teacher_sha256} for name, card in cards.items() if card
+    }
+    found = with_teachers({"datasets": datasets}, ["tiny", "small"], RUN)
+    assert found["teachers"] == {x: str(shipped_teacher(y).resolve()) for x, y in networks.items()}
+    assert set(with_teachers({"datasets": datasets}, ["small"], RUN)["teachers"]) == {"b"}
 
 
 def test_another_teacher_is_refused() -> None:
@@ -132,6 +169,8 @@ def test_what_no_search_made_is_refused() -> None:
     (RUN / LEDGER).unlink()
     assert_one_sentence(invoke("resume", "x"), "was not made by a search that can be resumed")
     assert_one_sentence(invoke("resume", "y"), "no run 'y'", "runs there: x")
+    edit_settings(lambda tree: tree.pop("space"))
+    assert_one_sentence(invoke("confirm", "x"), "was not made by a search")
 
 
 def test_starting_it_again_says_how_to_resume() -> None:

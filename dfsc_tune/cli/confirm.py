@@ -15,6 +15,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     SameDataOption,
+    SameTeachersOption,
     check_device,
     check_name,
     data_folder,
@@ -32,6 +33,7 @@ def confirm(
         str | None, typer.Option(help="The new run's name; RUN-confirm.", callback=check_name)
     ] = None,
     data: SameDataOption = None,
+    teacher: SameTeachersOption = None,
     results: ResultsOption = Path("results"),
     gpus: SameGpusOption = None,
     address: SameAddressOption = None,
@@ -66,6 +68,7 @@ def confirm(
     if asked_data:
         options["--data"] = asked_data
     words = ["dfsc-tune", "confirm", run, *itertools.chain(*options.items())]
+    words += itertools.chain(*(("--teacher", each) for each in teacher or ()))
     request = replace(
         request_of(
             found_run.folder,
@@ -81,7 +84,9 @@ def confirm(
     if is_remote(run):
         # What was read is a passing copy, and no place for results.
         request = replace(request, results=results)
-    found, interrupted_by = confirm_run(found_run, request, console, top=top, seeds=seeds)
+    found, interrupted_by = confirm_run(
+        found_run, request, console, top=top, seeds=seeds, teachers=teacher or ()
+    )
     if interrupted_by is not None:
         typer.echo("interrupted: the same command goes on", err=True)
         raise typer.Exit(128 + interrupted_by)

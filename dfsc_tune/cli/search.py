@@ -16,6 +16,7 @@ from dfsc_tune.cli.shared import (
     ResultsOption,
     RunNameOption,
     SameDataOption,
+    SameTeachersOption,
     SeedOption,
     check_device,
     data_folder,
@@ -149,6 +150,7 @@ def resume(
         int | None, typer.Option(help="Trials of each category, if more than before.", min=1)
     ] = None,
     data: SameDataOption = None,
+    teacher: SameTeachersOption = None,
     gpus: SameGpusOption = None,
     address: SameAddressOption = None,
     device: SameDeviceOption = None,
@@ -178,6 +180,7 @@ def resume(
         data_now,
         console,
         data_name=name,
+        teachers=teacher or (),
         num_trials=trials,
         gpus=gpus,
         address=address,

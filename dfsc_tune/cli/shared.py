@@ -35,6 +35,14 @@ SameDataOption = Annotated[
         help="Where the run's data lie now, a folder or an address; as before if left out."
     ),
 ]
+SameTeachersOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--teacher",
+        help="Where the run's teacher lies now, a weights file or a name; may be repeated; as "
+        "before if left out.",
+    ),
+]
 ResultsOption = Annotated[Path, typer.Option(help="Folder that holds the runs.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 

@@ -58,9 +58,10 @@ def pack(words: Sequence[str], folder: Path, name: str, *, wait: bool) -> Job:
             f"--data {data} is on this machine: put it into an object store and give its address, "
             "or give an absolute path on the cluster",
         )
-    for option, take_along in (("--space", _take_space), ("--teacher", _take_teacher)):
-        if option in options:
-            words[words.index(option) + 1] = take_along(options[option], folder)
+    take_along = {"--space": _take_space, "--teacher": _take_teacher}
+    for index, word in enumerate(words[:-1], start=1):
+        if word in take_along:
+            words[index] = take_along[word](words[index], folder)
     if wait and "--gpus" in options and _WAIT[0] not in options:
         words += _WAIT
     if words[0] == "resume":

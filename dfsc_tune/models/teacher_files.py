@@ -101,7 +101,10 @@ def find_teacher(name: str) -> Path:
     if is_path(name):
         path = Path(name)
         if not path.is_file():
-            raise UserError(f"no teacher weights at {path}; give a .safetensors or .pth file")
+            raise UserError(
+                f"no teacher weights at {path}; give a .safetensors or .pth file; if it was moved, "
+                "say where it is now by --teacher, in a config by model.teacher"
+            )
         return path
     known = known_teachers()
     if name not in known:

@@ -16,11 +16,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from dfsc_tune.checkpoint import atomic_path
-from dfsc_tune.config import ObjectiveConfig, TrialConfig
+from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.detector import Detector
-from dfsc_tune.errors import UserError
 from dfsc_tune.measure import AU_SPRO_LIMIT, read_defects
 from dfsc_tune.metrics import Defect, au_spro_by_kind, au_spro_interval
 from dfsc_tune.metrics.image import GOOD
@@ -28,7 +27,7 @@ from dfsc_tune.objective import Split, split_test
 from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
 from dfsc_tune.reproduce.exhibits import Protocol, Scoring
 from dfsc_tune.results import CHECKPOINTS, Run
-from dfsc_tune.settings import validate
+from dfsc_tune.search.inputs import base_config, check_same
 from dfsc_tune.trial import finished_detector
 
 SCORES, AREAS = "test_scores.parquet", "test_areas.parquet"
@@ -100,7 +99,7 @@ def judge_study(
         say: told what goes on.
 
     Raises:
-        UserError: the data are not those that the models were trained on.
+        UserError: data or teacher are not those that the models were trained with.
     """
     scores, found_areas = read_rows(run.folder / SCORES), read_rows(run.folder / AREAS)
     complete = run.trials[run.trials["state"] == "complete"]
@@ -137,19 +136,14 @@ class Judge:
     def __init__(
         self, run: Run, category: str, data: Path, device: str, protocols: Sequence[Protocol]
     ) -> None:
-        tree = run.settings["base_configs"][category]
         self._run = run
-        self._base = validate(TrialConfig, tree, source=f"{run.folder}/run.yaml")
+        self._base = base_config(run, category)
         makes = "synthetic" in protocols
         name = "synthetic" if makes else "oracle"
         objective = self._base.objective.model_copy(update={"name": name})
         config = self._base.model_copy(update={"objective": objective})
         self.data: CategoryData = prepare_category(config, data, device)
-        if self.data.fingerprint != run.settings["datasets"][category]["fingerprint"]:
-            raise UserError(
-                f"the data of {category} changed since the run in {run.folder}; restore them, or "
-                "choose another --name"
-            )
+        check_same(run, category, self.data.fingerprint, self.data.trial.teacher)
         self._device = device
         self._splits = splits_of(self.data.category, protocols)
         self.images: PreparedImages = self.data.trial.selection

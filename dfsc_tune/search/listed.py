@@ -10,9 +10,11 @@ from rich.console import Console
 from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.teacher import load_teacher
 from dfsc_tune.results import SETTINGS, Run, load, write_settings
+from dfsc_tune.search.inputs import base_config, check_same_data, check_same_teacher
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.resume import check_same_data, resume_search
+from dfsc_tune.search.resume import resume_search
 from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.search.tuner import run_search
 
@@ -34,7 +36,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
     else:
         run = load(folder)
         space = _check_same(request, run)
-        _follow_data(request, run)
+        _follow_inputs(request, run)
         num_ended = int((~run.trials["state"].isin(["running", "interrupted"])).sum())
         num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
         num_expected = (space.for_category(x).num_expected(num_trials) for x in request.categories)
@@ -64,16 +66,26 @@ def _check_same(request: SearchRequest, run: Run) -> SearchSpace:
     return space
 
 
-def _follow_data(request: SearchRequest, run: Run) -> None:
-    """Notes in `run.yaml` where a run's data lie now; refuses other data."""
+def _follow_inputs(request: SearchRequest, run: Run) -> None:
+    """Notes in `run.yaml` where a run's data and teachers lie now; refuses others."""
+    now = dict(run.settings)
     if request.data_name != run.settings["data"]:
         for name in request.categories:
             check_same_data(run, name, fingerprint(read_category(request.data, name)))
-        write_settings(run.folder, {**run.settings, "data": request.data_name})
+        now["data"] = request.data_name
+    for name in request.categories:
+        asked = request.space.for_category(name).base_config(name).with_absolute_paths().model
+        if asked.teacher != base_config(run, name).model.teacher:
+            check_same_teacher(run, name, load_teacher(asked))
+            now["teachers"] = {**now.get("teachers", {}), name: asked.teacher}
+    if now != run.settings:
+        write_settings(run.folder, now)
 
 
 def _trainings(space: SearchSpace) -> dict[str, Any]:
-    """What a space says of its trainings, but for how many and where they run."""
+    """What a space says of its trainings, but for how many, where they run and teachers' places."""
     tree = space.model_dump(mode="json")
     del tree["budget"]["num_trials"], tree["resources"]
+    for group in (tree, *tree["categories"].values()):
+        (group["fixed"].get("model") or {}).pop("teacher", None)
     return tree

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
@@ -12,17 +12,16 @@ from rich.console import Console
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.models.teacher import Teacher, teacher_identity
 from dfsc_tune.publish import is_published
 from dfsc_tune.results import (
     LEDGER,
-    Run,
     describe_machine,
     load,
     read_settings,
     remove_damaged_tables,
     write_settings,
 )
+from dfsc_tune.search.inputs import base_config, begun_config, check_same, with_teachers
 from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
@@ -30,7 +29,6 @@ from dfsc_tune.search.space import SearchSpace, space_of_run
 from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
 from dfsc_tune.search.waiting import gpus_brought
-from dfsc_tune.settings import validate
 
 
 def resume_search(
@@ -39,6 +37,7 @@ def resume_search(
     console: Console,
     *,
     data_name: str | None,
+    teachers: Sequence[str] = (),
     num_trials: int | None = None,
     gpus: int | None = None,
     address: str | None = None,
@@ -52,6 +51,7 @@ def resume_search(
         data: the folder that holds its categories.
         console: for progress.
         data_name: that folder, as in `SearchRequest`; it may lie elsewhere than before.
+        teachers: those of the run that lie elsewhere than before, as files or by name.
         num_trials: of each category, if there are to be more than before.
         gpus: as in `SearchRequest`; the run's own if None, as are `address` and `device`.
         address: see there; "local" for this machine.
@@ -68,17 +68,15 @@ def resume_search(
     request = replace(
         request, space=_with_trials(request.space, num_trials), wait_minutes=wait_minutes
     )
-    begun = {
-        category: validate(TrialConfig, tree, source=f"{folder}/run.yaml")
-        for category, tree in settings["base_configs"].items()
-    }
+    begun = {x: begun_config(settings, x, folder) for x in settings["base_configs"]}
+    settings = {**with_teachers(settings, teachers, folder), "data": data_name}
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
         _check_settings(ledger, request, begun, folder)
-        bases = {x: base.model_copy(update={"data": data_name}) for x, base in begun.items()}
         on_end = session.enter_context(kept_in_store(request, folder))
         remove_damaged_tables(folder)
-        run = load(folder)
+        run = replace(load(folder), settings=settings)
+        bases = {x: base_config(run, x) for x in begun}
         course = take_up(request, bases, folder, ledger, on_end)
         is_whole = course.is_published and is_published(folder, course.tables.best)
         if course.is_finished and is_whole:
@@ -168,44 +166,13 @@ def _check_settings(
         )
 
 
-def check_same(run: Run, category: str, fingerprint: str, teacher: Teacher) -> None:
-    """Refuses data and a teacher other than the run's: its trials could not be compared.
-
-    Args:
-        run: the run.
-        category: one of its.
-        fingerprint: of the data that are there now.
-        teacher: that is there now.
-    """
-    check_same_data(run, category, fingerprint)
-    _check_same(run, category, "teacher_sha256", "the teacher", teacher_identity(teacher))
-
-
-def check_same_data(run: Run, category: str, fingerprint: str) -> None:
-    """Refuses data other than the run's, wherever they lie: see `check_same`."""
-    _check_same(run, category, "fingerprint", "the data", fingerprint)
-
-
-def _check_same(run: Run, category: str, key: str, what: str, now: str) -> None:
-    before = run.settings["datasets"][category][key]
-    if now != before:
-        raise UserError(
-            f"{what} of {category} changed since the run in {run.folder} began ({key} "
-            f"{before[:12]}… then, {now[:12]}… now); restore what was there, or start a new run"
-        )
-
-
 def _write_settings(folder: Path, settings: dict[str, Any], request: SearchRequest) -> None:
-    """Notes in `run.yaml` how many trials there are to be now, and what goes on with them.
-
-    `base_configs` stay as the run began: the ledger has their digest.
-    """
+    """Notes in `run.yaml` how many trials there are to be now, and what goes on with them."""
     machine = {**describe_machine(), "gpus": request.gpus, "address": request.cluster}
     write_settings(
         folder,
         {
             **settings,
-            "data": request.data_name,
             "space": request.space.model_dump(mode="json"),
             "resumed": [*settings.get("resumed", []), machine],
         },
