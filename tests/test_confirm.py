@@ -15,6 +15,7 @@ from test_search import run
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.models.teacher_files import shipped_teacher
+from dfsc_tune.report.progress import progress_of
 from dfsc_tune.settings import load
 
 SPACE = """\
@@ -61,10 +62,17 @@ def test_confirm_retrains_decides_and_goes_on(
     assert (best.loss.margin, best.seed) == (winner["margin"], 1)
     assert "fresh seeds" in (folder / "best" / f"{CATEGORY}.yaml").read_text()
     before = trials["seconds"].tolist()
-    # What is finished needs no Ray, and so no process of its own.
+    # As if killed with the trainings done. What is finished needs no Ray, so no process of its own.
     monkeypatch.chdir(tmp_path)
+    (folder / "scores.parquet").unlink()
+    *events, published, ended = (folder / "ledger.jsonl").read_text().splitlines(keepends=True)
+    assert "published" in published
+    assert "ended" in ended
+    (folder / "ledger.jsonl").write_text("".join(events))
     again = invoke("confirm", "x", "--top", "1", "--seeds", "2")
     assert again.stdout == done.stdout
+    assert progress_of(results.load(folder)).ended
+    assert set(results.load(folder).scores["category"]) == {CATEGORY, "box"}
     assert results.load(folder).trials["seconds"].tolist() == before
     places = {"data": "moved", "teacher.safetensors": "moved.safetensors"}
     for then, now in places.items():

@@ -11,6 +11,7 @@ from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher import load_teacher
+from dfsc_tune.report.progress import progress_of
 from dfsc_tune.results import SETTINGS, Run, load, write_settings
 from dfsc_tune.search.inputs import base_config, check_same_data, check_same_teacher
 from dfsc_tune.search.request import SearchRequest
@@ -40,7 +41,8 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
         num_ended = int((~run.trials["state"].isin(["running", "interrupted"])).sum())
         num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
         num_expected = (space.for_category(x).num_expected(num_trials) for x in request.categories)
-        if num_ended < sum(num_expected):
+        # One that was killed with its trainings done has yet to be scored.
+        if num_ended < sum(num_expected) or not progress_of(run).ended:
             interrupted_by = resume_search(
                 folder,
                 request.data,
