@@ -256,6 +256,7 @@ def _conclude(
             done.folder / CHECKPOINTS / trials[key],
             origin=f"run {done.folder.name}, trial {trials[key]}",
             selection_digests=data.selection_digests,
+            training_digests=data.training_digests,
         )
     path = done.folder / "best" / f"{category}.yaml"
     found = Confirmation(
