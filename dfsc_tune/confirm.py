@@ -25,6 +25,7 @@ from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.publish import score_rows
 from dfsc_tune.results import CHECKPOINTS, MODELS, REFERENCES, TRIALS, Run, shown_value
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
+from dfsc_tune.search.ledger import is_held
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
@@ -158,9 +159,14 @@ def confirm(
         A confirmation a category; or none, and the signal that broke the trainings off.
 
     Raises:
-        UserError: the data or teacher changed since the search, or as `run_search` does; or a
-            category could not be decided, and the others were.
+        UserError: the search is still going on, the data or teacher changed since, or as
+            `run_search` does; or a category could not be decided, and the others were.
     """
+    if is_held(run.folder):
+        raise UserError(
+            f"the search in {run.folder} is still going on, so its best settings may change; wait "
+            "for it, or end it first"
+        )
     # Before hours of training, and not only after them:
     for name in request.categories:
         teacher = load_teacher(base_config(run, name).model)

@@ -13,6 +13,7 @@ from test_search import run
 
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.settings import load
 
 SPACE = """\
@@ -57,6 +58,9 @@ def test_confirm_retrains_decides_and_goes_on(
     best = load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig)
     assert (best.loss.margin, best.seed) == (winner["margin"], 1)
     assert "fresh seeds" in (folder / "best" / f"{CATEGORY}.yaml").read_text()
+    ledger = Ledger(tmp_path / "results" / "x")
+    assert_one_sentence(invoke("confirm", tmp_path / "results" / "x"), "still going on")
+    ledger.close()
     before = trials["seconds"].tolist()
     # What is finished needs no Ray, and so no process of its own.
     monkeypatch.chdir(tmp_path)
