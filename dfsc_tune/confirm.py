@@ -26,6 +26,7 @@ from dfsc_tune.publish import score_rows
 from dfsc_tune.results import CHECKPOINTS, MODELS, REFERENCES, TRIALS, Run, shown_value
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
 from dfsc_tune.search.inputs import base_config, check_same, with_teachers
+from dfsc_tune.search.ledger import is_held
 from dfsc_tune.search.listed import carry_out
 from dfsc_tune.search.parameters import Value
 from dfsc_tune.search.request import SearchRequest
@@ -159,9 +160,14 @@ def confirm(
         A confirmation a category; or none, and the signal that broke the trainings off.
 
     Raises:
-        UserError: the data or teacher changed since the search, or as `run_search` does; or a
-            category could not be decided, and the others were.
+        UserError: the search is still going on, the data or teacher changed since, or as
+            `run_search` does; or a category could not be decided, and the others were.
     """
+    if is_held(run.folder):
+        raise UserError(
+            f"the search in {run.folder} is still going on, so its best settings may change; wait "
+            "for it, or end it first"
+        )
     run = replace(run, settings=with_teachers(run.settings, teachers, run.folder))
     # Before hours of training, and not only after them:
     for name in request.categories:
@@ -258,6 +264,7 @@ def _conclude(
             done.folder / CHECKPOINTS / trials[key],
             origin=f"run {done.folder.name}, trial {trials[key]}",
             selection_digests=data.selection_digests,
+            training_digests=data.training_digests,
         )
     path = done.folder / "best" / f"{category}.yaml"
     found = Confirmation(

@@ -50,6 +50,8 @@ class ModelCard(Settings):
     config: TrialConfig
     selection_digests: tuple[str, ...] = Field(strict=False)
     """Content digests of the labelled images that the model was chosen on."""
+    training_digests: tuple[str, ...] = Field((), strict=False)
+    """Of its good training and validation images; none in cards of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Detector:
     threshold: float
     origin: str = ""
     selection_digests: tuple[str, ...] = ()
+    training_digests: tuple[str, ...] = ()
 
     def difference_maps(
         self,
@@ -112,6 +115,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
         global_quantiles=detector.normalization.global_,
         threshold=detector.threshold,
         selection_digests=detector.selection_digests,
+        training_digests=detector.training_digests,
         config=detector.config,
     )
     write_text(folder / _CARD, dump(card))
@@ -139,6 +143,7 @@ def load_detector(folder: Path) -> Detector:
         threshold=card.threshold,
         origin=card.origin,
         selection_digests=card.selection_digests,
+        training_digests=card.training_digests,
     )
     try:
         if file_sha256(folder / _WEIGHTS) != card.weights_sha256:

@@ -35,7 +35,8 @@ def evaluate_model(
 ) -> Evaluation:
     """Measures a model on the labelled test images of a category.
 
-    Images that the model was chosen on, recognised by their content, are left out unless asked for.
+    Images that the model was trained or chosen on, recognised by their content, are left out unless
+    asked for.
 
     Args:
         detector: the model.
@@ -52,9 +53,9 @@ def evaluate_model(
             be written.
     """
     category = read_category(data, category_name)
-    digests = set(detector.selection_digests)
-    chosen_on = {x.name for x in category.test if content_digest(x.path) in digests}
-    images = _judged(category, chosen_on, include_selection)
+    digests = {*detector.selection_digests, *detector.training_digests}
+    seen = {x.name for x in category.test if content_digest(x.path) in digests}
+    images = _judged(category, seen, include_selection)
     if save_maps is None:
         made = _made_maps(detector, images.records, device, update)
         return measure(images, (anomaly_map for _, anomaly_map in made))
@@ -63,7 +64,7 @@ def evaluate_model(
 
     def written() -> Iterator[AnomalyMap]:
         for record, anomaly_map in _made_maps(detector, category.test, device, update):
-            write_map(paths[record.name], anomaly_map, record.name in chosen_on)
+            write_map(paths[record.name], anomaly_map, record.name in seen)
             if record.name in judged:
                 yield anomaly_map
 
@@ -95,30 +96,30 @@ def evaluate_maps(
     category = read_category(data, category_name)
     paths = find_maps(maps, category)
     told = map_in_threads(was_chosen_on, paths.values())
-    chosen_on = {name for name, chosen in zip(paths, told, strict=True) if chosen}
-    images = _judged(category, chosen_on, include_selection)
+    seen = {name for name, chosen in zip(paths, told, strict=True) if chosen}
+    images = _judged(category, seen, include_selection)
     return measure(images, _stored_maps(paths, images.records, update))
 
 
-def _judged(category: Category, chosen_on: set[str], include_selection: bool) -> JudgedImages:
-    """The test images to judge on, given the names of those that the model was chosen on."""
-    records = tuple(x for x in category.test if include_selection or x.name not in chosen_on)
+def _judged(category: Category, seen: set[str], include_selection: bool) -> JudgedImages:
+    """The test images to judge on, given the names of those that the model was made with."""
+    records = tuple(x for x in category.test if include_selection or x.name not in seen)
     if not can_be_judged(record.kind for record in records):
-        used = f"; {len(chosen_on)} were used to choose the model" if chosen_on else ""
-        way_out = ", or give --include-selection" if chosen_on and not include_selection else ""
+        used = f"; {len(seen)} were used to train or choose the model" if seen else ""
+        way_out = ", or give --include-selection" if seen and not include_selection else ""
         raise UserError(
             f"category '{category.name}' in {category.root.parent} has no good or no anomalous "
             f"test image to judge on{used}; add some{way_out}"
         )
     notes = list(category.notes)
-    if chosen_on and include_selection:
+    if seen and include_selection:
         notes.append(
-            f"{len(chosen_on)} of these images were used to choose the model: the numbers are "
-            "optimistic"
+            f"{len(seen)} of these images were used to train or choose the model: the numbers "
+            "are optimistic"
         )
-    elif chosen_on:
-        notes.append(f"left out {len(chosen_on)} images that were used to choose the model")
-    optimistic = bool(chosen_on) and include_selection
+    elif seen:
+        notes.append(f"left out {len(seen)} images that were used to train or choose the model")
+    optimistic = bool(seen) and include_selection
     return JudgedImages(category, records, tuple(notes), optimistic)
 
 

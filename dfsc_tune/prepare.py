@@ -16,6 +16,7 @@ import numpy.typing as npt
 import torch
 
 from dfsc_tune.config import FeatureDtype, ModelConfig, ObjectiveConfig, TrialConfig
+from dfsc_tune.data.files import map_in_threads
 from dfsc_tune.data.fingerprint import content_digest, fingerprint
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.layout import list_category, read_category
@@ -99,6 +100,8 @@ class CategoryData:
     """Its name settled: never `auto`."""
     fingerprint: str
     selection_digests: tuple[str, ...]
+    training_digests: tuple[str, ...]
+    """Of the training and validation images."""
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -178,8 +181,13 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
         ),
         objective=objective,
         fingerprint=fingerprint(category),
-        selection_digests=tuple(sorted(content_digest(x.path) for x in split.selection)),
+        selection_digests=_digests(split.selection),
+        training_digests=_digests([*category.train, *category.validation]),
     )
+
+
+def _digests(records: Sequence[ImageRecord]) -> tuple[str, ...]:
+    return tuple(sorted(map_in_threads(content_digest, [record.path for record in records])))
 
 
 def prepare_images(

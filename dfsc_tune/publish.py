@@ -72,6 +72,7 @@ def publish(
                     checkpoints[name],
                     origin=f"run {folder.name}, trial {name}",
                     selection_digests=data[category].selection_digests,
+                    training_digests=data[category].training_digests,
                 )
                 for role, name in scored.items()
             }

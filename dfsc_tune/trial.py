@@ -111,7 +111,7 @@ def finished_detector(
         config: the trial's settings.
         data: as given to the trial.
         checkpoint_dir: the folder with its checkpoint.
-        origin: passed on to `Detector` (`origin`, `selection_digests`).
+        origin: passed on to `Detector` (`origin`, `selection_digests`, `training_digests`).
 
     Raises:
         UserError: there is no whole checkpoint of the last step.

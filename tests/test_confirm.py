@@ -16,6 +16,7 @@ from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.models.teacher_files import shipped_teacher
 from dfsc_tune.report.progress import progress_of
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.settings import load
 
 SPACE = """\
@@ -61,6 +62,9 @@ def test_confirm_retrains_decides_and_goes_on(
     best = load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig)
     assert (best.loss.margin, best.seed) == (winner["margin"], 1)
     assert "fresh seeds" in (folder / "best" / f"{CATEGORY}.yaml").read_text()
+    ledger = Ledger(tmp_path / "results" / "x")
+    assert_one_sentence(invoke("confirm", tmp_path / "results" / "x"), "still going on")
+    ledger.close()
     before = trials["seconds"].tolist()
     # As if killed with the trainings done. What is finished needs no Ray, so no process of its own.
     monkeypatch.chdir(tmp_path)

@@ -173,14 +173,17 @@ def test_float_pixels_are_a_problem(nut):
 
 def test_strays_are_notes(nut):
     (nut / "train" / "good" / "Thumbs.db").write_bytes(b"")
+    for name in ("1.HEIC", "2.heic"):
+        (nut / "train" / "good" / name).write_bytes(b"")
     write_image(nut / "train" / "bad" / "0.png")
     write_image(nut / "test" / "loose.png")
     write_image(nut / "test" / "bent" / "more" / "0.png")
     notes = " | ".join(check(nut).notes)
     for part in (
-        "1 files in 'train/good', such as 'Thumbs.db'",
+        "'train/good/Thumbs.db' is not read",
+        "2 files in 'train/good', such as '1.HEIC', are not read: save photographs",
         "'train/bad' is not read",
-        "1 files in 'test', such as 'loose.png', are not read: images go one folder lower",
+        "'test/loose.png' is not read: images go one folder lower",
         "folders inside 'test/bent', such as 'more'",
     ):
         assert part in notes

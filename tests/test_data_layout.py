@@ -98,6 +98,12 @@ class TestFindCategories:
         with pytest.raises(UserError, match=r"No category .*<category>/train/good"):
             find_categories(tmp_path)
 
+    @pytest.mark.parametrize("folder", [".", "good", "nut/train"])
+    def test_no_category_says_where_images_lie_instead(self, tmp_path, folder):
+        write_image(tmp_path / folder / "0.png")
+        with pytest.raises(UserError, match=f"Images lie in '{tmp_path / folder}' instead"):
+            find_categories(tmp_path)
+
     def test_a_category_itself_says_to_give_its_parent(self, loco, monkeypatch):
         with pytest.raises(UserError, match=f"'{loco}' and --category bag"):
             find_categories(loco / "bag")

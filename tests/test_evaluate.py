@@ -67,7 +67,13 @@ def model(data: Path, trial_config: TrialConfig, tmp_path_factory: pytest.TempPa
     config = trial_config.model_copy(update={"data": str(data)})
     read = prepare_category(config, data)
     run_trial(config, read.trial, lambda _: None, work)
-    detector = finished_detector(config, read.trial, work, selection_digests=read.selection_digests)
+    detector = finished_detector(
+        config,
+        read.trial,
+        work,
+        selection_digests=read.selection_digests,
+        training_digests=read.training_digests,
+    )
     save_detector(work / "model", detector)
     return work / "model"
 
@@ -317,6 +323,18 @@ def test_nothing_left_to_judge_on_is_said(data: Path, maps: Path) -> None:
             path = map_paths(maps, category)[record.name]
             write_map(path, tifffile.imread(path), chosen_on=True)
     assert_refused(judge_maps(maps, data), "no good or no anomalous", "--include-selection")
+
+
+def test_images_that_the_model_was_trained_on_are_left_out(
+    detector: Detector, tmp_path: Path
+) -> None:
+    root = make_masked_tray(tmp_path) / CATEGORY
+    honest = evaluate_model(detector, tmp_path, CATEGORY)
+    for path in (root / "train" / "good").iterdir():
+        shutil.copy(path, root / "test" / "good" / f"was_trained_on_{path.name}")
+    later = evaluate_model(detector, tmp_path, CATEGORY)
+    assert (later.num_images, later.aurocs) == (honest.num_images, honest.aurocs)
+    assert "to train or choose the model" in later.notes[-1]
 
 
 def test_images_that_would_share_a_map_are_refused(tmp_path: Path) -> None:

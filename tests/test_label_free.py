@@ -166,3 +166,5 @@ def test_synthesize_writes_a_sheet_and_counts(unlabelled: Path, tmp_path: Path) 
     wrong = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.txt")])
     assert wrong.exit_code == 2
     assert "name it .png" in wrong.output
+    wrong = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.png"), "--recipe", "scratches"])
+    assert "no recipe 'scratches'; choose from exchanged" in wrong.output

@@ -12,7 +12,15 @@ import pytest
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import LEDGER
-from dfsc_tune.search.ledger import BROKE, RESUMED, Event, Ledger, interruptions, working_seconds
+from dfsc_tune.search.ledger import (
+    BROKE,
+    RESUMED,
+    Event,
+    Ledger,
+    interruptions,
+    is_held,
+    working_seconds,
+)
 
 EVENTS = [{"event": "began"}, {"event": "reported", "value": 0.1 + 0.2, "text": "ü"}]
 
@@ -64,6 +72,13 @@ def test_damage_in_the_middle_is_refused(tmp_path: Path) -> None:
 def test_only_one_process_holds_it(ledger: Ledger, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="still going on"):
         Ledger(tmp_path)
+
+
+def test_whether_a_process_holds_it_is_told_without_taking_it(tmp_path: Path) -> None:
+    assert not is_held(tmp_path)
+    with closing(Ledger(tmp_path)):
+        assert is_held(tmp_path)
+    assert not is_held(tmp_path)
 
 
 def test_a_full_disk_leaves_it_as_it_was(

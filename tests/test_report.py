@@ -139,6 +139,19 @@ def test_a_run_without_anything_says_so_everywhere(tmp_path: Path) -> None:
         assert sentence in text
 
 
+def test_without_defective_test_images_is_said_what_to_do(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    scores = pd.read_parquet(folder / "scores.parquet")
+    scores[scores["kind"] == "good"].to_parquet(folder / "scores.parquet")
+    trials = pd.read_parquet(folder / "trials.parquet")
+    trials[["value", "auroc_logical", "auroc_structural", "auroc_mean"]] = 0.55
+    trials.to_parquet(folder / "trials.parquet")
+    text = " ".join(Tags(page_of(folder)).text.split())
+    assert text.count("There are no good or no defective test images to score") == 3
+    assert "has been scored yet" not in text
+    assert "what the search saw is not told apart from chance" in text
+
+
 def test_hostile_names_and_errors_are_text(tmp_path: Path) -> None:
     image = "test/{kind}/{index:03d}" + HOSTILE.replace("{{ 7 * 7 }}", "")
     folder = make_run(tmp_path, error=HOSTILE, image=image)

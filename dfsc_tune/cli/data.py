@@ -197,6 +197,9 @@ def synthesize(
 
     if show.suffix.lower() not in _FORMATS:
         raise UserError(f"--show writes a picture: name it .png or .jpg, not '{show.name}'")
+    for name in recipe or ():
+        if name not in RECIPES:
+            raise UserError(f"no recipe '{name}'; choose from {', '.join(RECIPES)}")
     model = validate(ModelConfig, {"image_size": image_size}, source="command line")
     asked = {"recipes": recipe or None, "per_kind": per_kind, "split_seed": seed}
     given = {name: value for name, value in asked.items() if value is not None}

@@ -11,7 +11,6 @@ import typer
 
 from dfsc_tune.cli.shared import (
     MODEL_HELP,
-    DataOption,
     DeviceOption,
     JsonOption,
     data_folder,
@@ -42,12 +41,19 @@ def evaluate(
             help="Judge the maps of any program, FOLDER/CATEGORY/test/*/NNN.tiff, not a model."
         ),
     ] = None,
-    data: DataOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder that holds the categories, or its address (s3://, gs://, az://); the "
+            "model's own if left out, with --maps the built-in data."
+        ),
+    ] = None,
     category: Annotated[
         str | None, typer.Option(help="The category to judge on; the model's own if left out.")
     ] = None,
     include_selection: Annotated[
-        bool, typer.Option(help="Also use the images that the model was chosen on (optimistic).")
+        bool,
+        typer.Option(help="Also use images that the model was trained or chosen on (optimistic)."),
     ] = False,
     save_maps: Annotated[
         Path | None,

@@ -10,7 +10,6 @@ import typer
 
 from dfsc_tune.cli.shared import (
     MODEL_HELP,
-    DataOption,
     DeviceOption,
     JsonOption,
     ResultsOption,
@@ -33,7 +32,13 @@ def train(
     config: Annotated[
         Path, typer.Option(help="A trial's settings, such as results/RUN/best/CATEGORY.yaml.")
     ],
-    data: DataOption = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder that holds the categories, or its address (s3://, gs://, az://); the "
+            "config's own if left out."
+        ),
+    ] = None,
     name: RunNameOption = None,
     results: ResultsOption = Path("results"),
     threads: Annotated[
@@ -109,7 +114,11 @@ def predict(
     if json:
         print_json({"threshold": detector.threshold, "images": rows})
     else:
-        typer.echo(f"threshold {detector.threshold:.4f}", err=True)
+        typer.echo(
+            f"{sum(bool(row['anomalous']) for row in rows)} of {len(rows)} anomalous: above the "
+            f"threshold {detector.threshold:.4f}, the highest score of a good validation image",
+            err=True,
+        )
     if output is not None:
         _write_table(output, rows)
     if any(row["error"] for row in rows):

@@ -64,7 +64,7 @@ def find_categories(data: Path) -> tuple[str, ...]:
     if not names:
         raise UserError(
             f"No category found in '{data}': a category is a folder with good training images in "
-            f"'{data / '<category>' / 'train' / 'good'}'."
+            f"'{data / '<category>' / 'train' / 'good'}'.{_misplaced(data)}"
         )
     return names
 
@@ -129,6 +129,15 @@ def complete_category(category: Category, validation_seed: int = 0) -> Category:
         )
     category = _with_fine_defect_types(category)
     return category if category.validation else _with_held_out(category, validation_seed)
+
+
+def _misplaced(data: Path) -> str:
+    """Where images lie instead, no more than two folders deep; empty if there are none."""
+    outer = list_folders(data)
+    for folder in (data, *outer, *(inner for each in outer for inner in list_folders(each))):
+        if list_images(folder):
+            return f" Images lie in '{folder}' instead: move the good ones there."
+    return ""
 
 
 def _is_category(folder: Path) -> bool:

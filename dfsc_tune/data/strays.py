@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dfsc_tune.data.files import is_image_name, list_files, list_folders
 from dfsc_tune.data.records import Category
+
+# What phones and cameras write and Pillow does not read.
+_UNREAD_PHOTOGRAPHS = {".heic", ".heif", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf"}
 
 
 def describe_strays(category: Category) -> Iterator[str]:
@@ -36,16 +39,22 @@ def _strays_of_split(split: Path) -> Iterator[str]:
 
 def _strays_of_folder(folder: Path, name: str) -> Iterator[str]:
     files = list_files(folder)
-    others = tuple(path for path in files if not is_image_name(path))
-    if len(others) == len(files):
+    images = [path for path in files if is_image_name(path)]
+    photographs = [path for path in files if path.suffix.lower() in _UNREAD_PHOTOGRAPHS]
+    others = [path for path in files if path not in (*images, *photographs)]
+    if not images:
         yield f"folder '{name}' has no images"
+    if photographs:
+        yield _not_read(name, photographs) + "save photographs of that format as JPEG or PNG"
     if others:
-        yield _not_read(name, others) + "their names are not those of images"
+        yield _not_read(name, others) + "not image files by their names"
     if inner := list_folders(folder):
         yield f"folders inside '{name}', such as '{inner[0].name}', are not read"
 
 
-def _not_read(name: str, files: tuple[Path, ...]) -> str:
+def _not_read(name: str, files: Sequence[Path]) -> str:
+    if len(files) == 1:
+        return f"'{name}/{files[0].name}' is not read: "
     return f"{len(files)} files in '{name}', such as '{files[0].name}', are not read: "
 
 

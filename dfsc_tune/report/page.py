@@ -32,6 +32,7 @@ from dfsc_tune.report.score_sections import (
     paper_section,
     pixel_section,
     thresholds_section,
+    why_unscored,
 )
 from dfsc_tune.report.section import Section, Table, with_interval
 from dfsc_tune.report.trial_sections import (
@@ -161,12 +162,13 @@ def _category_page(
         _MAX_PICTURES, 2 * num_categories, _MIN_PICTURES_OF_ONE, _MAX_PICTURES_OF_ONE
     )
     real_loco = is_real_loco(data, category)
+    unscored = why_unscored(headline)
     view = search_view(run, category, num_points, real_loco)
     margin, others = parameter_sections(view)
     sections = [
-        thresholds_section(best),
-        defect_types_section(scores),
-        gallery_section(model, best, data if pictures else None, num_pictures),
+        thresholds_section(best, unscored),
+        defect_types_section(scores, unscored),
+        gallery_section(model, best, unscored, data if pictures else None, num_pictures),
         pixel_section(evaluation, unmeasured),
         paper_section(category, headline, real_loco, evaluation),
         margin,

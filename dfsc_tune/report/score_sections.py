@@ -31,15 +31,16 @@ def judged_scores(scores: pd.DataFrame) -> pd.DataFrame:
     return scores if can_be_judged(scores["kind"]) else scores.iloc[:0]
 
 
-def thresholds_section(scores: pd.DataFrame) -> Section:
+def thresholds_section(scores: pd.DataFrame, unscored: str) -> Section:
     """Score histograms, and what each threshold catches.
 
     Args:
         scores: of the category's best trial; maybe none.
+        unscored: why there are none.
     """
     title = "Scores and thresholds"
     if scores.empty:
-        return Section("thresholds", title, REPORT, missing=_no_scores())
+        return Section("thresholds", title, REPORT, missing=unscored)
     points = operating_points(scores)
     num_good = int((scores["kind"] == GOOD).sum())
     notes = (
@@ -58,16 +59,17 @@ def thresholds_section(scores: pd.DataFrame) -> Section:
     )
 
 
-def defect_types_section(scores: pd.DataFrame) -> Section:
+def defect_types_section(scores: pd.DataFrame, unscored: str) -> Section:
     """AUROC of each defect type against all good images.
 
     Args:
-        scores: of one category, all roles.
+        scores: of one category, all roles; maybe none.
+        unscored: why there are none.
     """
     title = "AUROC by defect type"
     best = scores[scores["role"] == "best"]
     if best.empty:
-        return Section("types", title, REPORT, missing=_no_scores())
+        return Section("types", title, REPORT, missing=unscored)
     counts = best[best["kind"] != GOOD].groupby(["kind", "defect_type"]).size()
     judged = {
         role: {name: _judge_type(rows, *name) for name in counts.index}
@@ -102,18 +104,21 @@ def defect_types_section(scores: pd.DataFrame) -> Section:
     return Section("types", title, REPORT, notes, (figure,), table)
 
 
-def gallery_section(model: Path, scores: pd.DataFrame, data: Path | None, count: int) -> Section:
+def gallery_section(
+    model: Path, scores: pd.DataFrame, unscored: str, data: Path | None, count: int
+) -> Section:
     """The worst misses and false alarms as pictures.
 
     Args:
         model: the folder of the best model.
         scores: of the category's best trial; maybe none.
+        unscored: why there are none.
         data: the folder that holds the category; None where no pictures are asked for.
         count: how many of each to show, at most.
     """
     key, title = "gallery", "Worst misses and false alarms"
     if scores.empty:
-        return Section(key, title, REPORT, missing=_no_scores())
+        return Section(key, title, REPORT, missing=unscored)
     if data is None:
         return Section(key, title, REPORT, missing="No pictures were asked for.")
     try:
@@ -158,7 +163,7 @@ def paper_section(
     if not published:
         missing = "The paper has no numbers for this category: it is none of MVTec LOCO AD."
     elif headline is None:
-        missing = _no_scores()
+        missing = why_unscored(headline)
     elif not real_loco:
         missing = (
             "These images are rendered, or no longer there to tell: under the same name as MVTec "
@@ -265,7 +270,13 @@ def _share(share: Share) -> str:
     )
 
 
-def _no_scores() -> str:
+def why_unscored(headline: Headline | None) -> str:
+    """Why a category has no scores of the report part."""
+    if headline is not None:
+        return (
+            "There are no good or no defective test images to score: put both into test/good and "
+            "test/<defect type>, and dfsc-tune evaluate measures the model on them."
+        )
     return (
         "No image of the report part has been scored yet: that is done when a search ends, for the "
         "best trial at the full budget."

@@ -99,7 +99,13 @@ def describe(headline: Headline) -> list[str]:
         f"{where}: trials inside it cannot be told apart"
     )
     if headline.aurocs["auroc_mean"] is None:
-        return ["real defects: unknown, for there are no labelled test images of both kinds", saw]
+        lines = ["real defects: unknown, for there are no labelled test images of both kinds", saw]
+        if headline.selection_interval.low <= _CHANCE:
+            lines.append(
+                "what the search saw is not told apart from chance: use more good images, train "
+                "longer, at a larger image size, or use another teacher"
+            )
+        return lines
     images = ", ".join(f"{count} {kind}" for kind, count in headline.num_images.items() if count)
     seen = "the images it was SELECTED ON (oracle: optimistic)" if headline.optimistic else "unseen"
     lines = [
