@@ -47,6 +47,8 @@ class ModelCard(Settings):
     global_quantiles: tuple[float, float] = Field(strict=False)
     threshold: float
     """The highest score of a good validation image: above it, an image is called anomalous."""
+    num_validation: int | None = None
+    """How many good validation images there were; not in cards of earlier versions."""
     config: TrialConfig
     selection_digests: tuple[str, ...] = Field(strict=False)
     """Content digests of the labelled images that the model was chosen on."""
@@ -64,6 +66,7 @@ class Detector:
     autoencoder: nn.Module
     normalization: MapNormalization
     threshold: float
+    num_validation: int | None = None
     origin: str = ""
     selection_digests: tuple[str, ...] = ()
     training_digests: tuple[str, ...] = ()
@@ -114,6 +117,7 @@ def save_detector(folder: Path, detector: Detector) -> None:
         local_quantiles=detector.normalization.local,
         global_quantiles=detector.normalization.global_,
         threshold=detector.threshold,
+        num_validation=detector.num_validation,
         selection_digests=detector.selection_digests,
         training_digests=detector.training_digests,
         config=detector.config,
@@ -141,6 +145,7 @@ def load_detector(folder: Path) -> Detector:
         autoencoder=build_autoencoder(model).eval().requires_grad_(False),
         normalization=MapNormalization(card.local_quantiles, card.global_quantiles),
         threshold=card.threshold,
+        num_validation=card.num_validation,
         origin=card.origin,
         selection_digests=card.selection_digests,
         training_digests=card.training_digests,

@@ -7,14 +7,12 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from dfsc_tune.config import Metric, ObjectiveConfig, ObjectiveName
-from dfsc_tune.data.layout import read_category
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS, image_auroc
@@ -97,17 +95,8 @@ def split_test(category: Category, objective: ObjectiveConfig) -> Split:
     return Split(chosen, rest, tuple(_holdout_notes(chosen, rest)))
 
 
-def refusals(data: Path, name: str) -> dict[ObjectiveName, str]:
-    """The objectives by which a category cannot be searched, and why.
-
-    Args:
-        data: the folder that holds the category.
-        name: of the category.
-
-    Raises:
-        UserError: the category cannot be read.
-    """
-    category = read_category(data, name)
+def refusals(category: Category) -> dict[ObjectiveName, str]:
+    """The objectives by which a category cannot be searched, and why."""
     found: dict[ObjectiveName, str] = {}
     for objective in get_args(ObjectiveName):
         try:

@@ -133,6 +133,7 @@ def finished_detector(
         autoencoder=training.autoencoder.eval().requires_grad_(False),
         normalization=normalization,
         threshold=float(scores.max()),
+        num_validation=len(scores),
         **origin,
     )
 

@@ -184,7 +184,9 @@ def test_data_check_says_how_a_category_can_be_searched() -> None:
     make_tray(Path("data"))
     told = invoke("data", "check", "data")
     assert told.exit_code == 0
-    assert "can be searched with --objective holdout, synthetic, oracle" in told.stdout
+    assert (
+        "can be searched with --objective holdout (if left out), synthetic, oracle" in told.stdout
+    )
     # Three good images, one of which is held out: too few for a search without labels.
     for split in ("test", "validation"):
         shutil.rmtree(Path("data") / CATEGORY / split)

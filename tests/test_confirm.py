@@ -92,6 +92,7 @@ def test_confirm_retrains_decides_and_goes_on(
     for then, now in places.items():
         Path(now).rename(then)
     assert_one_sentence(invoke("confirm", "x", "--seeds", "3"), "other settings")
+    assert_one_sentence(invoke("confirm", "x-confirm"), "not made by a search")
     assert_one_sentence(invoke("resume", "x-confirm"), "`dfsc-tune confirm x --top 1 --seeds 2")
     told = invoke("best", "x-confirm")
     assert "after run x" in told.stdout

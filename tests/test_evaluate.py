@@ -304,6 +304,23 @@ def test_heat_maps_never_overwrite_images(data: Path, model: Path, tmp_path: Pat
     assert {path.name: path.read_bytes() for path in images.iterdir()} == before
 
 
+def test_a_threshold_decides_what_is_anomalous(data: Path, model: Path) -> None:
+    images = data / CATEGORY / "test" / "good"
+    count = len(list(images.iterdir()))
+    own = invoke("predict", model, images)
+    # The tray has three validation images.
+    assert "highest score of 3 good validation images, which about 1 in 4" in own.stderr
+    for threshold, anomalous in ((-1e9, count), (1e9, 0)):
+        found = invoke("predict", model, images, f"--threshold={threshold}")
+        assert found.stderr.startswith(f"{anomalous} of {count} anomalous")
+        assert "--threshold" in found.stderr
+        told = json.loads(
+            invoke("predict", model, images, f"--threshold={threshold}", "--json").stdout
+        )
+        assert told["threshold"] == threshold
+        assert sum(x["anomalous"] for x in told["images"]) == anomalous
+
+
 def test_without_masks_image_metrics_remain(tmp_path: Path, detector: Detector) -> None:
     data = make_masked_tray(tmp_path)
     shutil.rmtree(data / CATEGORY / "ground_truth" / "logical_anomalies" / "002")

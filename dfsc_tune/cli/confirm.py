@@ -23,6 +23,7 @@ from dfsc_tune.cli.shared import (
     print_json,
     talk,
 )
+from dfsc_tune.errors import UserError
 
 
 def confirm(
@@ -45,11 +46,21 @@ def confirm(
     The same call goes on after an interruption.
     """
     from dfsc_tune.cli.runs import print_places, say_predict
-    from dfsc_tune.results import find_run, load
+    from dfsc_tune.results import find_run, load, resume_command
 
     console = talk()
     found_run = load(find_run(results, run))
     settings = found_run.settings
+    if "go_on_by" in settings:
+        raise UserError(
+            f"the run in {found_run.folder} was not made by a search, but by "
+            f"`{settings['go_on_by']}`; give the run of a search"
+        )
+    if unended := int(found_run.trials["state"].isin(["running", "interrupted"]).sum()):
+        console.print(
+            f"note: {unended} trials of the search have not ended, and what is best may change; "
+            f"they go on by {resume_command(found_run.folder)}"
+        )
     asked_data = data_name(data)
     data_now = asked_data or settings["data"]
     folder = data_folder(data_now, settings["categories"], console)

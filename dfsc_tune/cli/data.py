@@ -71,19 +71,23 @@ def check(
 
     Status 1 if anything must be mended, or if a search without --objective would be refused.
     """
+    from dfsc_tune.config import ObjectiveConfig
     from dfsc_tune.data.check import check_data
-    from dfsc_tune.objective import refusals
+    from dfsc_tune.data.layout import read_category
+    from dfsc_tune.objective import chosen_objective, refusals
 
     checks = check_data(folder)
     # Where something must be mended, any search is refused.
-    refused = {x.name: refusals(folder, x.name) for x in checks if not x.problems}
+    sound = {x.name: read_category(folder, x.name) for x in checks if not x.problems}
+    refused = {name: refusals(category) for name, category in sound.items()}
     if json:
         print_json([{**asdict(x), "refused_objectives": refused.get(x.name)} for x in checks])
     else:
         for found in checks:
             _print_check(found)
             if found.name in refused:
-                _print_objectives(refused[found.name])
+                chosen = chosen_objective(sound[found.name], ObjectiveConfig()).name
+                _print_objectives(refused[found.name], chosen)
     if len(refused) < len(checks) or any("auto" in reasons for reasons in refused.values()):
         raise typer.Exit(1)
     if not json:
@@ -153,13 +157,19 @@ def _print_check(found: CategoryCheck) -> None:
             typer.echo(f"  {label}: {sentence}")
 
 
-def _print_objectives(refused: Mapping[ObjectiveName, str]) -> None:
-    """By which objectives a category can be searched, and why not by the others."""
+def _print_objectives(refused: Mapping[ObjectiveName, str], chosen: ObjectiveName) -> None:
+    """By which objectives a category can be searched, and why not by the others.
+
+    Args:
+        refused: those that cannot be, with the reasons.
+        chosen: the one that a search takes unless told otherwise.
+    """
     from dfsc_tune.config import ObjectiveName
 
     allowed = [x for x in get_args(ObjectiveName) if x not in ("auto", *refused)]
+    told = [f"{x} (if left out)" if x == chosen else x for x in allowed]
     if allowed:
-        typer.echo(f"  can be searched with --objective {', '.join(allowed)}")
+        typer.echo(f"  can be searched with --objective {', '.join(told)}")
     problem = refused.get("auto")
     for name, why in refused.items():
         if why != problem:

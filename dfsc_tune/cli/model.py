@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,6 +25,7 @@ from dfsc_tune.cli.shared import (
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
+    from dfsc_tune.detector import Detector
     from dfsc_tune.trial import Progress
 
 
@@ -93,16 +94,23 @@ def predict(
     output: Annotated[
         Path | None, typer.Option(help="Write the table to this .parquet, .csv or .json file.")
     ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Above it, an image is called anomalous; the model's own if left out."),
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
-    """Score images: above the model's threshold, an image is called anomalous."""
+    """Score images: above a threshold, an image is called anomalous."""
     from dfsc_tune.detector import load_detector
     from dfsc_tune.predict import find_images
     from dfsc_tune.predict import predict as score_images
 
     _check_targets(output, heatmaps)
     detector = load_detector(model)
+    origin = _threshold_origin(detector)
+    if threshold is not None:
+        detector, origin = replace(detector, threshold=threshold), "--threshold"
     rows = []
     for prediction in score_images(detector, find_images(images), heatmaps, torch_device(device)):
         rows.append(asdict(prediction))
@@ -115,8 +123,8 @@ def predict(
         print_json({"threshold": detector.threshold, "images": rows})
     else:
         typer.echo(
-            f"{sum(bool(row['anomalous']) for row in rows)} of {len(rows)} anomalous: above the "
-            f"threshold {detector.threshold:.4f}, the highest score of a good validation image",
+            f"{sum(bool(row['anomalous']) for row in rows)} of {len(rows)} anomalous: above "
+            f"{detector.threshold:.4f}, {origin}",
             err=True,
         )
     if output is not None:
@@ -144,6 +152,17 @@ def export(
         difference = export_detector(detector, target, file_format)
     typer.echo(f"wrote {target}: scores as predict to {difference:.1g}")
     typer.echo(f"threshold {detector.threshold:.4f}: above it, an image is anomalous", err=True)
+
+
+def _threshold_origin(detector: Detector) -> str:
+    """What a model's own threshold is, and how rough."""
+    count = detector.num_validation
+    if count is None:
+        return "the highest score of a good validation image"
+    return (
+        f"the highest score of {count} good validation images, which about 1 in {count + 1} good "
+        "ones exceeds; --threshold sets another"
+    )
 
 
 def _check_targets(output: Path | None, heatmaps: Path | None) -> None:

@@ -73,7 +73,8 @@ def print_headlines(folder: Path, as_json: bool) -> list[str]:
     """Prints what a run found; the categories that it found something for."""
     from dfsc_tune.results import describe, headlines, load, shown_value
 
-    found = headlines(load(folder))
+    run = load(folder)
+    found = headlines(run)
     if as_json:
         print_json([asdict(headline) for headline in found])
         typer.echo(f"tables and settings: {folder}", err=True)
@@ -88,6 +89,8 @@ def print_headlines(folder: Path, as_json: bool) -> list[str]:
     if found:
         typer.echo(f"\ntables and settings: {folder}")
         say_next("report", folder, before="look at it")
+        if "space" in run.settings and "go_on_by" not in run.settings:
+            say_next("confirm", folder, before="see whether it holds")
         say_predict(folder, found[0].category)
     return [headline.category for headline in found]
 

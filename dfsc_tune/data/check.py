@@ -117,6 +117,7 @@ def check_category(data: Path, name: str, workers: int | None = None) -> Categor
         problems=tuple(dict.fromkeys([*problems, *contradictions, *_missing_good(listed)])),
         notes=(
             *category.notes,
+            *_idle_good(listed),
             *_pixel_notes(seen),
             *twins,
             *_mask_notes(listed),
@@ -182,6 +183,14 @@ def _missing_good(category: Category) -> Iterator[str]:
         yield (
             f"Category '{category.name}' has anomalous test images but no good ones to tell them "
             f"from: put some in '{category.root / 'test' / 'good'}'."
+        )
+
+
+def _idle_good(category: Category) -> Iterator[str]:
+    if category.test and all(record.kind == "good" for record in category.test):
+        yield (
+            f"the {len(category.test)} images in 'test/good' serve for nothing without defective "
+            "ones: put these into 'test/<defect type>', or the good ones into 'train/good'"
         )
 
 
