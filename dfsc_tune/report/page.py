@@ -232,7 +232,7 @@ def _card(run: Run, category: str, headline: Headline | None) -> Card:
     ]
     return Card(
         category=category,
-        value="–" if value is None else f"{value:.3f}",
+        value="unknown" if value is None else f"{value:.3f}",
         interval=f"{interval.low:.3f} to {interval.high:.3f}" if interval else "",
         details=details,
         # The AUROCs themselves stand apart.
