@@ -23,6 +23,7 @@ from dfsc_tune.config import (
     TrainConfig,
     TrialConfig,
 )
+from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import KINDS
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.objective import judge, judge_synthetic
@@ -38,6 +39,8 @@ _GRID = [(m, 0.999, 2.0) for m in (1.0, 0.0, 0.2, 0.4, 2.0)] + [
     (m, 0.97, 2.0) for m in (0.4, 1.0, 2.0)
 ]
 _NUM_SCATTERED = 8
+# Of tables that do not say.
+_NUM_STEPS = 750
 _KEY = ["category", "config", "seed"]
 _SETTINGS = ["config", "ema_momentum"]
 _TRUTHS = ("mean", *KINDS)
@@ -58,7 +61,7 @@ def record(
     seeds: Sequence[int],
     table: Path,
     update: Callable[[int, int], None],
-    num_steps: int = 750,
+    num_steps: int,
 ) -> pd.DataFrame:
     """Trains all settings on all categories and judges each twice; goes on with a table begun.
 
@@ -72,10 +75,18 @@ def record(
 
     Returns:
         A row for each training and EMA momentum: settings, `true_` and `proxy_` image AUROCs.
+
+    Raises:
+        UserError: the table's trainings have another number of steps.
     """
     rows: list[dict[Any, Any]] = []
     if table.exists():
         rows = pd.read_parquet(table).to_dict("records")
+        if others := {int(row.get("num_steps", _NUM_STEPS)) for row in rows} - {num_steps}:
+            raise UserError(
+                f"{table} holds trainings of {min(others):,} steps, which {num_steps:,} cannot be "
+                "compared with; give the same --num-steps, or another file"
+            )
     done = {tuple(row[name] for name in _KEY) for row in rows}
     losses = settings_to_try()
     total, count = len(categories) * len(seeds) * len(losses), 0
@@ -199,6 +210,7 @@ def _judged_training(
                 "quantile": config.loss.quantile,
                 "alpha": config.loss.alpha,
                 "ema_momentum": momentum,
+                "num_steps": config.train.num_steps,
                 **_true(truth[momentum], test.kinds),
                 **_proxies(selection[momentum], shared.selection.kinds, recipes),
             }

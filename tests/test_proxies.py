@@ -11,6 +11,7 @@ from conftest import CATEGORY, make_tray
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
+from dfsc_tune.errors import UserError
 from dfsc_tune.objective import judge, judge_synthetic
 from dfsc_tune.proxies import agreement, picks, record, settings_to_try
 
@@ -93,6 +94,8 @@ def test_trainings_are_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert first[name].between(0, 1).all()
     again = record(data, [CATEGORY], [0], table, update, num_steps=2)
     assert len(again) == len(first)
+    with pytest.raises(UserError, match="holds trainings of 2 steps, which 3 cannot"):
+        record(data, [CATEGORY], [0], table, update, num_steps=3)
 
 
 def test_the_recorded_study_is_shown() -> None:
