@@ -12,14 +12,19 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("dfsc-tune", "torch", "ray", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
+_PACKAGES = ("dfsc-tune", "ray", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def describe_machine() -> dict[str, Any]:
     """Versions, git commit and hardware of this machine."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
-        "versions": {"python": platform.python_version(), **{x: _version(x) for x in _PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            # With its build, such as +cu130, which a wheel's own version may leave out.
+            "torch": str(torch.__version__),
+            **{x: _version(x) for x in _PACKAGES},
+        },
         "git_commit": _git_commit(),
         "hardware": {
             "platform": platform.platform(),
