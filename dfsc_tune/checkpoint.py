@@ -35,10 +35,14 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     Raises:
+        UserError: a folder has that name.
         StorageError: the folder cannot be written to, or the disk fails within the block.
     """
+    if path.is_dir():
+        raise UserError(f"cannot write the file {path}: a folder has that name; choose another")
     check_writable(path.parent)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+    # Not named after the file: a name may be as long as names may be.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
     os.close(handle)
     temporary = Path(name)
     try:

@@ -279,3 +279,13 @@ def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path: Path) 
         break_off()
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_is_written_under_any_name_but_a_folder_s(tmp_path: Path) -> None:
+    # As long as names may be.
+    longest = tmp_path / f"{'é' * 125}.txt"
+    checkpoint.write_text(longest, "text")
+    assert longest.read_text() == "text"
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(UserError, match=r"the file .*folder: a folder has that name"):
+        checkpoint.write_text(tmp_path / "folder", "text")
