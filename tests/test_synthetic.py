@@ -16,13 +16,12 @@ from dfsc_tune.config import ObjectiveConfig, PartRecipe, Recipe, StructuralReci
 from dfsc_tune.data.builtin import Counts, make_dataset
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.layout import read_category
-from dfsc_tune.synthetic import logical, structural
+from dfsc_tune.synthetic import logical, store, structural
 from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly, make_anomalies, shared_out
 from dfsc_tune.synthetic.blending import blend, misfits
 from dfsc_tune.synthetic.regions import Mask, find_regions
 from dfsc_tune.synthetic.scenes import Scene, read_scene
 from dfsc_tune.synthetic.sheet import contact_sheet
-from dfsc_tune.synthetic.store import stored_anomalies
 
 SIZE = 256
 RADIUS = 14
@@ -208,23 +207,43 @@ def test_what_is_not_in_the_mask_is_the_good_image(
 
 
 @pytest.mark.slow
-def test_the_same_seed_makes_the_same_and_the_store_keeps_them(
-    made: tuple[np.ndarray, np.ndarray, list], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_same_seed_makes_the_same(made: tuple[np.ndarray, np.ndarray, list]) -> None:
     good, large, _ = made
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     some = {"exchanged": 1, "moved": 1, "scar": 1}
-    first = stored_anomalies(good[:4], large[:4], some, seed=3)
-    again = stored_anomalies(good[:4], large[:4], some, seed=3)
+    first = make_anomalies(good[:4], large[:4], some, seed=3)
+    assert_same(first, make_anomalies(good[:4], large[:4], some, seed=3))
     other = make_anomalies(good[:4], large[:4], some, seed=4)
-    assert_same(first, again)
     # Neither the other recipes nor the number asked for change what one makes first.
     alone = make_anomalies(good[:4], large[:4], {"scar": 2}, seed=3)
     assert_same(first[-1:], alone[:1])
     assert any(not np.array_equal(x.pixels, y.pixels) for x, y in zip(first, other, strict=False))
-    (kept,) = tmp_path.rglob("*.npz")
-    kept.write_bytes(kept.read_bytes()[:100])
-    assert_same(first, stored_anomalies(good[:4], large[:4], some, seed=3))
+
+
+def test_the_store_keeps_what_is_made_and_makes_anew_what_is_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    rng = np.random.default_rng(0)
+    pixels = rng.integers(0, 256, (3, 64, 64), dtype=np.uint8)
+    anomalies = [Anomaly("scar", "structural", 1, pixels, pixels[0] > 90)]
+    seeds = []
+
+    def make(pixels: object, large: object, counts: object, seed: int) -> list[Anomaly]:
+        seeds.append(seed)
+        return anomalies
+
+    monkeypatch.setattr(store, "make_anomalies", make)
+    good, large = pixels[None], pixels[None].repeat(2, axis=2).repeat(2, axis=3)
+    for seed in (3, 3, 4, 3):
+        assert_same(anomalies, store.stored_anomalies(good, large, {"scar": 1}, seed))
+    assert seeds == [3, 4]
+    kept = max(tmp_path.rglob("*.npz"), key=lambda path: path.stat().st_mtime)
+    whole = kept.read_bytes()
+    # Empty as after a power failure, broken off, and in the compressed bytes.
+    for damaged in (b"", whole[:100], whole[:900] + bytes(50) + whole[950:]):
+        kept.write_bytes(damaged)
+        assert_same(anomalies, store.stored_anomalies(good, large, {"scar": 1}, 4))
+    assert seeds == [3, 4, 4, 4, 4]
 
 
 @pytest.mark.slow
