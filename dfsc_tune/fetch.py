@@ -77,7 +77,7 @@ PUBLIC_TEACHERS: dict[str, PublicTeacher] = {
 
 
 def fetch_teacher(name: str, update: Update, timeout_seconds: float = TIMEOUT_SECONDS) -> Path:
-    """The file of a public teacher, downloaded and checked unless it is there already.
+    """The file of a public teacher, downloaded and checked unless it is there already and whole.
 
     Args:
         name: one of `PUBLIC_TEACHERS`.
@@ -95,7 +95,7 @@ def fetch_teacher(name: str, update: Update, timeout_seconds: float = TIMEOUT_SE
         )
     public = PUBLIC_TEACHERS[name]
     path = user_folder() / f"{name}.pth"
-    if path.is_file() and read_card(path) is not None:
+    if _is_whole(path):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".") as folder:
@@ -135,6 +135,14 @@ def use_teacher(file: Path, name: str | None = None) -> Path:
     if taken is None:
         _install(given, path, read_card(given) or _card(given))
     return taken or path
+
+
+def _is_whole(weights: Path) -> bool:
+    """Whether a weights file is there, and the one that its card describes."""
+    try:
+        return weights.is_file() and read_card(weights) is not None
+    except UserError:
+        return False
 
 
 def _extract(archive: Path, member: str) -> None:

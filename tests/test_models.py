@@ -148,6 +148,7 @@ class _Code:
         (None, "no teacher weights"),
         ("pickle", "more than tensors"),
         ("truncated", "damaged"),
+        ("text", "damaged"),
         ("list", "no state dict"),
         ("other network", "another network than 'tiny'"),
         ("damaged safetensors", "damaged"),
@@ -166,6 +167,8 @@ def test_bad_teacher_files_are_refused(
     elif content == "truncated":
         torch.save(build_pdn("tiny", 96).state_dict(), path)
         path.write_bytes(path.read_bytes()[:5000])
+    elif content == "text":
+        path.write_text("hi\n")
     elif content == "damaged safetensors":
         path = tmp_path / "teacher.safetensors"
         path.write_bytes(b"\x10\x00\x00\x00\x00\x00\x00\x00not json at all!")

@@ -50,6 +50,18 @@ def test_a_registered_teacher_is_listed_and_shown(weights: Path) -> None:
     assert f"teacher_sha256: {card['teacher_sha256']}" in invoke("info", "mine").stdout
 
 
+def test_a_damaged_teacher_does_not_hide_the_others(weights: Path) -> None:
+    damaged = Path(invoke("use", weights, "--name", "mine").stdout.strip())
+    damaged.with_name("note.pth").write_text("no weights")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    result = invoke("list", "--json")
+    assert result.exit_code == 0, result.output
+    names = {row["name"] for row in json.loads(result.stdout)}
+    assert "tiny" in names
+    assert not {"mine", "note"} & names
+    assert result.stderr.count("warning: ") == 2
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -98,6 +98,9 @@ def test_a_fetched_teacher_serves_by_its_name_and_is_fetched_once(
     assert teacher_identity(teacher) == card.teacher_sha256
     assert fetched() == path
     assert len(server.ranges_asked) == 1
+    # Damaged, it is no longer the file that its card describes.
+    path.write_bytes(path.read_bytes()[:-1])
+    assert fetched().read_bytes() == server.files["/teacher.pth"]
 
 
 def test_a_member_of_an_archive_is_fetched(

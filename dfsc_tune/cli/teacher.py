@@ -21,6 +21,7 @@ from dfsc_tune.cli.shared import (
     talk,
     torch_device,
 )
+from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from dfsc_tune.models.teacher_files import TeacherCard
@@ -37,8 +38,13 @@ def list_teachers(json: JsonOption = False) -> None:
 
     rows: list[dict[str, Any]] = []
     for name, path in known_teachers().items():
-        card = read_card(path)
-        network = card.network if card else network_of(path)
+        try:
+            card = read_card(path)
+            network = card.network if card else network_of(path)
+        except UserError as error:
+            # One damaged teacher must not hide the others.
+            typer.echo(f"warning: {error}", err=True)
+            continue
         origin = card.origin if card else str(path)
         rows.append({"name": name, "network": network, "there": True, "origin": origin})
     known = {row["name"] for row in rows}

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import cast, get_args
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -48,7 +47,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path} holds more than tensors, or is damaged; give a state dict saved by torch.save "
             "or .safetensors"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError) as error:
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:  # torch's reader raises nearly any type on what it did not write.
         raise UserError(f"{path} is damaged or no weights file; fetch or save it again") from error
     if not isinstance(weights, dict) or not all(isinstance(x, Tensor) for x in weights.values()):
         raise UserError(f"{path} is no state dict (names with tensors); save teacher.state_dict()")
