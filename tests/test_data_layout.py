@@ -1,6 +1,7 @@
 """Reading folders of both layouts: splits, kinds, defect types, masks, and what is refused."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,12 @@ class TestLoco:
         Image.fromarray(np.array([[0, 254, 255]], np.uint8)).save(path)
         with pytest.raises(UserError, match=r"several pixel values, \[0, 254, 255\]"):
             read_category(loco, "bag")
+
+    def test_a_name_that_is_no_text_is_told(self, loco):
+        odd = bytes(loco / "bag" / "train" / "good") + b"/gr\xf6\xdfe.png"
+        write_image(loco / "bag" / "train" / "good" / "004.png").rename(os.fsdecode(odd))
+        with pytest.raises(UserError, match=r"good/gr\\udcf6\\udcdfe\.png' is no UTF-8 text"):
+            list_category(loco, "bag")
 
     def test_empty_mask(self, loco):
         write_mask(loco / "bag" / "ground_truth" / "logical_anomalies" / "000" / "000.png", 0)

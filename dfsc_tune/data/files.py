@@ -9,6 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from dfsc_tune.errors import UserError
+
 _BITMAP_SUFFIXES = {".bmp", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff"}
 _CODED_SUFFIXES = {".avif", ".gif", ".jfif", ".jp2", ".jpeg", ".jpg", ".webp"}
 IMAGE_SUFFIXES = frozenset(_BITMAP_SUFFIXES | _CODED_SUFFIXES)
@@ -32,6 +34,7 @@ def list_files(folder: Path) -> tuple[Path, ...]:
     """Every file directly in `folder`, naturally sorted; empty where there is no such folder.
 
     A link to nothing counts: who reads it is told, rather than served fewer files in silence.
+    Raises UserError for a name that is no text, as `list_images` and `list_folders` do.
     """
     return _children(folder, lambda path: path.is_file() or _is_broken_link(path))
 
@@ -54,6 +57,12 @@ def _children(folder: Path, wanted: Callable[[Path], bool]) -> tuple[Path, ...]:
     if not folder.is_dir():
         return ()
     found = [path for path in folder.iterdir() if wanted(path)]
+    for path in found:
+        try:
+            path.name.encode()
+        except UnicodeEncodeError as error:
+            # Neither a table nor a page could hold such a name.
+            raise UserError(f"The name of {str(path)!a} is no UTF-8 text: rename it.") from error
     return tuple(sorted(found, key=lambda path: natural_key(path.name)))
 
 
