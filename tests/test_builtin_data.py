@@ -203,6 +203,26 @@ def test_existing_category_is_left_alone(made):
     assert _files(made / "pushpins") == before
 
 
+@pytest.mark.parametrize("theirs", [5, 6])
+def test_another_process_may_be_quicker(made, tmp_path, theirs):
+    def overtake(done: int, total: int) -> None:
+        if done == total:
+            make_dataset(tmp_path, ["pushpins"], FEW, height=HEIGHT, seed=theirs, workers=1)
+
+    def ours() -> None:
+        make_dataset(
+            tmp_path, ["pushpins"], FEW, height=HEIGHT, seed=5, workers=1, progress=overtake
+        )
+
+    if theirs == 5:
+        ours()
+        assert _files(tmp_path / "pushpins") == _files(made / "pushpins")
+    else:
+        with pytest.raises(UserError, match="Directory not empty"):
+            ours()
+    assert [path.name for path in tmp_path.iterdir()] == ["pushpins"]
+
+
 def test_interrupted_run_leaves_no_category(tmp_path):
     def interrupt(done: int, total: int) -> None:
         raise KeyboardInterrupt

@@ -3,12 +3,12 @@
 import json
 import multiprocessing
 import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Literal
 
 import numpy as np
@@ -23,7 +23,7 @@ from dfsc_tune.data.builtin.render import (
 )
 from dfsc_tune.data.declarations import DEFECTS_CONFIG
 from dfsc_tune.data.records import RENDERED_FILE
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import StorageError, UserError
 
 GENERATOR_VERSION = 1
 """Raised whenever the pictures change, so that results of different ones are not compared."""
@@ -72,8 +72,9 @@ def make_dataset(
     depend on (categories, counts, height, seed) alone, not on `workers`, which defaults to the
     number of CPUs; with 1 everything runs in this process. `progress(done, total)` is called after
     each image. A category's folder appears only once it is complete. Raises UserError for an
-    unknown category, a count, height or seed out of range, a category folder that exists, or a
-    root that cannot be written to.
+    unknown category, a count, height or seed out of range, or a category folder that exists, and
+    StorageError for a root that cannot be written to. A folder that another process makes meanwhile
+    is as good if its settings are the same.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     categories = list(dict.fromkeys(categories))
@@ -146,19 +147,27 @@ def _write_images(
 @contextmanager
 def _folder_in_the_making(root: Path, category: str) -> Iterator[Path]:
     """Provide a temporary folder that becomes root/category when the block ends well."""
-    folder = root / f".{category}.unfinished-{os.getpid()}"
     try:
-        folder.mkdir(parents=True)
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(dir=root, prefix=f".{category}.unfinished-") as name:
+            folder = Path(name) / category
+            folder.mkdir()
+            yield folder
+            _rename(folder, root / category)
     except OSError as error:
-        raise UserError(
-            f"Cannot write to {root} ({error.strerror}); choose another folder."
+        raise StorageError(
+            f"Cannot write to {root} ({error.strerror or error}); choose another folder."
         ) from error
+
+
+def _rename(folder: Path, target: Path) -> None:
+    """Give a finished folder its name, unless another process has been quicker with the same."""
     try:
-        yield folder
-        folder.rename(root / category)
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
+        folder.rename(target)
+    except OSError:
+        ours, theirs = folder / RENDERED_FILE, target / RENDERED_FILE
+        if not theirs.is_file() or theirs.read_text() != ours.read_text():
+            raise
 
 
 def _jobs(folder: Path, category: str, counts: Counts, height: int, seed: int) -> Iterator[Job]:
