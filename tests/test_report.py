@@ -372,6 +372,9 @@ def test_axes_place_and_name_values_as_the_space_scales_them() -> None:
     places, texts = complement.ticks(positions) or ([], [])
     assert texts == ["0.9", "0.95", "0.98", "0.99", "0.995", "0.998", "0.999"][::-1]
     assert places == pytest.approx(complement.positions(pd.Series([float(x) for x in texts])))
+    # A range that holds no round number has ticks all the same.
+    _, texts = complement.ticks(complement.positions(pd.Series([0.9604, 0.9753]))) or ([], [])
+    assert texts == ["0.975", "0.96"]
     choices = Axis("margin", "categorical", ("0", "0.4", "1"))
     assert choices.positions(pd.Series([0.4, 1.0, 3.0])).tolist()[:2] == [1, 2]
 

@@ -87,11 +87,15 @@ def _axis(name: str, parameter: Mapping[str, Any], values: pd.Series) -> Axis:
 
 
 def _round_powers(low: float, high: float) -> list[float]:
-    """Round numbers whose logarithms lie between two bounds, few enough to be told apart."""
+    """Round numbers whose logarithms lie between two bounds, few enough to be told apart.
+
+    Where the bounds hold fewer than two of them: the bounds themselves, to two digits.
+    """
     decades = range(math.floor(low), math.ceil(high) + 1)
     for steps in (_STEPS, (1.0,)):
         found = [step * 10.0**power for power in decades for step in steps]
         found = [x for x in found if low - 1e-9 <= math.log10(x) <= high + 1e-9]
         if len(found) <= _MAX_TICKS:
             break
-    return found
+    bounds = dict.fromkeys(float(f"{10.0**x:.2g}") for x in (low, high))
+    return found if len(found) > 1 else list(bounds)
