@@ -115,6 +115,22 @@ def test_what_ray_refuses_is_one_sentence(tmp_path: Path) -> None:
         check_cluster_file(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (b"\xd2\xff", "is no YAML file"),
+        (b"a: [1\nb: {", "is no YAML file"),
+        (b"max_workers: 8", "no cluster file"),
+        (b"provider: aws", "no cluster file"),
+        (b"provider: {region: us-east-1}", "no cluster file"),
+    ],
+)
+def test_what_is_no_cluster_file_is_one_sentence(tmp_path: Path, content: bytes, text: str) -> None:
+    path = tmp_path / "cluster.yaml"
+    path.write_bytes(content)
+    assert_one_sentence(invoke("cluster", "status", path), text)
+
+
 def test_pins_fit_the_package_and_agree_with_each_other() -> None:
     pins = dict(line.split("==") for line in read("constraints.txt").splitlines() if "==" in line)
     assert pins["ray"] == ray.__version__

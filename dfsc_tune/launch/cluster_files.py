@@ -42,14 +42,16 @@ def read_cluster_file(path: Path) -> dict[str, Any]:
             f"cannot read the cluster file {path} ({error.strerror}); write one with `dfsc-tune "
             "cluster render aws`"
         ) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is no YAML file: {error}") from error
-    if not isinstance(tree, dict) or "provider" not in tree:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
+    settings: dict[str, Any] = tree if isinstance(tree, dict) else {}
+    provider = settings.get("provider")
+    if not isinstance(provider, dict) or "type" not in provider:
         raise UserError(
-            f"{path} is no cluster file of Ray's launcher: it has no `provider`; see `dfsc-tune "
-            "cluster render`"
+            f"{path} is no cluster file of Ray's launcher: it has no `provider` with a `type`; see "
+            "`dfsc-tune cluster render`"
         )
-    return tree
+    return settings
 
 
 def check_cluster_file(path: Path) -> dict[str, Any]:
