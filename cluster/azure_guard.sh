@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Gives this Azure machine back after so many hours, or ten minutes after Ray has gone from it.
+# Gives this Azure machine back after so many hours, or ten minutes after Ray has gone from it; half an
+# hour without Ray before its first start, for it begins with the set-up.
 #
 # A machine that is shut down from inside is still paid on Azure; so it asks Azure to deallocate it,
 # as the identity that Ray gives each machine and that may do so within its resource group.
@@ -11,7 +12,7 @@ metadata() {
 }
 
 end=$(($(date +%s) + $1 * 3600))
-missed=0
+missed=-20
 while [ "$(date +%s)" -lt "$end" ] && [ "$missed" -lt 10 ]; do
   sleep 60
   if pgrep -x raylet > /dev/null; then missed=0; else missed=$((missed + 1)); fi

@@ -7,7 +7,9 @@ import gzip
 import json
 import re
 import shlex
+import subprocess
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -275,6 +277,25 @@ def test_a_machine_of_unknown_price_is_described_by_its_user(tmp_path: Path) -> 
     assert tree["available_node_types"]["gpu_spot"]["resources"] == {"CPU": 96, "GPU": 8}
     assert "20.40 USD an hour" in said
     assert not PLACEHOLDER.search(yaml.safe_dump(tree))
+
+
+@pytest.mark.parametrize(("minutes_with_ray", "ends_after"), [((), 30), (range(13, 16), 25)])
+def test_a_machine_on_azure_has_half_an_hour_to_start_ray(
+    tmp_path: Path, minutes_with_ray: Sequence[int], ends_after: int
+) -> None:
+    minutes = tmp_path / "minutes"
+    commands = {
+        "sleep": f"echo >> {minutes}",
+        "pgrep": f"case ' {' '.join(map(str, minutes_with_ray))} ' in "
+        f'*" $(wc -l < {minutes}) "*) exit 0;; *) exit 1;; esac',
+        "curl": "kill $GUARD",
+    }
+    for name, text in commands.items():
+        (tmp_path / name).write_text(f"#!/bin/bash\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    guard = ["bash", "-c", f"GUARD=$$ exec bash {FOLDER / 'azure_guard.sh'} 12"]
+    subprocess.run(guard, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=60)
+    assert len(minutes.read_text().splitlines()) == ends_after
 
 
 def test_spend_is_hours_times_prices() -> None:
