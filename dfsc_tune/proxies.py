@@ -77,11 +77,11 @@ def record(
         A row for each training and EMA momentum: settings, `true_` and `proxy_` image AUROCs.
 
     Raises:
-        UserError: the table's trainings have another number of steps.
+        UserError: the table begun is no study's, or its trainings have another number of steps.
     """
     rows: list[dict[Any, Any]] = []
     if table.exists():
-        rows = pd.read_parquet(table).to_dict("records")
+        rows = read_record(table).to_dict("records")
         if others := {int(row.get("num_steps", _NUM_STEPS)) for row in rows} - {num_steps}:
             raise UserError(
                 f"{table} holds trainings of {min(others):,} steps, which {num_steps:,} cannot be "
@@ -103,6 +103,17 @@ def record(
                 count += 1
                 update(count, total)
     return pd.DataFrame(rows)
+
+
+def read_record(table: Path) -> pd.DataFrame:
+    """The rows that `record` has written; UserError if the file holds something else."""
+    try:
+        found = pd.read_parquet(table)
+    except ValueError as error:
+        raise UserError(f"{table} is no Parquet file; give one that `study proxy` wrote") from error
+    if not {*_KEY, *_SETTINGS} <= set(found.columns):
+        raise UserError(f"{table} holds no trainings; give a table that `study proxy` wrote")
+    return found
 
 
 def agreement(table: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import CATEGORY, make_tray
+from test_cli import assert_one_sentence
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
@@ -105,3 +106,6 @@ def test_the_recorded_study_is_shown() -> None:
     missing = CliRunner().invoke(app, ["study", "proxy", "nowhere.parquet"])
     assert missing.exit_code == 2
     assert "--category" in missing.output
+    for other in (__file__, REFERENCE.parent / "search_curves" / "trials.parquet"):
+        refused = CliRunner().invoke(app, ["study", "proxy", str(other)])
+        assert_one_sentence(refused, "that `study proxy` wrote")

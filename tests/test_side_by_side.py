@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from scipy.stats import qmc
 from synthetic_run import run_settings
+from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
 from dfsc_tune.errors import UserError
@@ -23,6 +24,7 @@ from dfsc_tune.search.simulate import simulate
 from dfsc_tune.search.space import find_space, load_space
 from dfsc_tune.trial import Progress
 
+CURVES = Path(__file__).parents[1] / "results" / "reference" / "search_curves"
 MOMENTA = np.array([0.9, 0.99, 0.999])
 STEPS = np.array([10, 20, 30, 40, 50, 60])
 PARAMETERS = {
@@ -99,11 +101,16 @@ def test_a_recorded_run_becomes_curves(tmp_path: Path) -> None:
 
 
 def test_the_committed_curves_are_a_blackbox_still() -> None:
-    run = results.load(Path(__file__).parents[1] / "results" / "reference" / "search_curves")
+    run = results.load(CURVES)
     for category in run.settings["categories"]:
         curves = recorded_curves(run, category)
         assert curves.values.shape[0] >= 12
         assert len(curves.elsewhere) == len(run.settings["categories"]) - 1
+
+
+def test_a_table_that_cannot_be_written_is_refused_before_the_searches() -> None:
+    result = invoke("study", "search", CURVES, "--output", Path(__file__) / "regrets.parquet")
+    assert_one_sentence(result, "cannot write to the folder")
 
 
 @pytest.mark.parametrize("name", DEFAULT)

@@ -42,6 +42,7 @@ def search(
     """Compare ways to search on a blackbox made of a run's learning curves."""
     import pandas as pd
 
+    from dfsc_tune.checkpoint import atomic_path, check_writable
     from dfsc_tune.results import find_run, load
     from dfsc_tune.search.blackbox import Blackbox, held_out_errors, recorded_curves
     from dfsc_tune.search.side_by_side import DEFAULT, OURS, STRATEGIES, regrets, summary
@@ -50,6 +51,9 @@ def search(
     if unknown := [name for name in names if name not in STRATEGIES]:
         raise UserError(f"no strategy '{unknown[0]}'; choose from {', '.join(STRATEGIES)}")
     recorded = load(find_run(results, run))
+    if output is not None:
+        # Before minutes of searching, and not only after them.
+        check_writable(output.parent)
     console = talk()
     tables, errors = [], []
     for category in recorded.settings["categories"]:
@@ -63,7 +67,8 @@ def search(
                 tables.append(table.assign(category=category))
     everything = pd.concat(tables)
     if output is not None:
-        everything.to_parquet(output, index=False)
+        with atomic_path(output) as temporary:
+            everything.to_parquet(temporary, index=False)
     held_out, found = pd.concat(errors), summary(everything)
     if json:
         print_json({"held_out": held_out.to_dict("records"), "regrets": found.to_dict("records")})
@@ -100,9 +105,7 @@ def proxy(
     json: JsonOption = False,
 ) -> None:
     """Measure how well synthetic anomalies choose settings, where labels tell the truth."""
-    import pandas as pd
-
-    from dfsc_tune.proxies import agreement, picks, record
+    from dfsc_tune.proxies import agreement, picks, read_record, record
 
     console = talk()
     if category:
@@ -111,7 +114,7 @@ def proxy(
             record(folder, category, range(seeds), table, update, num_steps)
     if not table.is_file():
         raise UserError(f"there is no table {table}; name what to train on with --category")
-    found = pd.read_parquet(table)
+    found = read_record(table)
     ranks, chosen = agreement(found), picks(found)
     if json:
         print_json({"agreement": ranks.to_dict("records"), "picks": chosen.to_dict("records")})
