@@ -76,7 +76,8 @@ def write_map(path: Path, anomaly_map: AnomalyMap, chosen_on: bool = False) -> N
     Args:
         path: from `map_paths`.
         anomaly_map: of an image's size.
-        chosen_on: whether the model was chosen on that image; `was_chosen_on` tells it again.
+        chosen_on: whether the model was trained or chosen on that image; `was_chosen_on` tells it
+            again.
 
     Raises:
         UserError: the file cannot be written.

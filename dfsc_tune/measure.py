@@ -43,7 +43,7 @@ class JudgedImages:
     """At least one good and one anomalous."""
     notes: tuple[str, ...]
     optimistic: bool
-    """Whether images that the model was chosen on are among them."""
+    """Whether images that the model was trained or chosen on are among them."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Evaluation:
     """The paper's results where the category is one of MVTec LOCO AD."""
     notes: tuple[str, ...]
     optimistic: bool
-    """Whether images that the model was chosen on are among them."""
+    """Whether images that the model was trained or chosen on are among them."""
 
 
 def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:

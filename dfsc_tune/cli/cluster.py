@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.shared import JsonOption, make_app, print_json, print_table, progress_bar, talk
+from dfsc_tune.cli.shared import (
+    JsonOption,
+    make_app,
+    print_json,
+    print_table,
+    progress_bar,
+    say_next,
+    talk,
+)
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -82,7 +90,7 @@ def render(
     write_text(output, rendered.text)
     typer.echo(f"wrote {output}")
     _print_cost(rendered, spot, hours, gpus)
-    typer.echo(f"next: dfsc-tune cluster up {output}", err=True)
+    say_next("cluster", "up", output)
 
 
 @app.command()

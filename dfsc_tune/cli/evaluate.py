@@ -142,7 +142,7 @@ def _shower(update: Callable[..., None], text: str) -> Callable[[int, int], None
 
 def _print_evaluation(found: Evaluation) -> None:
     counts = ", ".join(f"{count} {kind}" for kind, count in found.num_images.items() if count)
-    marked = " (OPTIMISTIC: the model was chosen on some of them)" if found.optimistic else ""
+    marked = " (OPTIMISTIC: the model was made with some of them)" if found.optimistic else ""
     typer.echo(f"{found.category}: {counts} images{marked}\n")
     print_table(list(_summary(found)))
     typer.echo("")

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.shared import JsonOption, make_app, print_json, print_table, progress_bar, talk
+from dfsc_tune.cli.shared import (
+    JsonOption,
+    make_app,
+    print_json,
+    print_table,
+    progress_bar,
+    say_next,
+    talk,
+)
 from dfsc_tune.cli.shared import run_name as new_run_name
 from dfsc_tune.errors import UserError
 
@@ -43,7 +51,7 @@ def submit(
         typer.echo(f"job {state.job_id}: its run will be {state.run}", err=detach)
         if detach:
             typer.echo(state.job_id)
-            typer.echo(f"next: dfsc-tune job logs {state.job_id} --cluster {cluster}", err=True)
+            say_next("job", "logs", state.job_id, "--cluster", cluster)
         else:
             _follow(client, state.job_id, cluster)
 
@@ -89,7 +97,8 @@ def stop(job: JobArgument, cluster: ClusterOption = _DEFAULT) -> None:
     with connected(cluster) as client:
         state = stop_job(client, job)
     typer.echo(f"job {job}: {state.status.lower()}")
-    typer.echo(f"go on: dfsc-tune submit --cluster {cluster} -- resume {state.run}", err=True)
+    if state.run is not None:
+        say_next("submit", "--cluster", cluster, "--", "resume", state.run, before="go on")
 
 
 @app.command()
@@ -115,7 +124,7 @@ def fetch(
     else:
         folder = fetch_from_head(Path(cluster), run, to)
     typer.echo(f"fetched {folder}")
-    typer.echo(f"next: dfsc-tune best {folder}", err=True)
+    say_next("best", folder)
 
 
 def _is_address(cluster: str) -> bool:
@@ -142,4 +151,4 @@ def _print_end(state: JobState, cluster: str) -> None:
         if state.message:
             typer.echo(state.message.strip().splitlines()[0], err=True)
         raise typer.Exit(1)
-    typer.echo(f"next: dfsc-tune job fetch {state.job_id} --cluster {cluster}", err=True)
+    say_next("job", "fetch", state.job_id, "--cluster", cluster)
