@@ -239,6 +239,12 @@ class TestMvtecAd:
         )
         assert mask.mask.sum() == 6
 
+    def test_a_mask_may_have_its_image_s_name(self, mvtec_ad):
+        masks = mvtec_ad / "nut" / "ground_truth" / "bent"
+        (masks / "000_mask.png").rename(masks / "000.png")
+        nut = read_category(mvtec_ad, "nut")
+        assert [path.name for path in nut.test[1].mask_paths] == ["000.png"]
+
     def test_undeclared_defect_types_count_as_structural_with_a_note(self, mvtec_ad):
         assert (
             "defect type 'bent' is not declared logical or structural, so it counts as "

@@ -9,9 +9,10 @@
     <category>/ground_truth/<folder>/NNN/KKK.png    <category>/ground_truth/<type>/NNN_mask.png
     <category>/defects_config.json
 
-Your own categories may follow either: only `train/good` is needed. Whether a defect type is
-logical or structural comes from `dataset.yaml` (see `declarations.py`), else from MVTec LOCO's
-folder names; else it counts as structural, and a note says so.
+Your own categories may follow either: only `train/good` is needed, and a mask may also have its
+image's name, `<category>/ground_truth/<type>/NNN.png`. Whether a defect type is logical or
+structural comes from `dataset.yaml` (see `declarations.py`), else from MVTec LOCO's folder names;
+else it counts as structural, and a note says so.
 """
 
 from __future__ import annotations
@@ -154,7 +155,7 @@ def _records(root: Path, split: str, folder: str, kind: Kind) -> tuple[ImageReco
     mask_files = {path.stem: path for path in list_images(masks)}
 
     def masks_of(stem: str) -> tuple[Path, ...]:
-        mask_file = mask_files.get(f"{stem}_mask")
+        mask_file = mask_files.get(f"{stem}_mask", mask_files.get(stem))
         return list_images(masks / stem) or ((mask_file,) if mask_file else ())
 
     return tuple(

@@ -23,7 +23,10 @@ def describe_strays(category: Category) -> Iterator[str]:
     for path in _images_below(category.root / "ground_truth"):
         if path not in used:
             name = path.relative_to(category.root).as_posix()
-            yield f"mask '{name}' belongs to no anomalous test image"
+            yield (
+                f"mask '{name}' belongs to no anomalous test image: of image NNN it is NNN.png, "
+                "NNN_mask.png or in the folder NNN"
+            )
 
 
 def _strays_of_split(split: Path) -> Iterator[str]:
