@@ -198,6 +198,7 @@ class TestLoco:
             ("{}", "the file: Input should be a valid list"),
             (json.dumps([{**ENTRIES[0], "pixel_value": "255"}]), "0.pixel_value"),
             (json.dumps([{**ENTRIES[0], "saturation_threshold": 0}]), "0.saturation_threshold"),
+            (json.dumps([{**ENTRIES[1], "saturation_threshold": 50}]), "0: .*a share, 1 at most"),
             (json.dumps([{"defect_name": "scratch"}]), "0.pixel_value: Field required"),
             (json.dumps([ENTRIES[0], ENTRIES[0]]), "pixel value 255 to two defects"),
         ],

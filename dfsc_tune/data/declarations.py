@@ -14,10 +14,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    TypeAdapter,
+    ValidationError,
+    model_validator,
+)
 
 from dfsc_tune.data.records import DefectEntry, DefectKind
 from dfsc_tune.errors import UserError
@@ -34,8 +41,14 @@ class _ConfigEntry(BaseModel):
 
     defect_name: str
     pixel_value: Annotated[int, Field(ge=1, le=255)]
-    saturation_threshold: Annotated[float, Field(gt=0)]
+    saturation_threshold: Annotated[float, Field(gt=0, allow_inf_nan=False)]
     relative_saturation: bool
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.relative_saturation and self.saturation_threshold > 1:
+            raise ValueError("a relative saturation_threshold is a share, 1 at most")
+        return self
 
 
 class _DatasetFile(BaseModel):
@@ -97,7 +110,7 @@ def _validated(adapter: TypeAdapter[_Value], content: Any, path: Path) -> _Value
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"]) or "the file"
-        reason = f"{first['msg']}, not {first['input']!r}"
+        reason = f"{first['msg'].removeprefix('Value error, ')}, not {first['input']!r}"
         if first["type"] == "extra_forbidden":
             known = ", ".join(_DatasetFile.model_fields)
             reason = f"this key is unknown; known: {known}"
