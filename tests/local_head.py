@@ -46,7 +46,7 @@ def local_head(folder: Path, *arguments: str, **environment: str) -> Iterator[He
     (home / ".ray" / "auth_token").write_text("t" * 64)
     scratch = tempfile.mkdtemp(prefix="head_")  # Ray's sockets want a short path.
     port, dashboard, agent = 26379, 28265, 28266
-    inherited = {key: x for key, x in os.environ.items() if not key.startswith("RAY_")}
+    inherited = {key: x for key, x in os.environ.items() if not key.startswith(("RAY_", "XDG_"))}
     environment = (
         inherited
         | environment

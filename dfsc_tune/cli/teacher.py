@@ -133,7 +133,7 @@ def distill(
     batch_size: Annotated[int, typer.Option(help="Images a step.", min=1)] = 16,
     crop_size: Annotated[
         int | None,
-        typer.Option(help="Train on random crops of so many pixels; without a GPU: 96."),
+        typer.Option(help="Train on random crops of so many pixels; whole images if left out."),
     ] = None,
     bfloat16: Annotated[
         bool, typer.Option("--bfloat16", help="Mixed precision, for GPUs and CPUs with AMX.")
