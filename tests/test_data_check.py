@@ -34,7 +34,7 @@ def nut(tmp_path: Path) -> Path:
 
 
 def check(root: Path) -> CategoryCheck:
-    return check_category(root.parent, root.name, workers=2)
+    return check_category(root.parent, root.name)
 
 
 def test_a_clean_category(nut):

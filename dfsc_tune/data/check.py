@@ -77,20 +77,18 @@ class _Seen:
     problems: tuple[str, ...] = ()
 
 
-def check_data(
-    data: Path, names: Sequence[str] | None = None, workers: int | None = None
-) -> tuple[CategoryCheck, ...]:
+def check_data(data: Path, names: Sequence[str] | None = None) -> tuple[CategoryCheck, ...]:
     """The checks of the categories `names` (default: all) in the folder `data`.
 
-    Every image and mask is decoded, by `workers` threads (default: one a CPU). Raises UserError
-    only where `data` or a category named is missing, or `data` holds no category.
+    Every image and mask is decoded, by a thread a CPU. Raises UserError only where `data` or a
+    category named is missing, or `data` holds no category.
     """
     for name in names or ():
         category_folder(data, name)
-    return tuple(check_category(data, name, workers) for name in names or find_categories(data))
+    return tuple(check_category(data, name) for name in names or find_categories(data))
 
 
-def check_category(data: Path, name: str, workers: int | None = None) -> CategoryCheck:
+def check_category(data: Path, name: str) -> CategoryCheck:
     """The check of one category of the folder `data`, as `check_data` makes it."""
     try:
         listed = list_category(data, name)
@@ -104,7 +102,7 @@ def check_category(data: Path, name: str, workers: int | None = None) -> Categor
     seen = map_in_threads(
         lambda item: _look_at(item[1], item[0], listed),
         [(split, record) for split, records in listed.splits.items() for record in records],
-        safe_workers([record.path for record in listed.records], workers),
+        safe_workers([record.path for record in listed.records]),
     )
     problems += [problem for one in seen for problem in one.problems]
     twins, contradictions = _twins(seen)
