@@ -7,11 +7,12 @@ with our images, so that nothing but the method differs.
 from __future__ import annotations
 
 import copy
+import ctypes
 import importlib
 import importlib.util
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -40,6 +41,8 @@ _LAYERS: dict[str, dict[Method, tuple[int, ...]]] = {
 }
 _BATCH = 32
 _SCORE_BATCH = 8
+# Of glibc's malloc.h.
+_M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 4 << 20
 # As in anomalib's benchmark of STFPM.
 _STFPM_EPOCHS = 100
 # Without transforms, post-processing and the like: images and metrics are ours.
@@ -193,8 +196,18 @@ def _patchcore(baseline: Baseline, pixels: npt.NDArray[np.uint8], device: str) -
     with torch.no_grad():
         for start in range(0, len(pixels), _BATCH):
             module.model(_images(pixels[start : start + _BATCH], device))
+    _keep_heap_small()
     module.fit()
     return _eval(module.model)
+
+
+def _keep_heap_small() -> None:
+    """Has glibc take large blocks from the system and give them back, instead of keeping them.
+
+    Choosing a coreset of 2,560 of 25,600 patches, its heap grew by more than 10 GB in fragments.
+    """
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
 def _stfpm(baseline: Baseline, pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
