@@ -1,7 +1,7 @@
 """PatchCore and STFPM as anomalib trains them, on the same splits, judged by the same metrics.
 
-anomalib's own modules give the networks, their layers, loss, optimizer and sampling; they are fed
-with our images, so that nothing but the method differs.
+anomalib's own modules give the networks (unless a backbone is asked for), their layers, loss,
+optimizer and sampling; they are fed with our images, so that nothing but the method differs.
 """
 
 from __future__ import annotations
