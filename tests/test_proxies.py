@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,9 @@ from conftest import CATEGORY, make_tray
 from test_cli import assert_one_sentence
 from typer.testing import CliRunner
 
+from dfsc_tune import proxies
 from dfsc_tune.cli import app
+from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.objective import judge, judge_synthetic
 from dfsc_tune.proxies import agreement, picks, record, settings_to_try
@@ -77,9 +80,12 @@ def test_recipes_count_alike() -> None:
     assert judge(scores, kinds)["auroc_logical"] == 0.75
 
 
-@pytest.mark.slow
 def test_trainings_are_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    # A few settings, judged by two anomalies a structural recipe, are enough to see the rows.
+    count, few = 2, settings_to_try()[:2]
+    monkeypatch.setattr(proxies, "settings_to_try", lambda: few)
+    monkeypatch.setattr(proxies, "ObjectiveConfig", partial(ObjectiveConfig, per_kind=14))
     data, table = make_tray(tmp_path / "data"), tmp_path / "table.parquet"
     told: list[tuple[int, int]] = []
 
@@ -87,7 +93,6 @@ def test_trainings_are_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         told.append((done, total))
 
     first = record(data, [CATEGORY], [0], table, update, num_steps=2)
-    count = len(settings_to_try())
     assert told[-1] == (count, count)
     assert len(first) == 3 * count
     assert first[["config", "seed", "ema_momentum"]].drop_duplicates().shape[0] == len(first)
