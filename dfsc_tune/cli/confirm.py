@@ -6,7 +6,7 @@ import itertools
 import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,6 +24,11 @@ from dfsc_tune.cli.shared import (
     talk,
 )
 from dfsc_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dfsc_tune.results import Run
 
 
 def confirm(
@@ -46,21 +51,12 @@ def confirm(
     The same call goes on after an interruption.
     """
     from dfsc_tune.cli.runs import print_places, say_predict
-    from dfsc_tune.results import find_run, load, resume_command
+    from dfsc_tune.results import find_run, load
 
     console = talk()
     found_run = load(find_run(results, run))
+    _check_search(found_run, console)
     settings = found_run.settings
-    if "go_on_by" in settings:
-        raise UserError(
-            f"the run in {found_run.folder} was not made by a search, but by "
-            f"`{settings['go_on_by']}`; give the run of a search"
-        )
-    if unended := int(found_run.trials["state"].isin(["running", "interrupted"]).sum()):
-        console.print(
-            f"note: {unended} trials of the search have not ended, and what is best may change; "
-            f"they go on by {resume_command(found_run.folder)}"
-        )
     asked_data = data_name(data)
     data_now = asked_data or settings["data"]
     folder = data_folder(data_now, settings["categories"], console)
@@ -111,3 +107,19 @@ def confirm(
         print_places(each.config.parents[1], each.category)
     if found:
         say_predict(found[0].config.parents[1], found[0].category)
+
+
+def _check_search(run: Run, console: Console) -> None:
+    """Refuses a run that something else than a search made; says if trials have not ended."""
+    from dfsc_tune.results import resume_command
+
+    if "go_on_by" in run.settings:
+        raise UserError(
+            f"the run in {run.folder} was not made by a search, but by "
+            f"`{run.settings['go_on_by']}`; give the run of a search"
+        )
+    if unended := int(run.trials["state"].isin(["running", "interrupted"]).sum()):
+        console.print(
+            f"note: {unended} trials of the search have not ended, and what is best may change; "
+            f"they go on by {resume_command(run.folder)}"
+        )
