@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dfsc_tune.config import ModelConfig, TrainConfig, TrialConfig
-from dfsc_tune.prepare import CategoryData, prepare_category
+from dfsc_tune.training.prepare import CategoryData, prepare_category
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 CATEGORY = "tray"
@@ -58,7 +58,7 @@ def make_tray(root: Path, category: str = CATEGORY, num_train: int = 6, num_test
 @pytest.fixture(scope="module")
 def few_importances() -> Iterator[None]:
     """Most of the time of a report page is in its importances, which have a test of their own."""
-    from dfsc_tune.report import importance
+    from dfsc_tune.pages import importance
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(importance, "_NUM_RESAMPLES", 1)

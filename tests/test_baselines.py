@@ -17,9 +17,7 @@ from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.models.backbones import BACKBONES, Backbone
 from dfsc_tune.models.pdn import normalize_images
-from dfsc_tune.prepare import CategoryData, prepare_category
 from dfsc_tune.reproduce import baselines
 from dfsc_tune.reproduce.baselines import (
     Baseline,
@@ -28,9 +26,11 @@ from dfsc_tune.reproduce.baselines import (
     judge_baselines,
     train_baseline,
 )
-from dfsc_tune.reproduce.exhibits import PROTOCOLS
 from dfsc_tune.reproduce.numbers import Models
+from dfsc_tune.reproduce.tables import PROTOCOLS
 from dfsc_tune.results import Run
+from dfsc_tune.teachers.backbones import BACKBONES, Backbone
+from dfsc_tune.training.prepare import CategoryData, prepare_category
 
 BASELINES = Baseline("PatchCore"), Baseline("STFPM")
 LITE = "efficientnet-lite0"

@@ -17,10 +17,10 @@ from dfsc_tune.bench.steps import steps_to_pay
 from dfsc_tune.bench.usual import ImageFiles, UsualLoop
 from dfsc_tune.cli import app
 from dfsc_tune.config import ModelConfig, TrialConfig
-from dfsc_tune.losses import total_loss
 from dfsc_tune.models.pdn import build_pdn, normalize_images
 from dfsc_tune.models.teacher import Teacher
-from dfsc_tune.prepare import CategoryData
+from dfsc_tune.training.losses import total_loss
+from dfsc_tune.training.prepare import CategoryData
 
 TINY = ModelConfig(network="tiny", image_size=128, teacher="random")
 REQUEST = BenchRequest(TINY, "cpu", rounds=2, seconds_per_round=0.05, num_scored=(4, 4))

@@ -13,8 +13,8 @@ from typer.testing import CliRunner
 from dfsc_tune.cli import app
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import image_auroc_difference
-from dfsc_tune.report import compare_runs, comparison_table, write_comparison
-from dfsc_tune.report.comparison import comparison_figures
+from dfsc_tune.pages import compare_runs, comparison_table, write_comparison
+from dfsc_tune.pages.comparison import comparison_figures
 from dfsc_tune.results import Run, load, write_settings, write_table
 
 COUNTS = dict.fromkeys(KINDS, 30)

@@ -15,7 +15,7 @@ from test_search import run
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.models.teacher_files import shipped_teacher
-from dfsc_tune.report.progress import progress_of
+from dfsc_tune.results.progress import progress_of
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.settings import load
 

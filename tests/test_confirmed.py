@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from dfsc_tune.confirm import Confirmation, _write_table, describe
 from dfsc_tune.errors import UserError
 from dfsc_tune.results.confirmed import CONFIRMED, Confirmed, Decision, decide
+from dfsc_tune.search.confirm import Confirmation, _write_table, describe
 
 
 def trainings(**values: list[float]) -> pd.DataFrame:

@@ -171,7 +171,7 @@ def test_float_pixels_are_a_problem(nut):
     assert "mode F" in problem
 
 
-def test_strays_are_notes(nut):
+def test_misplaced_are_notes(nut):
     (nut / "train" / "good" / "Thumbs.db").write_bytes(b"")
     for name in ("1.HEIC", "2.heic"):
         (nut / "train" / "good" / name).write_bytes(b"")

@@ -14,11 +14,12 @@ from conftest import make_tray
 from file_server import FileServer, serving
 from typer.testing import CliRunner, Result
 
-from dfsc_tune import datasets, download
 from dfsc_tune.cli import app
-from dfsc_tune.datasets import PUBLIC_DATASETS, PublicDataset, SplitCounts, fetch_dataset
-from dfsc_tune.download import PublishedFile, partial_path
+from dfsc_tune.data import datasets
+from dfsc_tune.data.datasets import PUBLIC_DATASETS, PublicDataset, SplitCounts, fetch_dataset
 from dfsc_tune.errors import UserError
+from dfsc_tune.storage import download
+from dfsc_tune.storage.download import PublishedFile, partial_path
 
 NAME = "two-trays"
 FILE = "two_trays.tar.xz"

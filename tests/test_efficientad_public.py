@@ -18,12 +18,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dfsc_tune.config import ModelConfig, ScoreConfig, TrainConfig, TrialConfig
-from dfsc_tune.detector import Detector
 from dfsc_tune.models.autoencoder import build_autoencoder
+from dfsc_tune.models.detector import Detector
 from dfsc_tune.models.pdn import build_pdn
+from dfsc_tune.models.scoring import fit_normalization
 from dfsc_tune.models.state_dicts import read_pdn
 from dfsc_tune.models.teacher import Teacher, fit_channel_statistics, teacher_features
-from dfsc_tune.scoring import fit_normalization
 
 CHANNELS = 384
 # Of the whole networks, medium ones cost too much at the paper's size.

@@ -11,12 +11,13 @@ for name in ("ray", "optuna", "typer"):
 from pathlib import Path
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.settings import load
-from dfsc_tune.single import train_config
-from dfsc_tune import evaluate, predict, results
+from dfsc_tune.search.single import train_config
+from dfsc_tune import results
+from dfsc_tune.evaluation import evaluate, predict
 from dfsc_tune.bench import packing, record
 config = load(Path("config.yaml"), TrialConfig)
 train_config(config, Path(config.data), Path("run"), note=print, progress=print)
-print(results.headlines(results.load("run"))[0].aurocs)
+print(results.summaries(results.load("run"))[0].aurocs)
 """
 
 

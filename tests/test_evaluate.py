@@ -18,13 +18,13 @@ from typer.testing import CliRunner, Result
 from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.layout import read_category
-from dfsc_tune.detector import Detector, load_detector, save_detector
-from dfsc_tune.evaluate import evaluate_maps, evaluate_model
-from dfsc_tune.maps import find_maps, map_paths, was_chosen_on, write_map
+from dfsc_tune.evaluation.evaluate import evaluate_maps, evaluate_model
+from dfsc_tune.evaluation.maps import find_maps, map_paths, was_chosen_on, write_map
 from dfsc_tune.metrics import Defect, image_auroc, localization
-from dfsc_tune.prepare import prepare_category
+from dfsc_tune.models.detector import Detector, load_detector, save_detector
 from dfsc_tune.reference import CATEGORIES, published_results
-from dfsc_tune.trial import finished_detector, run_trial
+from dfsc_tune.training.prepare import prepare_category
+from dfsc_tune.training.trial import finished_detector, run_trial
 
 DEFECTS = {"missing": (255, 1.0, True), "scratch": (254, 0.5, True), "dent": (253, 60, False)}
 NAMES = ("logical", "structural", "mean")

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfsc_tune.search.expected import Judgement, TrialTimes, Values, expect, judgements, simulate
+from dfsc_tune.cost.expected import Judgement, TrialTimes, Values, expect, judgements, simulate
 from dfsc_tune.search.scheduler import CategoryAsha
-from dfsc_tune.search.space import Budget, load_space
+from dfsc_tune.spaces.space import Budget, load_space
 
 # A second a step, nothing else: times are whole numbers, so who reports first is exact.
 ONE = TrialTimes(1.0, 0.0, 0.0)

@@ -16,18 +16,18 @@ from conftest import CATEGORY
 from typer.testing import CliRunner
 
 import dfsc_tune
-from dfsc_tune import export
 from dfsc_tune.cli import app
 from dfsc_tune.config import ScoreConfig, TrialConfig
 from dfsc_tune.data.images import decode_images
-from dfsc_tune.detector import Detector, save_detector
 from dfsc_tune.errors import UserError
-from dfsc_tune.export import Scorer, export_detector
-from dfsc_tune.predict import predict
-from dfsc_tune.prepare import CategoryData, prepare_category
-from dfsc_tune.scoring import MapNormalization
+from dfsc_tune.evaluation import export
+from dfsc_tune.evaluation.export import Scorer, export_detector
+from dfsc_tune.evaluation.predict import predict
+from dfsc_tune.models.detector import Detector, save_detector
+from dfsc_tune.models.scoring import MapNormalization
 from dfsc_tune.settings import loads
-from dfsc_tune.trial import finished_detector, run_trial
+from dfsc_tune.training.prepare import CategoryData, prepare_category
+from dfsc_tune.training.trial import finished_detector, run_trial
 
 pytestmark = pytest.mark.slow
 

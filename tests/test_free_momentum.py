@@ -10,17 +10,18 @@ from synthetic_run import run_settings
 
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.detector import load_detector
 from dfsc_tune.errors import UserError
-from dfsc_tune.prepare import CategoryData, resident
-from dfsc_tune.publish import publish
+from dfsc_tune.models.detector import load_detector
+from dfsc_tune.progress import Progress
+from dfsc_tune.search.finalize import finalize
 from dfsc_tune.search.searcher import StudySearcher
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.search.single import train_config
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.settings import load, loads
-from dfsc_tune.single import train_config
-from dfsc_tune.train import Training
-from dfsc_tune.trial import Progress, run_trial
+from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.training.prepare import CategoryData, resident
+from dfsc_tune.training.train import Training
+from dfsc_tune.training.trial import run_trial
 
 SPACE = """\
 fixed:
@@ -73,7 +74,7 @@ def test_what_cannot_be_free_is_refused(old: str, new: str, message: str) -> Non
 
 
 @pytest.fixture(scope="module")
-def published(
+def finalized(
     trial_config: TrialConfig, category_data: CategoryData, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, TrialConfig, list[Progress]]:
     """A run of one trial that may choose, published."""
@@ -104,7 +105,7 @@ def published(
     run_trial(config, category_data.trial, report, folder / "checkpoint")
     tables.end("a", "complete")
     tables.write()
-    publish(folder, {config.category: category_data}, {"a": config}, {"a": folder / "checkpoint"})
+    finalize(folder, {config.category: category_data}, {"a": config}, {"a": folder / "checkpoint"})
     return folder, config, reports
 
 

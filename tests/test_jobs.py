@@ -24,10 +24,10 @@ from dfsc_tune import results
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch.jobs import fetch_from_head, follow
 from dfsc_tune.launch.pack import pack
-from dfsc_tune.ray_token import ensure_token
-from dfsc_tune.remote import Store
-from dfsc_tune.search.space import SearchSpace, load_space
 from dfsc_tune.settings import loads
+from dfsc_tune.spaces.space import SearchSpace, load_space
+from dfsc_tune.storage.object_store import Store
+from dfsc_tune.storage.token import ensure_token
 
 ADDRESS = "s3://bucket/runs"
 SPACE = """\

@@ -17,14 +17,14 @@ from typer.testing import CliRunner
 from dfsc_tune.cli import app
 from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.objective import judge_synthetic
-from dfsc_tune.prepare import prepare_category
-from dfsc_tune.report import progress_of, write_report
-from dfsc_tune.results import describe, headlines
+from dfsc_tune.pages import progress_of, write_report
+from dfsc_tune.results import describe, summaries
 from dfsc_tune.results import load as load_run
+from dfsc_tune.search.single import train_config
 from dfsc_tune.settings import load
-from dfsc_tune.single import train_config
-from dfsc_tune.trial import run_trial
+from dfsc_tune.training.objectives import judge_synthetic
+from dfsc_tune.training.prepare import prepare_category
+from dfsc_tune.training.trial import run_trial
 
 OPENED: list[str] | None = None
 
@@ -101,11 +101,11 @@ def test_a_config_without_labels_trains_and_says_what_is_unknown(
     folder = tmp_path / "run"
     train_config(config, unlabelled, folder, note=lambda text: None, progress=lambda progress: None)
     run = load_run(folder)
-    (headline,) = headlines(run)
-    assert headline.objective == "synthetic"
-    assert headline.aurocs["auroc_mean"] is None
+    (summary,) = summaries(run)
+    assert summary.objective == "synthetic"
+    assert summary.aurocs["auroc_mean"] is None
     assert progress_of(run).ended
-    first, *others = describe(headline)
+    first, *others = describe(summary)
     assert "unknown" in first
     assert "synthetic anomalies" in others[0]
     assert load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig).objective.name == "synthetic"
@@ -127,7 +127,7 @@ def test_only_the_last_report_looks_at_all_anomalies(
         seen.append(Counter(recipes))
         return judge_synthetic(scores, kinds, recipes)
 
-    monkeypatch.setattr("dfsc_tune.trial.judge_synthetic", judge_and_count)
+    monkeypatch.setattr("dfsc_tune.training.trial.judge_synthetic", judge_and_count)
     data = prepare_category(config, unlabelled).trial
     run_trial(config, data, lambda progress: None, tmp_path)
     early, late = ({"good": len(data.validation), "scar": n, "stain": n} for n in (2, 8))

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.errors import UserError
-from dfsc_tune.report.loggers import mlflow_follower, tensorboard_follower
+from dfsc_tune.pages.loggers import mlflow_follower, tensorboard_follower
 from dfsc_tune.results import REPORTS, TRIALS, Run, load, write_table
 
 pytestmark = [

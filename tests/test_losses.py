@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dfsc_tune.config import LossConfig
-from dfsc_tune.losses import (
+from dfsc_tune.training.losses import (
     dfsc_distance,
     dfsc_loss,
     hard_feature_loss,

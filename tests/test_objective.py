@@ -9,10 +9,10 @@ import pytest
 from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
-from dfsc_tune.objective import (
+from dfsc_tune.metrics.image import judge
+from dfsc_tune.training.objectives import (
     chosen_objective,
     early_anomalies,
-    judge,
     num_judged,
     objective_value,
     split_test,

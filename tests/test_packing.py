@@ -26,7 +26,7 @@ from dfsc_tune.bench.packing import (
 from dfsc_tune.bench.request import FAST, BenchRequest, generated_data, synchronize
 from dfsc_tune.config import ModelConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.train import Training
+from dfsc_tune.training.train import Training
 
 TINY = ModelConfig(network="tiny", image_size=128, teacher="random")
 REQUEST = BenchRequest(TINY, "cpu", rounds=1, seconds_per_round=0.05)

@@ -13,14 +13,14 @@ from synthetic_run import run_settings
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.config import ModelConfig, TrialConfig
+from dfsc_tune.cost.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
+from dfsc_tune.cost.throughput import Throughput, find_throughput, guess_throughput, read_throughput
 from dfsc_tune.errors import UserError
-from dfsc_tune.pace import Pace, find_pace, guess_pace, read_pace
+from dfsc_tune.progress import Progress
 from dfsc_tune.results import LEDGER, RunTables, load, write_settings
-from dfsc_tune.search.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
-from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.settings import loads
-from dfsc_tune.trial import Progress
+from dfsc_tune.spaces.space import SearchSpace
 
 TINY = ModelConfig(network="tiny", image_size=128)
 # No trial is stopped: 3 trials of 100 steps and 4 reports, exactly.
@@ -84,32 +84,36 @@ def plan(gpus: int = 0, text: str = SPACE, num_cpus: int = 1) -> Plan:
 
 
 @pytest.fixture
-def pace(tmp_path: Path) -> Pace:
-    return read_pace(keep(tmp_path))
+def throughput(tmp_path: Path) -> Throughput:
+    return read_throughput(keep(tmp_path))
 
 
 @pytest.fixture
-def gpu_pace(tmp_path: Path) -> Pace:
-    return read_pace(keep(tmp_path, device="cuda"))
+def gpu_throughput(tmp_path: Path) -> Throughput:
+    return read_throughput(keep(tmp_path, device="cuda"))
 
 
-def test_a_record_tells_the_pace(pace: Pace, gpu_pace: Pace) -> None:
-    assert (pace.device, pace.on_gpu, pace.num_gpus) == ("Some CPU", False, 0)
-    assert (gpu_pace.device, gpu_pace.on_gpu, gpu_pace.num_gpus) == ("Some GPU", True, 2)
-    assert pace.seconds_per_step(1) == 0.1
-    assert pace.seconds_per_step(2) == pytest.approx(0.125)
+def test_a_record_tells_the_throughput(throughput: Throughput, gpu_throughput: Throughput) -> None:
+    assert (throughput.device, throughput.on_gpu, throughput.num_gpus) == ("Some CPU", False, 0)
+    assert (gpu_throughput.device, gpu_throughput.on_gpu, gpu_throughput.num_gpus) == (
+        "Some GPU",
+        True,
+        2,
+    )
+    assert throughput.seconds_per_step(1) == 0.1
+    assert throughput.seconds_per_step(2) == pytest.approx(0.125)
     # More than were measured are as fast together as the most that were.
-    assert pace.known(4) == 2
-    assert pace.seconds_per_step(4) == pytest.approx(4 / 16)
-    assert pace.slowdown(2) == pytest.approx(1.25)
-    assert pace.seconds_per_scored_image == pytest.approx(6 / 30)
+    assert throughput.known(4) == 2
+    assert throughput.seconds_per_step(4) == pytest.approx(4 / 16)
+    assert throughput.slowdown(2) == pytest.approx(1.25)
+    assert throughput.seconds_per_scored_image == pytest.approx(6 / 30)
 
 
 def test_one_at_a_time_is_always_known(tmp_path: Path) -> None:
     of_four = [{"num_trials": 4, "steps_per_second": 20.0}]
-    pace = read_pace(keep(tmp_path, at_once=of_four))
-    assert pace.seconds_per_step(1) == pytest.approx(0.11)
-    assert pace.seconds_per_step(4) == pytest.approx(0.2)
+    throughput = read_throughput(keep(tmp_path, at_once=of_four))
+    assert throughput.seconds_per_step(1) == pytest.approx(0.11)
+    assert throughput.seconds_per_step(4) == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize(
@@ -128,37 +132,37 @@ def test_other_files_are_no_records(tmp_path: Path, text: str) -> None:
     path = tmp_path / "record.yaml"
     path.write_text(text)
     with pytest.raises(UserError, match="is no benchmark record, or a damaged one"):
-        read_pace(path)
+        read_throughput(path)
 
 
 def test_the_newest_record_that_fits_is_taken(tmp_path: Path) -> None:
-    assert find_pace(tmp_path, TINY, on_gpu=False) is None
+    assert find_throughput(tmp_path, TINY, on_gpu=False) is None
     keep(tmp_path, "a", created="2026-11-24T00:00:00+00:00")
     keep(tmp_path, "b")
     keep(tmp_path, "c", created="2026-11-25T00:00:00+00:00", device="cuda")
     keep(tmp_path, "d", model={"network": "small", "image_size": 256})
-    found = find_pace(tmp_path, TINY, on_gpu=False)
+    found = find_throughput(tmp_path, TINY, on_gpu=False)
     assert found is not None
     assert found.source.endswith("a.yaml")
-    assert find_pace(tmp_path, ModelConfig(network="small"), on_gpu=True) is None
+    assert find_throughput(tmp_path, ModelConfig(network="small"), on_gpu=True) is None
 
 
 def test_a_guess_says_so_and_counts_cores() -> None:
-    guess = guess_pace(TINY, on_gpu=False, num_cpus=4, cpus_per_trial=2)
+    guess = guess_throughput(TINY, on_gpu=False, num_cpus=4, cpus_per_trial=2)
     assert (guess.source, guess.created) == ("a guess", "")
     # Each trial has cores of its own, so two are twice as fast together.
     assert guess.seconds_per_step(2) == pytest.approx(guess.seconds_per_step(1))
     # On one core, what was measured on one: 37 to 41 ms a step.
-    of_one = guess_pace(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=1)
-    assert guess_pace(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=500) == of_one
+    of_one = guess_throughput(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=1)
+    assert guess_throughput(TINY, on_gpu=False, num_cpus=1, cpus_per_trial=500) == of_one
     assert 0.03 < of_one.seconds_per_step(1) < 0.06
-    on_gpu = guess_pace(TINY, on_gpu=True, num_cpus=1, cpus_per_trial=2)
+    on_gpu = guess_throughput(TINY, on_gpu=True, num_cpus=1, cpus_per_trial=2)
     assert on_gpu.seconds_per_step(4) == pytest.approx(4 * on_gpu.seconds_per_step(1))
     assert any("a guess" in note for note in estimate(plan(), of_one).notes)
 
 
-def test_hours_and_money_by_hand(pace: Pace) -> None:
-    found = estimate(plan(), pace, price=Price(3.6, 1))
+def test_hours_and_money_by_hand(throughput: Throughput) -> None:
+    found = estimate(plan(), throughput, price=Price(3.6, 1))
     # One core, so one at a time. A report scores 20 images at two momenta, for the trial's own
     # is not among the extra ones.
     seconds = 3 * (1.5 + 100 * 0.1 + 4 * 20 * 2 * 0.2)
@@ -170,8 +174,8 @@ def test_hours_and_money_by_hand(pace: Pace) -> None:
     assert found.cost.mean == pytest.approx(3.6 * seconds / 3600)
 
 
-def test_trials_share_gpus_that_are_paid_until_the_last_ends(gpu_pace: Pace) -> None:
-    found = estimate(plan(gpus=1), gpu_pace, price=Price(2.0))
+def test_trials_share_gpus_that_are_paid_until_the_last_ends(gpu_throughput: Throughput) -> None:
+    found = estimate(plan(gpus=1), gpu_throughput, price=Price(2.0))
     of_a_trial = 1.5 + 1.25 * (100 * 0.1 + 4 * 20 * 2 * 0.2)
     assert (found.at_once, found.at_once_a_device) == (2, 2)
     assert found.wall_hours.mean == pytest.approx(2 * of_a_trial / 3600)
@@ -187,34 +191,36 @@ def test_whole_instances_are_paid() -> None:
     assert Price(10.0).per_hour_of(5) == 50
 
 
-def test_what_was_not_measured_is_said(gpu_pace: Pace) -> None:
+def test_what_was_not_measured_is_said(gpu_throughput: Throughput) -> None:
     # More trials than are planned do not share.
-    assert not estimate(plan(gpus=2), gpu_pace).notes
+    assert not estimate(plan(gpus=2), gpu_throughput).notes
     text = SPACE.replace("num_trials: 3", "num_trials: 9").replace("[0.9]", "[0.9, 0.99]")
     crowded = Plan(parse(text), {CATEGORY: 20}, 1, 0.25, 1)
-    (note,) = estimate(crowded, gpu_pace).notes
+    (note,) = estimate(crowded, gpu_throughput).notes
     assert "4 trials at once were not measured" in note
     assert crowded.num_momenta(CATEGORY) == 3
 
 
-def test_best_sharing_is_the_searchs(gpu_pace: Pace) -> None:
-    assert best_at_once(gpu_pace) == 2
+def test_best_sharing_is_the_searchs(gpu_throughput: Throughput) -> None:
+    assert best_at_once(gpu_throughput) == 2
     with pytest.raises(UserError, match="needs a benchmark record"):
-        best_at_once(guess_pace(TINY, True, 1, 1))
+        best_at_once(guess_throughput(TINY, True, 1, 1))
 
 
-def test_a_pace_of_something_else_is_refused(pace: Pace, gpu_pace: Pace) -> None:
+def test_a_throughput_of_something_else_is_refused(
+    throughput: Throughput, gpu_throughput: Throughput
+) -> None:
     other = SPACE.replace("image_size: 128", "image_size: 256")
     with pytest.raises(UserError, match="tiny at 128 pixels, and this search trains tiny at 256"):
-        estimate(plan(text=other), pace)
+        estimate(plan(text=other), throughput)
     with pytest.raises(UserError, match=r"runs on GPUs, and .* was measured on a CPU"):
-        estimate(plan(gpus=1), pace)
+        estimate(plan(gpus=1), throughput)
     with pytest.raises(UserError, match="give --price-per-instance-hour"):
-        estimate(plan(), pace, price=Price(1.0))
+        estimate(plan(), throughput, price=Price(1.0))
     mixed = SPACE + "categories: {box: {fixed: {model: {network: small}}}}\n"
     apart = Plan(parse(mixed), {CATEGORY: 20, "box": 20}, 0, 0.0, 1)
     with pytest.raises(UserError, match="tray and box differ in network or image size"):
-        estimate(apart, pace)
+        estimate(apart, throughput)
 
 
 @pytest.mark.parametrize("num_trials", [2, 20])
@@ -263,11 +269,11 @@ def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.
     return folder
 
 
-def test_a_run_is_compared_with_its_plan(tmp_path: Path, pace: Pace) -> None:
+def test_a_run_is_compared_with_its_plan(tmp_path: Path, throughput: Throughput) -> None:
     run = load(finished_run(tmp_path / "run"))
     planned = plan_of_run(run)
     assert planned == Plan(parse(), {CATEGORY: 20}, gpus=0, gpus_per_trial=0.0, num_cpus=1)
-    found = {row.quantity: row for row in differences(estimate(planned, pace), run)}
+    found = {row.quantity: row for row in differences(estimate(planned, throughput), run)}
     of_a_trial = 1.5 + 100 * 0.1 + 4 * 20 * 2 * 0.2
     assert found["trials"].off == found["steps"].off == 0
     assert found["hours of all trials"].off == pytest.approx(of_a_trial / 30 - 1)
@@ -297,7 +303,7 @@ def test_plan_prints_what_a_search_takes(tmp_path: Path, monkeypatch: pytest.Mon
     assert found["seconds_per_report"][CATEGORY] == pytest.approx(9 * 2 * 0.2 * 1.25)
     # Without a record of a CPU: a guess.
     guessed = invoke(*asked, "--gpus", "0")
-    assert "pace: a guess" in guessed.stdout
+    assert "throughput: a guess" in guessed.stdout
     assert "measure: dfsc-tune bench --network tiny --image-size 128" in guessed.stdout
 
 

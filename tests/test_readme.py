@@ -19,13 +19,13 @@ from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig
-from dfsc_tune.export import export_detector
-from dfsc_tune.predict import predict
-from dfsc_tune.prepare import CategoryData
+from dfsc_tune.evaluation.export import export_detector
+from dfsc_tune.evaluation.predict import predict
 from dfsc_tune.results import load
-from dfsc_tune.search.space import Budget, Resources, SamplerName, SearchSpace
 from dfsc_tune.settings import loads
-from dfsc_tune.trial import finished_detector, run_trial
+from dfsc_tune.spaces.space import Budget, Resources, SamplerName, SearchSpace
+from dfsc_tune.training.prepare import CategoryData
+from dfsc_tune.training.trial import finished_detector, run_trial
 
 ROOT = Path(__file__).parents[1]
 PAGES = {

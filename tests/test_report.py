@@ -20,17 +20,17 @@ from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.prepare import CategoryData
-from dfsc_tune.publish import publish
-from dfsc_tune.report import importance, write_report
-from dfsc_tune.report.axes import Axis, searched_axes
-from dfsc_tune.report.curves import smooth
-from dfsc_tune.report.importance import importances
-from dfsc_tune.report.rungs import rung_steps, rung_table
-from dfsc_tune.report.score_figures import score_histograms
-from dfsc_tune.report.thresholds import exact_interval, operating_points
+from dfsc_tune.pages import importance, write_report
+from dfsc_tune.pages.axes import Axis, searched_axes
+from dfsc_tune.pages.curves import smooth
+from dfsc_tune.pages.importance import importances
+from dfsc_tune.pages.rungs import rung_steps, rung_table
+from dfsc_tune.pages.score_figures import score_histograms
+from dfsc_tune.pages.thresholds import exact_interval, operating_points
 from dfsc_tune.results import RunTables, load, write_settings
-from dfsc_tune.trial import run_trial
+from dfsc_tune.search.finalize import finalize
+from dfsc_tune.training.prepare import CategoryData
+from dfsc_tune.training.trial import run_trial
 
 pytestmark = pytest.mark.usefixtures("few_importances")
 HOSTILE = "</script><img src=x onerror=\"alert('x')\">&amp;'{{ 7 * 7 }}"
@@ -101,15 +101,15 @@ def test_every_figure_is_valid_plotly(made_up: str) -> None:
         assert go.Figure(figure).data
 
 
-def test_the_headline_numbers_are_the_headlines(tmp_path: Path) -> None:
-    from dfsc_tune.results import headline_of
+def test_the_summary_numbers_are_the_summaries(tmp_path: Path) -> None:
+    from dfsc_tune.results import summary_of
 
     folder = make_run(tmp_path)
-    headline = headline_of(load(folder), CATEGORY)
-    assert headline is not None
+    summary = summary_of(load(folder), CATEGORY)
+    assert summary is not None
     text = Tags(page_of(folder)).text
-    interval = headline.intervals["mean"]
-    assert f"{headline.aurocs['auroc_mean']:.3f}" in text
+    interval = summary.intervals["mean"]
+    assert f"{summary.aurocs['auroc_mean']:.3f}" in text
     assert f"95 % interval {interval.low:.3f} to {interval.high:.3f}" in text
     for name in ("the paper's setting", "margin 0"):
         assert f"gain in mean AUROC over {name}: +" in text
@@ -196,7 +196,7 @@ def trained(
     )
     tables.end("config", "complete")
     tables.write()
-    publish(folder, {TRAY: category_data}, {"config": trial_config}, {"config": folder / "trial"})
+    finalize(folder, {TRAY: category_data}, {"config": trial_config}, {"config": folder / "trial"})
     return folder
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from synthetic_run import CATEGORY, make_run
 
-from dfsc_tune.report import write_report
+from dfsc_tune.pages import write_report
 from dfsc_tune.results import load
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")

@@ -19,35 +19,35 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.builtin import Counts, make_dataset
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
-from dfsc_tune.evaluate import evaluate_model
+from dfsc_tune.evaluation.evaluate import evaluate_model
 from dfsc_tune.metrics import Interval
-from dfsc_tune.prepare import prepare_category
 from dfsc_tune.reference import CATEGORIES
 from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell, cells_of
-from dfsc_tune.reproduce.exhibits import (
-    BY_ANOMALIB,
-    EXHIBITS,
-    MARGINS,
-    PROTOCOLS,
-    Scoring,
-    find_exhibit,
-    papers_margin,
-)
 from dfsc_tune.reproduce.judge import judge_study, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, Number, average, best_fixed, choose
 from dfsc_tune.reproduce.page import shown_tables
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.studies import Scale, study_space
+from dfsc_tune.reproduce.tables import (
+    BY_ANOMALIB,
+    MARGINS,
+    PAPER_TABLES,
+    PROTOCOLS,
+    Scoring,
+    find_table,
+    papers_margin,
+)
 from dfsc_tune.results import Run
-from dfsc_tune.search.course import CHECKPOINTS
-from dfsc_tune.search.space import SearchSpace, load_space
-from dfsc_tune.trial import finished_detector, run_trial
+from dfsc_tune.search.controller import CHECKPOINTS
+from dfsc_tune.spaces.space import SearchSpace, load_space
+from dfsc_tune.training.prepare import prepare_category
+from dfsc_tune.training.trial import finished_detector, run_trial
 
 PAPER_SCALE = Scale(load_space("default"), num_seeds=2)
 
 
 def spaces(name: str, scale: Scale = PAPER_SCALE) -> dict[str, SearchSpace]:
-    return {x.name: study_space(x, CATEGORIES, scale) for x in EXHIBITS[name].studies}
+    return {x.name: study_space(x, CATEGORIES, scale) for x in PAPER_TABLES[name].studies}
 
 
 def trainings(space: SearchSpace, category: str) -> list[TrialConfig]:
@@ -123,7 +123,7 @@ def test_table_4_needs_three_trainings_for_its_five_lines() -> None:
     switches = [
         (line.setting["instance_norm_relu"], line.scoring.sigmoid, line.setting["margin"] != 0,
          line.scoring.ema_momentum > 0)
-        for line in EXHIBITS["table4"].lines
+        for line in PAPER_TABLES["table4"].lines
     ]  # fmt: skip
     assert switches == [(False,) * 4] + [(True,) * n + (False,) * (4 - n) for n in (1, 2, 3, 4)]
 
@@ -138,7 +138,7 @@ def test_more_seeds_are_more_trials_of_the_same_search() -> None:
 def test_a_scale_leaves_what_a_line_scores_as_in_the_paper() -> None:
     fixed = {"train": {"ema_momentum": 0.5}, "score": {"sigmoid": False}}
     scale = Scale(load_space("default").model_copy(update={"fixed": fixed}), 1)
-    for line in (line for exhibit in EXHIBITS.values() for line in exhibit.lines):
+    for line in (line for exhibit in PAPER_TABLES.values() for line in exhibit.lines):
         space = study_space(line.study, ["pushpins"], scale)
         config = trainings(space, "pushpins")[0]
         # Else no average of that momentum would be there to score.
@@ -153,7 +153,7 @@ def test_a_scale_may_not_fix_what_is_studied() -> None:
 
 def test_the_papers_numbers_are_those_of_its_tables() -> None:
     def of(name: str, category: str, line: str, measure: str = "mean") -> float:
-        return round(100 * published(EXHIBITS[name], category, line, measure), 2)
+        return round(100 * published(PAPER_TABLES[name], category, line, measure), 2)
 
     assert of("table1", "screw_bag", "DFSC", "logical") == 67.9
     assert of("table1", "screw_bag", "DFSC") == 80.15
@@ -166,34 +166,34 @@ def test_the_papers_numbers_are_those_of_its_tables() -> None:
     # The best margin per category, the best fixed one, and none.
     averages = [of("table3", AVERAGE, line) for line in (CHOSEN, FIXED, "margin 0")]
     assert averages == [91.87, 90.37, 88.75]
-    lines = [line.label for line in EXHIBITS["table4"].lines]
+    lines = [line.label for line in PAPER_TABLES["table4"].lines]
     assert [of("table4", AVERAGE, x) for x in lines] == [87.92, 89.11, 88.94, 91.22, 92.0]
-    assert published(EXHIBITS["table4"], "pushpins", "vanilla", "mean") is None
-    assert published(EXHIBITS["table2"], CATEGORY, "DFSC", "au_spro") is None
+    assert published(PAPER_TABLES["table4"], "pushpins", "vanilla", "mean") is None
+    assert published(PAPER_TABLES["table2"], CATEGORY, "DFSC", "au_spro") is None
     # Of fewer categories, another margin may be the best fixed one, as in our own number.
-    of_two = partial(published, EXHIBITS["table3"], measure="mean", categories=CATEGORIES[:2])
+    of_two = partial(published, PAPER_TABLES["table3"], measure="mean", categories=CATEGORIES[:2])
     assert of_two(CATEGORIES[0], FIXED) is of_two(AVERAGE, CHOSEN) is None
     assert of_two(CATEGORIES[0], CHOSEN) == pytest.approx(0.8495)
 
 
 def test_systems_that_are_not_run_are_cited() -> None:
-    lines = [line.label for line in EXHIBITS["table1"].lines]
-    cells = cited_cells(EXHIBITS["table1"], CATEGORIES, lines)
+    lines = [line.label for line in PAPER_TABLES["table1"].lines]
+    cells = cited_cells(PAPER_TABLES["table1"], CATEGORIES, lines)
     assert {x.line for x in cells} == {"f-AnoGAN", "SPADE", "S-T", "PatchCore", "AST", "GCAD"}
     assert all(math.isnan(x.ours) and x.num_seeds == 0 for x in cells)
     own = f"PatchCore{BY_ANOMALIB}"
-    assert published(EXHIBITS["table1"], "pushpins", own, "logical") == 0.636
-    table2 = EXHIBITS["table2"]
+    assert published(PAPER_TABLES["table1"], "pushpins", own, "logical") == 0.636
+    table2 = PAPER_TABLES["table2"]
     assert {x.line for x in cited_cells(table2, CATEGORIES, [*lines, own])} == {"GCAD"}
     # An average over fewer categories is another number.
     assert AVERAGE in {x.category for x in cells}
     assert AVERAGE not in {x.category for x in cited_cells(table2, CATEGORIES[:2], lines)}
-    assert cited_cells(EXHIBITS["table3"], CATEGORIES, []) == []
+    assert cited_cells(PAPER_TABLES["table3"], CATEGORIES, []) == []
 
 
 def test_an_unknown_table_lists_those_there_are() -> None:
     with pytest.raises(UserError, match="choose from table1, table2, table3, table4, figure4"):
-        find_exhibit("table5")
+        find_table("table5")
 
 
 @pytest.fixture(scope="module")
@@ -216,7 +216,7 @@ def scores_of(split, separation: float, seed: int) -> dict[str, float]:
 def test_a_margin_is_chosen_on_the_selection_part_and_told_on_the_other(trays: Path) -> None:
     categories = ("screw_bag", "pushpins")
     splits = {name: splits_of(read_category(trays, name), PROTOCOLS) for name in categories}
-    lines = [line.label for line in EXHIBITS["table3"].lines]
+    lines = [line.label for line in PAPER_TABLES["table3"].lines]
     # The first category needs a large margin, the second none.
     quality = {"screw_bag": [0, 1, 2, 4, 8], "pushpins": [8, 4, 2, 1, 0]}
     models = {
@@ -228,7 +228,7 @@ def test_a_margin_is_chosen_on_the_selection_part_and_told_on_the_other(trays: P
         }
         for i, line in enumerate(lines)
     }
-    exhibit = EXHIBITS["table3"]
+    exhibit = PAPER_TABLES["table3"]
     cells = cells_of(exhibit, models, splits, partial(published, exhibit), comparable=True)
     found = {(x.protocol, x.category, x.line): x for x in cells}
     for protocol in PROTOCOLS:
@@ -255,7 +255,7 @@ def test_made_anomalies_choose_as_in_a_search_each_recipe_alike(trays: Path) -> 
     scratches, stain = [0, 0, *[1] * 8, -1], [0, 0, *[0] * 8, 1]
     images = ["validation/good/000.png", "validation/good/001.png", *names]
     table = pd.DataFrame({"category": "pushpins", "image": images, "kind": kinds})
-    splits = splits_of(read_category(trays, "pushpins"), EXHIBITS["table3"].protocols)
+    splits = splits_of(read_category(trays, "pushpins"), PAPER_TABLES["table3"].protocols)
     split = with_made(splits, table, "pushpins")["synthetic"]
     models = {
         "margin 0": Models({0: dict(zip(images, scratches, strict=True))}),
@@ -279,7 +279,7 @@ def test_only_figures_of_auroc_show_what_guessing_reaches() -> None:
 def test_doubt_is_that_of_a_mean_and_a_single_run(trays: Path) -> None:
     splits = splits_of(read_category(trays, "pushpins"), PROTOCOLS)
     model = Models({s: scores_of(splits["oracle"], 1.0, s) for s in range(3)})
-    exhibit = replace(EXHIBITS["table3"], chooses_margin=False)
+    exhibit = replace(PAPER_TABLES["table3"], chooses_margin=False)
     exhibit = replace(exhibit, lines=exhibit.lines[:1])
     models = {"margin 0": {"pushpins": model}}
     cells = cells_of(exhibit, models, {"pushpins": splits}, partial(published, exhibit), True)
@@ -314,7 +314,7 @@ def trained(folder: Path, data: Path, category: str) -> tuple[Run, TrialConfig]:
     fixed = {**space.fixed, "model": {"network": "tiny", "image_size": 128, "teacher": "random"}}
     budget = space.budget.model_copy(update={"num_steps": 6, "report_interval": 6})
     scale = Scale(space.model_copy(update={"fixed": fixed, "budget": budget}), 1)
-    (study,) = EXHIBITS["table4"].studies
+    (study,) = PAPER_TABLES["table4"].studies
     of_category = study_space(study, [category], scale).for_category(category)
     base = of_category.base_config(
         category, objective={"name": "oracle"}, train={"num_steps": 6, "report_interval": 6}

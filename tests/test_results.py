@@ -1,4 +1,4 @@
-"""A run's folder: tables, what counts as best, what the headline says, damage."""
+"""A run's folder: tables, what counts as best, what the summary says, damage."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from dfsc_tune import results
 from dfsc_tune.config import TrainConfig, TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import Interval
+from dfsc_tune.progress import Progress
 from dfsc_tune.results import SCHEMAS, SCORES, RunTables, files, write_settings, write_table
-from dfsc_tune.trial import Progress
 
 SETTINGS = {
     "name": "first",
@@ -135,12 +135,12 @@ def test_a_better_trial_is_not_told_with_the_numbers_of_the_one_before(
     tables: RunTables, tmp_path: Path
 ) -> None:
     write_table(tmp_path, SCORES, scores(3.0, "best"))
-    assert results.headlines(results.load(tmp_path))[0].trial == "a"
+    assert results.summaries(results.load(tmp_path))[0].trial == "a"
     tables.start("d", CONFIG, "sampler")
     tables.report("d", progress(20, 0.71))
     tables.end("d", "complete")
     tables.write()
-    assert results.headlines(results.load(tmp_path)) == []
+    assert results.summaries(results.load(tmp_path)) == []
 
 
 def test_best_is_the_last_value_among_full_budget_trials(tables: RunTables, tmp_path: Path) -> None:
@@ -157,39 +157,39 @@ def test_values_that_are_no_numbers_are_never_best() -> None:
     assert results.best_trials(frame)["trial"].tolist() == ["b"]
 
 
-def test_a_run_without_scores_has_no_headline(tables: RunTables, tmp_path: Path) -> None:
-    assert results.headlines(results.load(tmp_path)) == []
+def test_a_run_without_scores_has_no_summary(tables: RunTables, tmp_path: Path) -> None:
+    assert results.summaries(results.load(tmp_path)) == []
 
 
-def test_the_headline_is_of_the_report_part(tables: RunTables, tmp_path: Path) -> None:
+def test_the_summary_is_of_the_report_part(tables: RunTables, tmp_path: Path) -> None:
     rows = scores(1.5, "best") + scores(1.5, "paper", seed=1)
     write_table(tmp_path, SCORES, rows)
-    (headline,) = results.headlines(results.load(tmp_path))
-    assert headline.settings == {"margin": 1.0}
-    assert headline.num_images == {"good": 30, "logical": 30, "structural": 30}
-    assert headline.intervals["mean"].low < headline.aurocs["auroc_mean"]
-    assert headline.selection_value == 0.7
-    assert headline.selection_interval.low < 0.7 < headline.selection_interval.high
-    text = "\n".join(results.describe(headline))
+    (summary,) = results.summaries(results.load(tmp_path))
+    assert summary.settings == {"margin": 1.0}
+    assert summary.num_images == {"good": 30, "logical": 30, "structural": 30}
+    assert summary.intervals["mean"].low < summary.aurocs["auroc_mean"]
+    assert summary.selection_value == 0.7
+    assert summary.selection_interval.low < 0.7 < summary.selection_interval.high
+    text = "\n".join(results.describe(summary))
     assert "unseen" in text
     assert "no difference beyond noise" in text
 
 
 def test_a_clear_gain_is_called_real(tables: RunTables, tmp_path: Path) -> None:
     write_table(tmp_path, SCORES, scores(3.0, "best") + scores(0.0, "paper", seed=1))
-    (headline,) = results.headlines(results.load(tmp_path))
-    assert headline.gains["paper"].value > 0.3
-    assert "margin_0" not in headline.gains
-    assert "a real difference" in "\n".join(results.describe(headline))
+    (summary,) = results.summaries(results.load(tmp_path))
+    assert summary.gains["paper"].value > 0.3
+    assert "margin_0" not in summary.gains
+    assert "a real difference" in "\n".join(results.describe(summary))
 
 
 def test_a_gain_whose_interval_holds_0_is_not_called_real(
     tables: RunTables, tmp_path: Path
 ) -> None:
     write_table(tmp_path, SCORES, scores(3.0, "best") + scores(0.0, "paper", seed=1))
-    (headline,) = results.headlines(results.load(tmp_path))
-    gain = replace(headline.gains["paper"], p_value=0.04, interval=Interval(-0.01, 0.7, 0.95))
-    unsure = replace(headline, gains={"paper": gain})
+    (summary,) = results.summaries(results.load(tmp_path))
+    gain = replace(summary.gains["paper"], p_value=0.04, interval=Interval(-0.01, 0.7, 0.95))
+    unsure = replace(summary, gains={"paper": gain})
     assert "no difference beyond noise" in "\n".join(results.describe(unsure))
 
 
@@ -198,15 +198,15 @@ def test_numbers_at_chance_are_called_so(
     tables: RunTables, tmp_path: Path, separation: float, at_chance: bool
 ) -> None:
     write_table(tmp_path, SCORES, scores(separation, "best"))
-    (headline,) = results.headlines(results.load(tmp_path))
-    assert ("chance" in "\n".join(results.describe(headline))) == at_chance
+    (summary,) = results.summaries(results.load(tmp_path))
+    assert ("chance" in "\n".join(results.describe(summary))) == at_chance
 
 
 def test_it_says_so_when_nothing_can_be_said_of_a_gain(tables: RunTables, tmp_path: Path) -> None:
     write_table(tmp_path, SCORES, scores(1.0, "best"))
-    (headline,) = results.headlines(results.load(tmp_path))
-    assert "was not trained to the full budget" in "\n".join(results.describe(headline))
-    tuning_lost = "\n".join(results.describe(replace(headline, role="paper")))
+    (summary,) = results.summaries(results.load(tmp_path))
+    assert "was not trained to the full budget" in "\n".join(results.describe(summary))
+    tuning_lost = "\n".join(results.describe(replace(summary, role="paper")))
     assert "tuning gained nothing" in tuning_lost
 
 
@@ -241,9 +241,9 @@ def test_dtypes_do_not_depend_on_the_rows(tables: RunTables, tmp_path: Path) -> 
 def test_oracle_numbers_are_marked_wherever_they_appear(tables: RunTables, tmp_path: Path) -> None:
     write_settings(tmp_path, SETTINGS | {"objective": {"name": "oracle", "metric": "mean"}})
     write_table(tmp_path, SCORES, scores(1.0, "best"))
-    (headline,) = results.headlines(results.load(tmp_path))
-    assert "SELECTED ON (oracle: optimistic)" in results.describe(headline)[0]
-    assert "optimistic" not in results.describe(replace(headline, optimistic=False))[0]
+    (summary,) = results.summaries(results.load(tmp_path))
+    assert "SELECTED ON (oracle: optimistic)" in results.describe(summary)[0]
+    assert "optimistic" not in results.describe(replace(summary, optimistic=False))[0]
 
 
 def test_a_perfect_selection_value_is_not_called_certain(tmp_path: Path) -> None:
@@ -255,8 +255,8 @@ def test_a_perfect_selection_value_is_not_called_certain(tmp_path: Path) -> None
     tables.end("a", "complete")
     tables.write()
     write_table(tmp_path, SCORES, scores(9.0, "best"))
-    (headline,) = results.headlines(results.load(tmp_path))
-    assert headline.selection_interval.low < 0.97
+    (summary,) = results.summaries(results.load(tmp_path))
+    assert summary.selection_interval.low < 0.97
 
 
 def test_a_run_that_fails_at_its_start_says_why_even_if_its_folder_stays(

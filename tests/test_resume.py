@@ -23,17 +23,17 @@ from dfsc_tune.cli.shared import talk
 from dfsc_tune.config import Network, TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import read_card, shipped_teacher
-from dfsc_tune.prepare import prepare_category
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
-from dfsc_tune.search.inputs import with_teachers
 from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.provenance import with_teachers
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import request_of, resume_search
-from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.settings import loads
-from dfsc_tune.trial import run_trial
+from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.training.prepare import prepare_category
+from dfsc_tune.training.trial import run_trial
 
 SPACE = """\
 fixed: {model: {network: tiny, image_size: 128, teacher: teacher.safetensors}}
@@ -223,13 +223,13 @@ def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() ->
     bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
     read = prepare_category(bases[CATEGORY], Path("data"))
     with closing(Ledger(RUN)) as ledger:
-        course = tuner.take_up(request, bases, RUN, ledger)
-        config = TrialConfig.model_validate(course.next_trial()["trial_config"])
+        controller = tuner.take_up(request, bases, RUN, ledger)
+        config = TrialConfig.model_validate(controller.next_trial()["trial_config"])
         run_trial(
             config,
             read.trial,
-            lambda progress: course.report("0001", to_metrics(progress)),
-            course.checkpoint_dir("0001"),
+            lambda progress: controller.report("0001", to_metrics(progress)),
+            controller.checkpoint_dir("0001"),
         )
     finish(published=False, trials=(2, 3))
     resume_search(RUN, Path("data"), talk(), data_name=data_name)

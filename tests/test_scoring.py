@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from dfsc_tune.config import ScoreConfig
 from dfsc_tune.models.pdn import normalize_images
-from dfsc_tune.scoring import (
+from dfsc_tune.models.scoring import (
     DifferenceMaps,
     MapNormalization,
     anomaly_maps,

@@ -147,7 +147,7 @@ def test_the_report_part_was_not_what_the_search_saw(
     work, _ = finished
     from dfsc_tune.config import ObjectiveConfig
     from dfsc_tune.data.layout import read_category
-    from dfsc_tune.objective import split_test
+    from dfsc_tune.training.objectives import split_test
 
     scores = results.load(work / "results" / "first").scores
     for category in (CATEGORY, "box"):
@@ -189,9 +189,9 @@ def test_best_trains_again_to_the_same_scores(
 
 def test_best_and_runs_print_json(finished: tuple[Path, subprocess.CompletedProcess]) -> None:
     work, _ = finished
-    headlines = json.loads(run("best", "first", "--json", cwd=work).stdout)
-    assert [headline["category"] for headline in headlines] == ["box", CATEGORY]
-    assert headlines[0]["settings"].keys() == {"margin", "ema_momentum"}
+    summaries = json.loads(run("best", "first", "--json", cwd=work).stdout)
+    assert [summary["category"] for summary in summaries] == ["box", CATEGORY]
+    assert summaries[0]["settings"].keys() == {"margin", "ema_momentum"}
     rows = json.loads(run("runs", "--json", cwd=work).stdout)
     assert rows[0]["run"] in ("again", "first")
 
@@ -208,7 +208,7 @@ def test_evaluate_leaves_out_what_the_model_was_chosen_on(
     assert any("no mask" in note for note in honest["notes"])
     scores = results.load(work / "results" / "first").scores
     ours = scores[(scores["category"] == CATEGORY) & (scores["role"] == "best")]
-    from dfsc_tune.objective import judge
+    from dfsc_tune.metrics.image import judge
 
     assert honest["aurocs"] == judge(ours["score"].to_numpy(), ours["kind"].tolist())
     everything = run("evaluate", model, "--include-selection", cwd=work)
@@ -325,7 +325,7 @@ from rich.console import Console
 from ray import tune
 from dfsc_tune.search import tuner
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.space import load_space
+from dfsc_tune.spaces.space import load_space
 
 def no_op(config, *, data, checkpoints, num_threads, device):
     aurocs = {"auroc_logical": 0.5, "auroc_structural": 0.5, "auroc_mean": 0.5}

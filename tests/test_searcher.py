@@ -8,9 +8,9 @@ import pytest
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import StudySearcher, end_state
-from dfsc_tune.search.space import Budget, SearchSpace
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.settings import loads
+from dfsc_tune.spaces.space import Budget, SearchSpace
 
 SPACE = """\
 parameters: {margin: {type: float, low: 0.0, high: 2.0}}

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.search.space import SearchSpace, find_space, load_space
 from dfsc_tune.settings import loads
+from dfsc_tune.spaces.space import SearchSpace, find_space, load_space
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
 GOOD = """\

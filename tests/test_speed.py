@@ -16,12 +16,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dfsc_tune import train
 from dfsc_tune.config import PLAIN, SpeedConfig, TrialConfig
-from dfsc_tune.prepare import CategoryData, prepare_category, resident
-from dfsc_tune.speed import GraphedStep, compute_dtype, has_bfloat16
-from dfsc_tune.train import Training, update_average
-from dfsc_tune.trial import judge_training
+from dfsc_tune.models.speed import GraphedStep, compute_dtype, has_bfloat16
+from dfsc_tune.training import train
+from dfsc_tune.training.prepare import CategoryData, prepare_category, resident
+from dfsc_tune.training.train import Training, update_average
+from dfsc_tune.training.trial import judge_training
 
 NUM_STEPS = 8
 DEVICES = [

@@ -9,9 +9,9 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.study import CategoryStudy, Suggestion
 from dfsc_tune.settings import loads
+from dfsc_tune.spaces.space import SearchSpace
 
 BUDGET = "budget: {num_trials: 8, num_steps: 100, report_interval: 10, grace_period: 20}\n"
 SPACE = f"""\

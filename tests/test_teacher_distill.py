@@ -12,17 +12,17 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from dfsc_tune import distill as distill_module
-from dfsc_tune.distill import DistillRequest, distill, distill_config
 from dfsc_tune.errors import UserError
-from dfsc_tune.models import backbones
-from dfsc_tune.models.backbones import BackboneKind, load_backbone
-from dfsc_tune.models.distillation import Distillation
 from dfsc_tune.models.pdn import build_pdn, normalize_images
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
-from dfsc_tune.models.targets import Targets, Window, fit_targets, kept_channels
 from dfsc_tune.models.teacher_files import TeacherCard, card_path
 from dfsc_tune.settings import load
+from dfsc_tune.teachers import backbones
+from dfsc_tune.teachers import distill as distill_module
+from dfsc_tune.teachers.backbones import BackboneKind, load_backbone
+from dfsc_tune.teachers.distill import DistillRequest, distill, distill_config
+from dfsc_tune.teachers.distillation import Distillation
+from dfsc_tune.teachers.targets import Targets, Window, fit_targets, kept_channels
 
 NUM_STEPS = 12
 NUM_IMAGES = 5

@@ -14,15 +14,16 @@ import pytest
 import torch
 from file_server import FileServer, serving
 
-from dfsc_tune import download, fetch
 from dfsc_tune.config import ModelConfig
-from dfsc_tune.download import PublishedFile
 from dfsc_tune.errors import UserError
-from dfsc_tune.fetch import PUBLIC_TEACHERS, PublicTeacher, fetch_teacher
 from dfsc_tune.models import teacher_files
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
 from dfsc_tune.models.teacher import load_teacher, teacher_identity
 from dfsc_tune.models.teacher_files import known_teachers, read_card
+from dfsc_tune.storage import download
+from dfsc_tune.storage.download import PublishedFile
+from dfsc_tune.teachers import fetch
+from dfsc_tune.teachers.fetch import PUBLIC_TEACHERS, PublicTeacher, fetch_teacher
 
 NAME = "public-tiny"
 

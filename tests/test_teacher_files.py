@@ -12,7 +12,6 @@ from safetensors.torch import save_file
 
 from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.errors import UserError
-from dfsc_tune.fetch import use_teacher
 from dfsc_tune.models import teacher_files
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
@@ -26,6 +25,7 @@ from dfsc_tune.models.teacher_files import (
     shipped_teacher,
     teacher_path,
 )
+from dfsc_tune.teachers.fetch import use_teacher
 
 SHIPPED = [network for network in get_args(Network) if shipped_teacher(network).is_file()]
 
@@ -33,7 +33,7 @@ SHIPPED = [network for network in get_args(Network) if shipped_teacher(network).
 @pytest.fixture(autouse=True)
 def _own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(teacher_files, "user_folder", lambda: tmp_path / "user")
-    monkeypatch.setattr("dfsc_tune.fetch.user_folder", lambda: tmp_path / "user")
+    monkeypatch.setattr("dfsc_tune.teachers.fetch.user_folder", lambda: tmp_path / "user")
 
 
 def model(teacher: str | None, network: str = "tiny") -> ModelConfig:

@@ -8,8 +8,8 @@ import pytest
 
 from dfsc_tune.config import LossConfig, ModelConfig, ObjectiveConfig, TrainConfig, TrialConfig
 from dfsc_tune.data.builtin import Counts, make_dataset
-from dfsc_tune.prepare import prepare_category
-from dfsc_tune.trial import run_trial
+from dfsc_tune.training.prepare import prepare_category
+from dfsc_tune.training.trial import run_trial
 
 CATEGORY = "pushpins"
 NUM_STEPS = 240

@@ -10,9 +10,15 @@ import torch
 from torch import nn
 
 from dfsc_tune.config import PLAIN, TrainConfig, TrialConfig
-from dfsc_tune.efficientad import color_jitter, random_grayscale
-from dfsc_tune.prepare import CategoryData, resident
-from dfsc_tune.train import Training, TrialError, image_order, learning_rate, update_average
+from dfsc_tune.training.efficientad import color_jitter, random_grayscale
+from dfsc_tune.training.prepare import CategoryData, resident
+from dfsc_tune.training.train import (
+    Training,
+    TrialError,
+    image_order,
+    learning_rate,
+    update_average,
+)
 
 LOSS_CURVE = Path(__file__).parent / "assets" / "loss_curve.json"
 

@@ -9,16 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from dfsc_tune import checkpoint
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.prepared import PreparedImages
-from dfsc_tune.detector import load_detector, save_detector
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.prepare import CategoryData, prepare_images
+from dfsc_tune.models.detector import load_detector, save_detector
+from dfsc_tune.progress import CHECKPOINT, Progress
+from dfsc_tune.search.single import train_config
 from dfsc_tune.settings import loads
-from dfsc_tune.single import train_config
-from dfsc_tune.trial import CHECKPOINT, Progress, finished_detector, run_trial
+from dfsc_tune.storage import checkpoints as checkpoint
+from dfsc_tune.training.prepare import CategoryData, prepare_images
+from dfsc_tune.training.trial import finished_detector, run_trial
 
 
 class Stop(Exception):
@@ -255,7 +256,7 @@ def test_every_row_of_table_4_is_a_config(
 def test_efficientad_with_its_extras_is_a_config(
     trial_config: TrialConfig, data_folder: Path, tmp_path: Path
 ) -> None:
-    from dfsc_tune.prepare import prepare_category
+    from dfsc_tune.training.prepare import prepare_category
 
     photos = data_folder / "tray" / "train" / "good"
     text = f"category: tray\n{EFFICIENTAD_S.replace('PHOTOS', str(photos))}"

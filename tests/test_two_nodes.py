@@ -20,7 +20,7 @@ import pytest
 from conftest import CATEGORY
 
 from dfsc_tune import results
-from dfsc_tune.prepare import CategoryData
+from dfsc_tune.training.prepare import CategoryData
 from tests.faults.search import kill_tree
 
 pytestmark = pytest.mark.slow

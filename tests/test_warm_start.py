@@ -13,16 +13,16 @@ from rich.console import Console
 
 from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.data.fingerprint import content_digest
-from dfsc_tune.detector import Detector, save_detector
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.autoencoder import build_autoencoder
+from dfsc_tune.models.detector import Detector, save_detector
 from dfsc_tune.models.pdn import build_pdn
-from dfsc_tune.prepare import CategoryData
-from dfsc_tune.scoring import MapNormalization
+from dfsc_tune.models.scoring import MapNormalization
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.warm_start import channel_distance, starting_point, with_warm_start
 from dfsc_tune.settings import validate
+from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.training.prepare import CategoryData
 
 SPACE = {
     "fixed": {"model": {"network": "tiny", "image_size": 128, "teacher": "random"}},
@@ -35,7 +35,7 @@ SPACE = {
 }
 
 
-def publish(
+def finalize(
     folder: Path, config: TrialConfig, data: CategoryData, shift: float, seen: tuple[str, ...] = ()
 ) -> None:
     """A model folder of a category whose channel means lie `shift` stds from the data's."""
@@ -83,7 +83,7 @@ def test_the_three_most_similar_categories_start_the_search_in_their_order(
 ) -> None:
     for name, shift in (("a", 3.0), ("b", 1.0), ("c", 2.0), ("d", 4.0)):
         config = trial_config.with_values({"margin": 0.2 * shift, "alpha": shift})
-        publish(tmp_path / "old" / "models" / name, config, category_data, shift)
+        finalize(tmp_path / "old" / "models" / name, config, category_data, shift)
     category = trial_config.category
     asked = request_of(category, tmp_path, starting_points=[{"margin": 1.5}])
     found = with_warm_start(asked, {category: category_data}, console)
@@ -106,7 +106,7 @@ def test_nothing_chosen_on_images_of_the_report_part_is_a_start(
     selected = content_digest(category_data.split.selection[0].path)
     for name, digest, margin in (("x", reported, 1.1), ("y", selected, 1.2)):
         config = trial_config.with_values({"margin": margin})
-        publish(tmp_path / "old" / "models" / name, config, category_data, 0.0, (digest,))
+        finalize(tmp_path / "old" / "models" / name, config, category_data, 0.0, (digest,))
     asked = request_of(category, tmp_path)
     found = with_warm_start(asked, {category: category_data}, console)
     starts = found.space.for_category(category).starting_points
@@ -128,8 +128,8 @@ def test_models_of_another_teacher_come_last(
         next(other.pdn.parameters()).add_(1.0)
     others = replace(category_data, trial=replace(category_data.trial, teacher=other))
     models = tmp_path / "old" / "models"
-    publish(models / "a", trial_config.with_values({"margin": 1.1}), others, 0.0)
-    publish(models / "b", trial_config.with_values({"margin": 1.2}), category_data, 5.0)
+    finalize(models / "a", trial_config.with_values({"margin": 1.1}), others, 0.0)
+    finalize(models / "b", trial_config.with_values({"margin": 1.2}), category_data, 5.0)
     category = trial_config.category
     found = with_warm_start(request_of(category, tmp_path), {category: category_data}, console)
     starts = found.space.for_category(category).starting_points

@@ -13,7 +13,7 @@ from synthetic_run import CATEGORY, make_run, run_settings
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
-from dfsc_tune.report import progress_of
+from dfsc_tune.pages import progress_of
 from dfsc_tune.results import LEDGER, SCORES, TRIALS, load, write_settings, write_table
 
 
@@ -53,7 +53,7 @@ def test_a_long_silence_is_a_reason_to_worry(tmp_path: Path) -> None:
 def test_a_run_has_ended_once_its_best_are_scored(tmp_path: Path) -> None:
     progress = progress_of(load(make_run(tmp_path)))
     assert progress.ended
-    assert progress.headline.endswith("of up to 40; ended")
+    assert progress.summary.endswith("of up to 40; ended")
     assert progress.news == ""
 
 
@@ -85,7 +85,7 @@ def test_a_run_that_ended_without_result_says_so(
 ) -> None:
     progress = progress_of(load(all_failed(tmp_path, events)))
     assert progress.ended == (shown is not None)
-    assert progress.headline == "40 failed of up to 40" + (f"; ended {shown}" if shown else "")
+    assert progress.summary == "40 failed of up to 40" + (f"; ended {shown}" if shown else "")
 
 
 def test_the_command_ends_without_result(tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_the_command_ends_without_result(tmp_path: Path) -> None:
 def test_a_run_before_its_first_trial(tmp_path: Path) -> None:
     write_settings(tmp_path, run_settings())
     progress = progress_of(load(tmp_path))
-    assert progress.headline == "no trial yet of up to 40"
+    assert progress.summary == "no trial yet of up to 40"
     assert not progress.ended
 
 

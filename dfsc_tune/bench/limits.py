@@ -9,10 +9,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dfsc_tune.bench.request import FAST, BenchRequest, timed
 from dfsc_tune.config import ModelConfig, TrialConfig
-from dfsc_tune.losses import total_loss
 from dfsc_tune.models.autoencoder import build_autoencoder
 from dfsc_tune.models.pdn import build_pdn, feature_size, teacher_channels
-from dfsc_tune.speed import compute_dtype
+from dfsc_tune.models.speed import compute_dtype
+from dfsc_tune.training.losses import total_loss
 
 # On a GPU, launching and waiting take some microseconds: its work shall take a millisecond.
 _PEAK_SIZES, _GPU_PEAK_SIZES = (1024, 2048, 4096), (4096, 8192)

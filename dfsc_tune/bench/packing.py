@@ -16,7 +16,7 @@ import torch
 from dfsc_tune.bench.mps import check_mps_in_use, has_mps, private_mps
 from dfsc_tune.bench.request import FAST, BenchRequest, generated_data, synchronize
 from dfsc_tune.errors import UserError
-from dfsc_tune.train import Training
+from dfsc_tune.training.train import Training
 
 PROCESSES = "processes"
 """Each trial in a process of its own, as a search runs them."""

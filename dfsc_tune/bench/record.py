@@ -15,21 +15,14 @@ from typing import Any
 
 import yaml
 
-from dfsc_tune.bench.request import (
-    FAST,
-    BenchRequest,
-    Figure,
-    generated_data,
-    synchronize,
-    timed,
-)
+from dfsc_tune.bench.request import FAST, BenchRequest, Figure, generated_data, synchronize, timed
 from dfsc_tune.bench.steps import measure_training
-from dfsc_tune.checkpoint import write_text
 from dfsc_tune.data.prepared import ResidentImages
-from dfsc_tune.results import describe_machine
-from dfsc_tune.speed import compute_dtype
-from dfsc_tune.train import Training
-from dfsc_tune.trial import judge_training
+from dfsc_tune.models.speed import compute_dtype
+from dfsc_tune.storage.atomic import write_text
+from dfsc_tune.training.machine import describe_machine
+from dfsc_tune.training.train import Training
+from dfsc_tune.training.trial import judge_training
 
 _FIRST_STEPS = 5
 

@@ -14,7 +14,7 @@ from dfsc_tune.config import ModelConfig, SpeedConfig, TrainConfig, TrialConfig
 from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.models.pdn import build_pdn, feature_size, teacher_channels
 from dfsc_tune.models.teacher import Teacher
-from dfsc_tune.prepare import ResidentData
+from dfsc_tune.training.prepare import ResidentData
 
 FAST = SpeedConfig()
 FILE_SIZE = (1600, 1100)

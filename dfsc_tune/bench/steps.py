@@ -17,21 +17,14 @@ import torch
 from PIL import Image
 
 from dfsc_tune.bench.limits import measure_bandwidth, measure_peak_flops, step_bytes, step_flops
-from dfsc_tune.bench.request import (
-    FAST,
-    FILE_SIZE,
-    BenchRequest,
-    Figure,
-    generated_data,
-    timed,
-)
+from dfsc_tune.bench.request import FAST, FILE_SIZE, BenchRequest, Figure, generated_data, timed
 from dfsc_tune.bench.usual import UsualLoop
 from dfsc_tune.config import PLAIN, SpeedConfig
 from dfsc_tune.errors import first_line
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
+from dfsc_tune.models.speed import compute_dtype
 from dfsc_tune.models.teacher import Teacher
-from dfsc_tune.speed import compute_dtype
-from dfsc_tune.train import Training
+from dfsc_tune.training.train import Training
 
 _NUM_FILES = 8
 _WARM_UP_STEPS = 5

@@ -16,7 +16,6 @@ from dfsc_tune.cli import (
     reproduce,
     runs,
     search,
-    study,
     teacher,
     watch,
 )
@@ -45,6 +44,5 @@ app.command("bench")(bench.bench)
 app.command("reproduce")(reproduce.reproduce)
 app.add_typer(data.app, name="data")
 app.add_typer(teacher.app, name="teacher")
-app.add_typer(study.app, name="study")
 app.add_typer(cluster.app, name="cluster")
 app.add_typer(job.app, name="job")

@@ -43,9 +43,9 @@ def bench(
     from dfsc_tune.bench.packing import measure_packing, packing_ways
     from dfsc_tune.bench.record import benchmark, write_record
     from dfsc_tune.bench.request import BenchRequest
-    from dfsc_tune.checkpoint import check_writable
     from dfsc_tune.config import ModelConfig
     from dfsc_tune.settings import validate
+    from dfsc_tune.storage.atomic import check_writable
 
     where = torch_device(device)
     on_gpu = where != "cpu"

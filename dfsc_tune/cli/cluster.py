@@ -62,9 +62,9 @@ def render(
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("cluster.yaml"),
 ) -> None:
     """Write a cluster file from a few wishes, and say what the cluster will cost."""
-    from dfsc_tune.checkpoint import write_text
     from dfsc_tune.launch.render import ClusterWishes
     from dfsc_tune.launch.render import render as render_cluster
+    from dfsc_tune.storage.atomic import write_text
 
     if output.exists():
         raise UserError(f"{output} exists already; choose another --output, or delete it")

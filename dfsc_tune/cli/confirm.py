@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfsc_tune.cli.data_folder import data_folder, data_name
 from dfsc_tune.cli.search import SameAddressOption, SameDeviceOption, SameGpusOption
 from dfsc_tune.cli.shared import (
     JsonOption,
@@ -18,8 +19,6 @@ from dfsc_tune.cli.shared import (
     SameTeachersOption,
     check_device,
     check_name,
-    data_folder,
-    data_name,
     print_json,
     talk,
 )
@@ -60,10 +59,10 @@ def confirm(
     asked_data = data_name(data)
     data_now = asked_data or settings["data"]
     folder = data_folder(data_now, settings["categories"], console)
-    from dfsc_tune.confirm import confirm as confirm_run
-    from dfsc_tune.confirm import describe
-    from dfsc_tune.remote import is_remote
+    from dfsc_tune.search.confirm import confirm as confirm_run
+    from dfsc_tune.search.confirm import describe
     from dfsc_tune.search.resume import request_of
+    from dfsc_tune.storage.object_store import is_remote
 
     name = name or f"{found_run.folder.name}-confirm"
     options: dict[str, object] = {

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
-from rich.console import Console
 
+from dfsc_tune.cli.data_folder import data_folder
 from dfsc_tune.cli.shared import (
     DataOption,
     JsonOption,
     SeedOption,
-    data_folder,
     make_app,
     print_json,
     progress_bar,
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
 
     from dfsc_tune.config import ObjectiveName
     from dfsc_tune.data.check import CategoryCheck
-    from dfsc_tune.datasets import PublicDataset
+    from dfsc_tune.data.datasets import PublicDataset
 
 _FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG"}
 
@@ -74,7 +73,7 @@ def check(
     from dfsc_tune.config import ObjectiveConfig
     from dfsc_tune.data.check import check_data
     from dfsc_tune.data.layout import read_category
-    from dfsc_tune.objective import chosen_objective, refusals
+    from dfsc_tune.training.objectives import chosen_objective, refusals
 
     checks = check_data(folder)
     # Where something must be mended, any search is refused.
@@ -108,7 +107,7 @@ def download(
     ] = False,
 ) -> None:
     """Bring a public data set, from where it broke off; status 1 if it is not as published."""
-    from dfsc_tune.datasets import check_dataset, fetch_dataset, find_dataset
+    from dfsc_tune.data.datasets import check_dataset, fetch_dataset, find_dataset
 
     dataset = find_dataset(name)
     target = folder or Path(name)
@@ -195,15 +194,15 @@ def synthesize(
     """Show the synthetic anomalies that a search without labels is judged by."""
     from collections import Counter
 
-    from dfsc_tune.checkpoint import atomic_path
     from dfsc_tune.config import ModelConfig, ObjectiveConfig
     from dfsc_tune.data.images import decode_images
     from dfsc_tune.data.layout import read_category
-    from dfsc_tune.objective import split_test
-    from dfsc_tune.prepare import make_synthetic
     from dfsc_tune.settings import validate
+    from dfsc_tune.storage.atomic import atomic_path
     from dfsc_tune.synthetic.anomalies import RECIPES
     from dfsc_tune.synthetic.sheet import contact_sheet
+    from dfsc_tune.training.objectives import split_test
+    from dfsc_tune.training.prepare import make_synthetic
 
     if show.suffix.lower() not in _FORMATS:
         raise UserError(f"--show writes a picture: name it .png or .jpg, not '{show.name}'")
@@ -226,36 +225,3 @@ def synthesize(
     for name in objective.recipes:
         typer.echo(f"{RECIPES[name][0]:<10} {name:<14} {made[name]:>4}")
     typer.echo(f"made of {len(good)} good images; see {show}", err=True)
-
-
-def ensure_builtin_data(categories: list[str], console: Console) -> Path:
-    """The folder of the built-in data in the user's cache, with the categories rendered.
-
-    Raises:
-        UserError: a category is not one of the built-in ones, or the cache cannot be written.
-    """
-    import platformdirs
-
-    from dfsc_tune.data.builtin import GENERATOR_VERSION, make_dataset
-
-    check_builtin(categories)
-    folder = Path(platformdirs.user_cache_dir("dfsc_tune")) / f"builtin-{GENERATOR_VERSION}"
-    missing = [category for category in categories if not (folder / category).exists()]
-    if missing:
-        with progress_bar(
-            f"making built-in data ({', '.join(missing)}), once", console
-        ) as progress:
-            make_dataset(folder, missing, progress=progress)
-    return folder
-
-
-def check_builtin(categories: list[str]) -> None:
-    """Refuses what is not one of the built-in categories."""
-    from dfsc_tune.data.builtin import CATEGORIES
-
-    for category in categories:
-        if category not in CATEGORIES:
-            raise UserError(
-                f"no built-in category '{category}'; choose from {', '.join(CATEGORIES)}, or give "
-                "your own with --data FOLDER"
-            )

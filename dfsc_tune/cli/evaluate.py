@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfsc_tune.cli.data_folder import data_folder
 from dfsc_tune.cli.shared import (
     MODEL_HELP,
     DeviceOption,
     JsonOption,
-    data_folder,
     print_json,
     print_table,
     progress_bar,
@@ -25,7 +25,7 @@ from dfsc_tune.errors import UserError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dfsc_tune.measure import Evaluation
+    from dfsc_tune.evaluation.measure import Evaluation
     from dfsc_tune.metrics import Interval
 
 _NAMES = ("logical", "structural", "mean")
@@ -89,8 +89,8 @@ def _of_model(
     device: str,
     console: Console,
 ) -> Evaluation:
-    from dfsc_tune.detector import load_detector
-    from dfsc_tune.evaluate import evaluate_model
+    from dfsc_tune.evaluation.evaluate import evaluate_model
+    from dfsc_tune.models.detector import load_detector
 
     where = torch_device(device)
     detector = load_detector(model)
@@ -116,7 +116,7 @@ def _of_maps(
     save_maps: Path | None,
     console: Console,
 ) -> Evaluation:
-    from dfsc_tune.evaluate import evaluate_maps
+    from dfsc_tune.evaluation.evaluate import evaluate_maps
 
     if category is None:
         raise UserError("--maps needs --category: the category that the maps are of")
@@ -154,7 +154,7 @@ def _print_evaluation(found: Evaluation) -> None:
 
 def _summary(found: Evaluation) -> Iterator[Sequence[str]]:
     """The rows of the table of all metrics by kind."""
-    from dfsc_tune.measure import AU_PRO_LIMIT, AU_SPRO_LIMIT
+    from dfsc_tune.evaluation.measure import AU_PRO_LIMIT, AU_SPRO_LIMIT
 
     yield "", *_NAMES
     aurocs = {name: found.aurocs[f"auroc_{name}"] for name in _NAMES}
@@ -174,7 +174,7 @@ def _summary(found: Evaluation) -> Iterator[Sequence[str]]:
 
 def _types(found: Evaluation) -> Iterator[Sequence[str]]:
     """The rows of the table by defect type."""
-    from dfsc_tune.measure import AU_SPRO_LIMIT
+    from dfsc_tune.evaluation.measure import AU_SPRO_LIMIT
 
     yield "by defect type", "images", "image AUROC", f"AU-sPRO, FPR ≤ {AU_SPRO_LIMIT}"
     for one in found.defect_types:

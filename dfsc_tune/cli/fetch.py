@@ -15,8 +15,8 @@ def fetch(
     to: Annotated[Path, typer.Option(help="Folder that holds the runs here.")] = Path("results"),
 ) -> None:
     """Copy a run from an object store, finished or going on; again: what is new of it."""
-    from dfsc_tune.remote import Store
-    from dfsc_tune.results.stored import fetch_run
+    from dfsc_tune.results.remote import fetch_run
+    from dfsc_tune.storage.object_store import Store
 
     store = Store(run)
     with progress_bar(f"fetching {store}", talk()) as progress:

@@ -109,8 +109,8 @@ def fetch(
 ) -> None:
     """Copy a job's run to this machine, finished or going on."""
     from dfsc_tune.launch.jobs import connected, fetch_from_head, find_job
-    from dfsc_tune.remote import Store, is_remote
-    from dfsc_tune.results.stored import fetch_run
+    from dfsc_tune.results.remote import fetch_run
+    from dfsc_tune.storage.object_store import Store, is_remote
 
     with connected(cluster) as client:
         run = find_job(client, job).run

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dfsc_tune.cli.data_folder import data_folder, data_name
 from dfsc_tune.cli.shared import (
     MODEL_HELP,
     DeviceOption,
     JsonOption,
     ResultsOption,
     RunNameOption,
-    data_folder,
-    data_name,
     print_json,
     progress_bar,
     run_name,
@@ -25,8 +24,8 @@ from dfsc_tune.cli.shared import (
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from dfsc_tune.detector import Detector
-    from dfsc_tune.trial import Progress
+    from dfsc_tune.models.detector import Detector
+    from dfsc_tune.progress import Progress
 
 
 def train(
@@ -51,11 +50,11 @@ def train(
     """Train one config in full and judge it on the images kept from the search."""
     import torch
 
-    from dfsc_tune.cli.runs import print_headlines
+    from dfsc_tune.cli.runs import print_summaries
     from dfsc_tune.config import TrialConfig
     from dfsc_tune.models.teacher_files import random_teacher_warning
+    from dfsc_tune.search.single import train_config
     from dfsc_tune.settings import load
-    from dfsc_tune.single import train_config
 
     console = talk()
     where = torch_device(device)
@@ -82,7 +81,7 @@ def train(
             progress=show,
             device=where,
         )
-    print_headlines(folder, json)
+    print_summaries(folder, json)
 
 
 def predict(
@@ -102,9 +101,9 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Score images: above a threshold, an image is called anomalous."""
-    from dfsc_tune.detector import load_detector
-    from dfsc_tune.predict import find_images
-    from dfsc_tune.predict import predict as score_images
+    from dfsc_tune.evaluation.predict import find_images
+    from dfsc_tune.evaluation.predict import predict as score_images
+    from dfsc_tune.models.detector import load_detector
 
     _check_targets(output, heatmaps)
     detector = load_detector(model)
@@ -141,8 +140,8 @@ def export(
     ] = None,
 ) -> None:
     """Write the complete scorer as one file for other runtimes, and check it against predict."""
-    from dfsc_tune.detector import load_detector
-    from dfsc_tune.export import SUFFIXES, export_detector
+    from dfsc_tune.evaluation.export import SUFFIXES, export_detector
+    from dfsc_tune.models.detector import load_detector
 
     if file_format not in SUFFIXES:
         raise UserError(f"--format is one of {', '.join(SUFFIXES)}, not '{file_format}'")
@@ -167,7 +166,7 @@ def _threshold_origin(detector: Detector) -> str:
 
 def _check_targets(output: Path | None, heatmaps: Path | None) -> None:
     """Refuses what could not be written, before anything is scored."""
-    from dfsc_tune.checkpoint import check_writable
+    from dfsc_tune.storage.atomic import check_writable
 
     if output is not None and output.suffix not in (".parquet", ".csv", ".json"):
         raise UserError(f"--output must end in .parquet, .csv or .json, not '{output.name}'")
@@ -179,7 +178,7 @@ def _check_targets(output: Path | None, heatmaps: Path | None) -> None:
 def _write_table(output: Path, rows: list[dict[str, Any]]) -> None:
     import pandas as pd
 
-    from dfsc_tune.checkpoint import atomic_path
+    from dfsc_tune.storage.atomic import atomic_path
 
     frame = pd.DataFrame(rows)
     with atomic_path(output) as temporary:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dfsc_tune.cli.data_folder import data_folder
 from dfsc_tune.cli.search import (
     GpusOption,
     GpusPerTrialOption,
@@ -20,23 +21,15 @@ from dfsc_tune.cli.search import (
     asked_trials_per_gpu,
     default_space,
 )
-from dfsc_tune.cli.shared import (
-    DataOption,
-    JsonOption,
-    ResultsOption,
-    SeedOption,
-    data_folder,
-    print_json,
-    talk,
-)
+from dfsc_tune.cli.shared import DataOption, JsonOption, ResultsOption, SeedOption, print_json, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from dfsc_tune.pace import Pace
-    from dfsc_tune.price import Price
-    from dfsc_tune.search.expected import Spread
-    from dfsc_tune.search.plan import Difference, Estimate, Plan
-    from dfsc_tune.search.space import SearchSpace
+    from dfsc_tune.cost.expected import Spread
+    from dfsc_tune.cost.plan import Difference, Estimate, Plan
+    from dfsc_tune.cost.prices import Price
+    from dfsc_tune.cost.throughput import Throughput
+    from dfsc_tune.spaces.space import SearchSpace
 
 
 def plan(
@@ -77,7 +70,7 @@ def plan(
         return
     if not category:
         raise UserError("give --category to plan a search, or a run to see how it went")
-    from dfsc_tune.search.plan import estimate
+    from dfsc_tune.cost.plan import estimate
 
     categories = asked_categories(category, data)
     sharing = asked_trials_per_gpu(trials_per_gpu, gpus_per_trial)
@@ -88,15 +81,17 @@ def plan(
         resources={"gpus_per_trial": gpus_per_trial},
         teacher=None,
     )
-    planned, pace = plan_and_pace(wanted, categories, data, gpus, sharing, results, benchmark)
-    found = estimate(planned, pace, seed, price)
+    planned, throughput = plan_and_throughput(
+        wanted, categories, data, gpus, sharing, results, benchmark
+    )
+    found = estimate(planned, throughput, seed, price)
     if json:
         print_json(asdict(found))
     else:
         print_estimate(found, planned)
 
 
-def plan_and_pace(
+def plan_and_throughput(
     space: SearchSpace,
     categories: list[str],
     data: str | None,
@@ -104,8 +99,8 @@ def plan_and_pace(
     trials_per_gpu: int | str | None,
     results: Path,
     benchmark: Path | None,
-) -> tuple[Plan, Pace]:
-    """The plan of a search, and the pace that its estimate goes by.
+) -> tuple[Plan, Throughput]:
+    """The plan of a search, and the throughput that its estimate goes by.
 
     Args:
         space: what is searched.
@@ -116,18 +111,18 @@ def plan_and_pace(
         results: the folder with the benchmarks' records.
         benchmark: a record; None for the newest that fits.
     """
-    from dfsc_tune.search.plan import Plan, best_at_once, choose_pace
+    from dfsc_tune.cost.plan import Plan, best_at_once, choose_throughput
 
     num_gpus = _gpus(gpus, benchmark)
-    pace = choose_pace(space, categories, num_gpus > 0, results, benchmark)
+    throughput = choose_throughput(space, categories, num_gpus > 0, results, benchmark)
     if trials_per_gpu == "auto":
-        share = 1 / best_at_once(pace)
+        share = 1 / best_at_once(throughput)
     elif trials_per_gpu is not None:
         share = 1 / int(trials_per_gpu)
     else:
         share = space.resources.gpus_per_trial or 1.0
     num_scored = _num_scored(data, categories, space)
-    return Plan(space, num_scored, num_gpus, share, pace.num_cpus), pace
+    return Plan(space, num_scored, num_gpus, share, throughput.num_cpus), throughput
 
 
 def _print_run(
@@ -139,13 +134,15 @@ def _print_run(
     seed: int,
     json: bool,
 ) -> None:
+    from dfsc_tune.cost.plan import choose_throughput, differences, estimate, plan_of_run
     from dfsc_tune.results import find_run, load
-    from dfsc_tune.search.plan import choose_pace, differences, estimate, plan_of_run
 
     run = load(find_run(results, name))
     planned = plan_of_run(run, gpus)
-    pace = choose_pace(planned.space, list(planned.num_scored), planned.on_gpu, results, benchmark)
-    expected = estimate(planned, pace, seed, price)
+    throughput = choose_throughput(
+        planned.space, list(planned.num_scored), planned.on_gpu, results, benchmark
+    )
+    expected = estimate(planned, throughput, seed, price)
     found = differences(expected, run)
     if json:
         rows: list[dict[str, Any]] = [{**asdict(row), "off": row.off} for row in found]
@@ -196,13 +193,13 @@ def print_estimate(found: Estimate, planned: Plan) -> None:
 
 def _print_basis(found: Estimate) -> None:
     """Where the numbers come from, and what they leave out."""
-    pace = found.pace
-    of = f"{pace.device}, PDN {pace.network} at {pace.image_size} pixels"
-    measured = f", measured {pace.created}" if pace.created else ""
-    typer.echo(f"pace: {pace.source}: {of}{measured}")
+    throughput = found.throughput
+    of = f"{throughput.device}, PDN {throughput.network} at {throughput.image_size} pixels"
+    measured = f", measured {throughput.created}" if throughput.created else ""
+    typer.echo(f"throughput: {throughput.source}: {of}{measured}")
     typer.echo(
         f"steps: {found.num_simulations} simulated searches, no trial better by its place; ranges "
-        "are theirs alone: neither the pace's own spread nor a sampler that learns is in them"
+        "are theirs alone: neither the throughput's own spread nor a sampler that learns is in them"
     )
     typer.echo("left out: reading the data, starting Ray, checkpoints, scoring the best models")
     for note in found.notes:
@@ -212,7 +209,7 @@ def _print_basis(found: Estimate) -> None:
 def _price(
     per_gpu: float | None, per_instance: float | None, gpus_per_instance: int | None
 ) -> Price | None:
-    from dfsc_tune.price import Price
+    from dfsc_tune.cost.prices import Price
 
     if per_gpu is not None and per_instance is not None:
         raise UserError("give --price-per-gpu-hour or --price-per-instance-hour, not both")
@@ -228,9 +225,9 @@ def _gpus(asked: int | None, benchmark: Path | None) -> int:
     if asked is not None:
         return asked
     if benchmark is not None:
-        from dfsc_tune.pace import read_pace
+        from dfsc_tune.cost.throughput import read_throughput
 
-        return read_pace(benchmark).num_gpus
+        return read_throughput(benchmark).num_gpus
     import torch
 
     return torch.cuda.device_count()
@@ -238,14 +235,14 @@ def _gpus(asked: int | None, benchmark: Path | None) -> int:
 
 def _num_scored(data: str | None, categories: list[str], space: SearchSpace) -> dict[str, int]:
     """Images that each report of a category scores."""
-    from dfsc_tune.objective import num_judged
     from dfsc_tune.synthetic.anomalies import shared_out
+    from dfsc_tune.training.objectives import num_judged
 
     objective, budget = space.objective, space.budget
     made = sum(shared_out(objective.recipes, objective.per_kind).values())
     num_anomalies = num_judged(made, budget.num_steps, budget.report_interval)
     if data is None:
-        from dfsc_tune.cli.data import check_builtin
+        from dfsc_tune.cli.data_folder import check_builtin
         from dfsc_tune.data.builtin import Counts
 
         check_builtin(categories)
@@ -256,7 +253,7 @@ def _num_scored(data: str | None, categories: list[str], space: SearchSpace) -> 
             of_test = counts.validation + num_anomalies
         return dict.fromkeys(categories, counts.validation + of_test)
     from dfsc_tune.data.layout import read_category
-    from dfsc_tune.objective import chosen_objective, split_test
+    from dfsc_tune.training.objectives import chosen_objective, split_test
 
     folder = data_folder(data, categories, talk())
     found = {}

@@ -8,11 +8,11 @@ from typing import Annotated
 
 import typer
 
+from dfsc_tune.cli.data_folder import data_folder
 from dfsc_tune.cli.shared import (
     DataOption,
     JsonOption,
     ResultsOption,
-    data_folder,
     print_json,
     print_table,
     talk,
@@ -34,7 +34,7 @@ def report(
     ] = False,
 ) -> None:
     """Write a run as one HTML page that needs no network."""
-    from dfsc_tune.report import PAGE, write_report
+    from dfsc_tune.pages import PAGE, write_report
     from dfsc_tune.results import find_run, load
 
     console = talk()
@@ -56,7 +56,7 @@ def compare(
     json: JsonOption = False,
 ) -> None:
     """Set runs side by side, category by category; each is compared with the first."""
-    from dfsc_tune.report import compare_runs, comparison_table, write_comparison
+    from dfsc_tune.pages import compare_runs, comparison_table, write_comparison
     from dfsc_tune.results import find_run, load
 
     loaded = [load(find_run(results, run)) for run in runs]

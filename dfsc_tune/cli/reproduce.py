@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.plan import plan_and_pace, print_estimate
+from dfsc_tune.cli.data_folder import data_folder, data_name
+from dfsc_tune.cli.plan import plan_and_throughput, print_estimate
 from dfsc_tune.cli.search import (
     GpusOption,
     SpaceOption,
@@ -22,8 +23,6 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     check_device,
-    data_folder,
-    data_name,
     print_json,
     print_table,
     talk,
@@ -34,9 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dfsc_tune.reproduce.baselines import Baseline
-    from dfsc_tune.reproduce.exhibits import Exhibit
     from dfsc_tune.reproduce.reproduction import Reproduction
     from dfsc_tune.reproduce.studies import Scale
+    from dfsc_tune.reproduce.tables import PaperTable
     from dfsc_tune.search.request import SearchRequest
 
 
@@ -79,12 +78,12 @@ def reproduce(
 
     Of --space, the fixed settings, the budget and the resources count: what varies is the table's.
     """
-    from dfsc_tune.reproduce.exhibits import MOST_SEEDS, find_exhibit
     from dfsc_tune.reproduce.studies import Scale
+    from dfsc_tune.reproduce.tables import MOST_SEEDS, find_table
     from dfsc_tune.search.request import SearchRequest
-    from dfsc_tune.search.space import load_space
+    from dfsc_tune.spaces.space import load_space
 
-    wanted = find_exhibit(exhibit)
+    wanted = find_table(exhibit)
     if seeds > MOST_SEEDS:
         raise UserError(f"--seeds is {MOST_SEEDS} at most")
     console = talk()
@@ -109,7 +108,7 @@ def reproduce(
     _run(wanted, request, scale, data, _baselines(wanted, baselines, backbone), json)
 
 
-def _baselines(exhibit: Exhibit, wanted: bool, backbone: str | None) -> Sequence[Baseline]:
+def _baselines(exhibit: PaperTable, wanted: bool, backbone: str | None) -> Sequence[Baseline]:
     """anomalib's methods, as far as asked for."""
     from dfsc_tune.reproduce.baselines import find_baselines
 
@@ -123,7 +122,7 @@ def _baselines(exhibit: Exhibit, wanted: bool, backbone: str | None) -> Sequence
 
 
 def _run(
-    exhibit: Exhibit,
+    exhibit: PaperTable,
     request: SearchRequest,
     scale: Scale,
     data: str | None,
@@ -169,17 +168,17 @@ def _print_tables(found: Reproduction) -> None:
 
 
 def _print_plan(
-    exhibit: Exhibit, request: SearchRequest, scale: Scale, data: str | None, json: bool
+    exhibit: PaperTable, request: SearchRequest, scale: Scale, data: str | None, json: bool
 ) -> None:
     """What each of a table's searches would take if nothing of it were there."""
     from dataclasses import asdict
 
+    from dfsc_tune.cost.plan import estimate
     from dfsc_tune.reproduce.reproduction import requests
-    from dfsc_tune.search.plan import estimate
 
     estimates = {}
     for study, of_study in requests(exhibit, request, scale):
-        planned, pace = plan_and_pace(
+        planned, throughput = plan_and_throughput(
             of_study.space,
             list(request.categories),
             data,
@@ -188,7 +187,7 @@ def _print_plan(
             request.results,
             None,
         )
-        estimates[study.name] = estimate(planned, pace)
+        estimates[study.name] = estimate(planned, throughput)
         if not json:
             typer.echo(f"study {study.name}")
             print_estimate(estimates[study.name], planned)

@@ -32,7 +32,7 @@ def best(
         raise UserError(
             f"nothing is decided in the run {folder} yet; go on with it by `{go_on_by}`"
         )
-    found = print_headlines(folder, json)
+    found = print_summaries(folder, json)
     trials = load(folder).trials
     so_far = best_trials(trials[~trials["category"].isin(found)]).to_dict("records")
     if not found and not so_far:
@@ -69,30 +69,30 @@ def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> 
             )
 
 
-def print_headlines(folder: Path, as_json: bool) -> list[str]:
+def print_summaries(folder: Path, as_json: bool) -> list[str]:
     """Prints what a run found; the categories that it found something for."""
-    from dfsc_tune.results import describe, headlines, load, shown_value
+    from dfsc_tune.results import describe, load, shown_value, summaries
 
     run = load(folder)
-    found = headlines(run)
+    found = summaries(run)
     if as_json:
-        print_json([asdict(headline) for headline in found])
+        print_json([asdict(summary) for summary in found])
         typer.echo(f"tables and settings: {folder}", err=True)
-        return [headline.category for headline in found]
-    for headline in found:
-        settings = "  ".join(f"{key}={shown_value(x)}" for key, x in headline.settings.items())
-        typer.echo(f"\n{headline.category}: best of run {folder.name} is trial {headline.trial}")
+        return [summary.category for summary in found]
+    for summary in found:
+        settings = "  ".join(f"{key}={shown_value(x)}" for key, x in summary.settings.items())
+        typer.echo(f"\n{summary.category}: best of run {folder.name} is trial {summary.trial}")
         typer.echo(f"  {settings}")
-        for line in describe(headline):
+        for line in describe(summary):
             typer.echo(f"  {line}")
-        print_places(folder, headline.category)
+        print_places(folder, summary.category)
     if found:
         typer.echo(f"\ntables and settings: {folder}")
         say_next("report", folder, before="look at it")
         if "space" in run.settings and "go_on_by" not in run.settings:
             say_next("confirm", folder, before="see whether it holds")
         say_predict(folder, found[0].category)
-    return [headline.category for headline in found]
+    return [summary.category for summary in found]
 
 
 def print_places(folder: Path, category: str) -> None:

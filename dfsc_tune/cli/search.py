@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from dfsc_tune.cli.runs import print_headlines
+from dfsc_tune.cli.data_folder import data_folder, data_name
+from dfsc_tune.cli.runs import print_summaries
 from dfsc_tune.cli.shared import (
     DataOption,
     DeviceOption,
@@ -19,8 +20,6 @@ from dfsc_tune.cli.shared import (
     SameTeachersOption,
     SeedOption,
     check_device,
-    data_folder,
-    data_name,
     run_name,
     talk,
 )
@@ -111,11 +110,11 @@ def search(
     check_device(device)
     categories = asked_categories(category, data)
     folder = data_folder(data, categories, console)
-    from dfsc_tune.remote import Store, is_remote
     from dfsc_tune.results import find_run
-    from dfsc_tune.results.stored import working_folder
+    from dfsc_tune.results.remote import working_folder
     from dfsc_tune.search.request import SearchRequest
     from dfsc_tune.search.tuner import run_search
+    from dfsc_tune.storage.object_store import Store, is_remote
 
     store = results if is_remote(results) else None
     own = working_folder(Store(store)) if store else Path(results)
@@ -159,9 +158,9 @@ def resume(
     json: JsonOption = False,
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
-    from dfsc_tune.remote import Store, is_remote
     from dfsc_tune.results import find_run, read_settings
-    from dfsc_tune.results.stored import take_over
+    from dfsc_tune.results.remote import take_over
+    from dfsc_tune.storage.object_store import Store, is_remote
 
     console = talk()
     folder = take_over(Store(run), console.print) if is_remote(run) else find_run(results, run)
@@ -199,7 +198,7 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
             f"interrupted: {outcome.num_ended} of {outcome.num_expected} trials ended; go on: "
             f"{resume_command(outcome.folder)}",
         )
-    found = print_headlines(outcome.folder, json)
+    found = print_summaries(outcome.folder, json)
     if (store := stored_at(outcome.folder)) is not None:
         console.print(f"kept in {store}; copy it here: dfsc-tune fetch {store}")
     if summary := str(interruptions(outcome.folder)):
@@ -226,7 +225,7 @@ def asked_categories(asked: list[str], data: str | None) -> list[str]:
         return list(CATEGORIES)
     from dfsc_tune.data.layout import find_categories
     from dfsc_tune.data.remote import remote_categories
-    from dfsc_tune.remote import Store, is_remote
+    from dfsc_tune.storage.object_store import Store, is_remote
 
     return list(remote_categories(Store(data)) if is_remote(data) else find_categories(Path(data)))
 
@@ -245,8 +244,8 @@ def default_space(gpus: int | None, address: str | None, device: str, console: C
 
 def asked_space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
     """The search space with the command line's wishes on top, checked as a whole."""
-    from dfsc_tune.search.space import SearchSpace, load_space
     from dfsc_tune.settings import validate
+    from dfsc_tune.spaces.space import SearchSpace, load_space
 
     tree = load_space(name).model_dump()
     for group, values in overrides.items():

@@ -190,36 +190,6 @@ def torch_device(device: str) -> str:
     return "cuda" if check_device(device) == "auto" and torch.cuda.is_available() else "cpu"
 
 
-def data_name(data: str | None) -> str | None:
-    """The data as settings name them, so that they are found from any folder; None: built-in."""
-    from dfsc_tune.remote import is_remote
-
-    return data if data is None or is_remote(data) else str(Path(data).resolve())
-
-
-def data_folder(data: str | None, categories: list[str], console: Console) -> Path:
-    """The given data folder, fetched if need be; or the built-in data, rendered if need be.
-
-    Args:
-        data: what the user gave.
-        categories: those that are needed.
-        console: for the progress bar.
-    """
-    from dfsc_tune.remote import Store, is_remote
-
-    if data is not None and is_remote(data):
-        from dfsc_tune.data.remote import fetch_data
-
-        store = Store(data)
-        with progress_bar(f"fetching {store}", console) as progress:
-            return fetch_data(store, categories, progress)
-    if data is not None:
-        return Path(data)
-    from dfsc_tune.cli.data import ensure_builtin_data
-
-    return ensure_builtin_data(categories, console)
-
-
 def _plain(value: object) -> object:
     if isinstance(value, dict):
         return {str(key): _plain(x) for key, x in value.items()}

@@ -32,9 +32,9 @@ app = make_app("Lists, fetches and makes teachers, the frozen networks that stud
 @app.command("list")
 def list_teachers(json: JsonOption = False) -> None:
     """List the teachers that model.teacher can name, and those that can be fetched."""
-    from dfsc_tune.fetch import PUBLIC_TEACHERS
     from dfsc_tune.models.state_dicts import network_of
     from dfsc_tune.models.teacher_files import RANDOM, known_teachers, read_card
+    from dfsc_tune.teachers.fetch import PUBLIC_TEACHERS
 
     rows: list[dict[str, Any]] = []
     for name, path in known_teachers().items():
@@ -67,10 +67,10 @@ def info(
     json: JsonOption = False,
 ) -> None:
     """Show what a teacher is: its card, its licence and the sha256 that runs record of it."""
-    from dfsc_tune.digest import file_sha256
     from dfsc_tune.models.state_dicts import network_of, pdn_sha256, read_pdn
     from dfsc_tune.models.teacher_files import TeacherCard, find_teacher, read_card
     from dfsc_tune.settings import dump
+    from dfsc_tune.storage.digest import file_sha256
 
     path = find_teacher(teacher)
     card = read_card(path)
@@ -93,7 +93,7 @@ def fetch(
     name: Annotated[str, typer.Argument(help="Which; `dfsc-tune teacher list` has the names.")],
 ) -> None:
     """Download public weights into your data folder, their sha256 checked."""
-    from dfsc_tune.fetch import fetch_teacher
+    from dfsc_tune.teachers.fetch import fetch_teacher
 
     with progress_bar(f"fetching {name}", talk()) as progress:
         path = fetch_teacher(name, progress)
@@ -108,7 +108,7 @@ def use(
     ] = None,
 ) -> None:
     """Copy a weights file into your data folder, so that model.teacher can name it."""
-    from dfsc_tune.fetch import use_teacher
+    from dfsc_tune.teachers.fetch import use_teacher
 
     path = use_teacher(file, name)
     _say_ready(path.stem, path)
@@ -153,8 +153,8 @@ def distill(
     """Make a teacher: a PDN learns a pretrained backbone's features. Goes on if interrupted."""
     import torch
 
-    from dfsc_tune.distill import DistillRequest, distill_config
-    from dfsc_tune.distill import distill as run
+    from dfsc_tune.teachers.distill import DistillRequest, distill_config
+    from dfsc_tune.teachers.distill import distill as run
 
     if threads is not None:
         torch.set_num_threads(threads)
@@ -202,7 +202,7 @@ def _hardware(device: str) -> str:
     """What did the work, for the card: processor or GPU, threads, torch."""
     import torch
 
-    from dfsc_tune.results import describe_machine
+    from dfsc_tune.training.machine import describe_machine
 
     hardware = describe_machine()["hardware"]
     worker = (

@@ -16,7 +16,7 @@ from rich.text import Text
 from dfsc_tune.cli.shared import ResultsOption, say_next
 
 if TYPE_CHECKING:
-    from dfsc_tune.report import RunProgress, TrialLine
+    from dfsc_tune.pages import RunProgress, TrialLine
 
 _COLUMNS = ("category", "trial", "step", "AUROC", "settings")
 
@@ -61,8 +61,8 @@ def _looks(
     mlflow: str | None,
 ) -> Iterator[RunProgress]:
     """The run's progress at each look, the loggers told of it before."""
-    from dfsc_tune.report import progress_of
-    from dfsc_tune.report.loggers import mlflow_follower, tensorboard_follower
+    from dfsc_tune.pages import progress_of
+    from dfsc_tune.pages.loggers import mlflow_follower, tensorboard_follower
     from dfsc_tune.results import find_run, load
 
     loaded = load(find_run(results, run))
@@ -86,7 +86,7 @@ def _shown(progress: RunProgress) -> str:
     """The state as text: a line for the counts, and one for each category's best."""
     best = [line for line in progress.lines if line.label == "best"]
     lines = [f"{line.category}: {' '.join(_cells(line)[1:])}" for line in best]
-    return "\n".join([progress.headline, *(f"  {line}" for line in lines)])
+    return "\n".join([progress.summary, *(f"  {line}" for line in lines)])
 
 
 def _table(progress: RunProgress) -> Group:
@@ -96,7 +96,7 @@ def _table(progress: RunProgress) -> Group:
     for line in progress.lines:
         style = "green" if line.label == "best" else ""
         table.add_row(*(Text(cell) for cell in _cells(line)), style=style)
-    return Group(Text(progress.headline), Text(progress.news, style="dim"), table)
+    return Group(Text(progress.summary), Text(progress.news, style="dim"), table)
 
 
 def _cells(line: TrialLine) -> tuple[str, ...]:

@@ -13,15 +13,10 @@ from PIL import Image
 from dfsc_tune.data.files import map_in_threads
 from dfsc_tune.data.fingerprint import content_digest
 from dfsc_tune.data.images import flatten, open_upright, safe_workers
-from dfsc_tune.data.layout import (
-    category_folder,
-    complete_category,
-    find_categories,
-    list_category,
-)
+from dfsc_tune.data.layout import category_folder, complete_category, find_categories, list_category
 from dfsc_tune.data.masks import read_mask
+from dfsc_tune.data.misplaced import describe_misplaced
 from dfsc_tune.data.records import Category, ImageRecord, Kind, Layout
-from dfsc_tune.data.strays import describe_strays
 from dfsc_tune.errors import UserError
 
 
@@ -119,7 +114,7 @@ def check_category(data: Path, name: str) -> CategoryCheck:
             *_pixel_notes(seen),
             *twins,
             *_mask_notes(listed),
-            *describe_strays(listed),
+            *describe_misplaced(listed),
         ),
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.remote import Store, fetch_folder, local_copy
+from dfsc_tune.storage.object_store import Store, fetch_folder, local_copy
 
 _GOOD = "train/good"
 

@@ -2,7 +2,7 @@
 
 import os
 
-from dfsc_tune.ray_token import offer_token
+from dfsc_tune.storage.token import offer_token
 
 # Ray reads these when it is imported.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

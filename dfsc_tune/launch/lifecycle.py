@@ -14,7 +14,7 @@ from typing import Any
 
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import check_cluster_file, read_cluster_file
-from dfsc_tune.ray_token import ensure_token
+from dfsc_tune.storage.token import ensure_token
 
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _REPORT = "python -m dfsc_tune.launch.node_report"

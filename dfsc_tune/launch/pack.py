@@ -11,10 +11,10 @@ from typing import TypeGuard
 
 import yaml
 
-from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.models.teacher_files import RANDOM, card_path, find_teacher, is_path, user_folder
-from dfsc_tune.remote import Store, is_remote
+from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.object_store import Store, is_remote
 
 _COMMANDS = ("search", "resume")
 _WAIT = ("--wait-for-gpus", "30")

@@ -7,9 +7,9 @@ from typing import Any
 
 import yaml
 
+from dfsc_tune.cost.prices import Price
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch.cluster_files import shipped_folder
-from dfsc_tune.price import Price
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Image AUROC: how well one score an image tells good images from each kind of anomaly."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,8 @@ from dfsc_tune.errors import UserError
 
 GOOD = "good"
 KINDS = ("logical", "structural")
+AUROCS = ("auroc_logical", "auroc_structural", "auroc_mean")
+"""The names of image AUROCs in every table, as `judge` returns them."""
 
 
 @dataclass(frozen=True)
@@ -102,3 +104,24 @@ def _auroc(good: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
     below = np.searchsorted(ordered, anomalous, side="left").sum()
     not_above = np.searchsorted(ordered, anomalous, side="right").sum()
     return float(int(below) + int(not_above)) / (2 * len(good) * len(anomalous))
+
+
+def judge(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, float | None]:
+    """The image AUROCs of labelled images by the names used in every table.
+
+    Args:
+        scores: (N,), the higher, the more anomalous.
+        kinds: N times good, logical or structural.
+
+    Returns:
+        `auroc_logical`, `auroc_structural` and `auroc_mean`, the mean of the kinds present; None
+        where a kind has no image.
+    """
+    auroc = image_auroc(scores, kinds)
+    return dict(zip(AUROCS, (auroc.logical, auroc.structural, auroc.mean), strict=True))
+
+
+def can_be_judged(kinds: Iterable[str]) -> bool:
+    """Whether there are good and anomalous images, which every AUROC needs."""
+    found = set(kinds)
+    return GOOD in found and len(found) > 1

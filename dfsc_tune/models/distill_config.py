@@ -8,8 +8,8 @@ import torch
 from pydantic import Field, model_validator
 
 from dfsc_tune.config import Network
+from dfsc_tune.models.speed import autocast
 from dfsc_tune.settings import Settings
-from dfsc_tune.speed import autocast
 
 
 class DistillConfig(Settings):

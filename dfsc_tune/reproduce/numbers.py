@@ -16,10 +16,10 @@ from dfsc_tune.metrics import (
     mean_image_auroc_difference,
     mean_image_auroc_interval,
 )
-from dfsc_tune.objective import Split, judge_synthetic, objective_value
-from dfsc_tune.reproduce.exhibits import Line, Measure, Protocol, setting_for
 from dfsc_tune.reproduce.judge import Judged
+from dfsc_tune.reproduce.tables import Line, Measure, Protocol, setting_for
 from dfsc_tune.results import Run
+from dfsc_tune.training.objectives import Split, judge_synthetic, objective_value
 
 Scores = dict[str, float]
 """One model's scores by image."""

@@ -6,14 +6,14 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dfsc_tune.checkpoint import write_text
 from dfsc_tune.metrics import Interval
-from dfsc_tune.report.drawing import RUN_COLORS, Figure
-from dfsc_tune.report.html import render_template
-from dfsc_tune.report.score_figures import with_intervals
-from dfsc_tune.report.section import Section, Table
+from dfsc_tune.pages.drawing import RUN_COLORS, Figure
+from dfsc_tune.pages.html import render_template
+from dfsc_tune.pages.score_figures import with_intervals
+from dfsc_tune.pages.section import Section, Table
 from dfsc_tune.reproduce.cells import Cell
 from dfsc_tune.reproduce.reproduction import Reproduction
+from dfsc_tune.storage.atomic import write_text
 
 _MEASURES = {
     "logical": "image AUROC, logical",

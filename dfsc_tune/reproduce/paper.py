@@ -9,11 +9,11 @@ import numpy as np
 
 from dfsc_tune.reference import CATEGORIES, paper_tables
 from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell
-from dfsc_tune.reproduce.exhibits import BY_ANOMALIB, Exhibit, Measure
+from dfsc_tune.reproduce.tables import BY_ANOMALIB, Measure, PaperTable
 
 
 def published(
-    exhibit: Exhibit,
+    exhibit: PaperTable,
     category: str,
     line: str,
     measure: Measure,
@@ -50,7 +50,7 @@ def published(
     return None if percent is None else float(percent) / 100
 
 
-def cited_cells(exhibit: Exhibit, categories: Sequence[str], lines: Iterable[str]) -> list[Cell]:
+def cited_cells(exhibit: PaperTable, categories: Sequence[str], lines: Iterable[str]) -> list[Cell]:
     """What the paper states of systems that are not run here.
 
     Args:

@@ -11,22 +11,22 @@ from pathlib import Path
 import pandas as pd
 from rich.console import Console
 
-from dfsc_tune.checkpoint import atomic_path
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.data.records import Category
 from dfsc_tune.errors import UserError
-from dfsc_tune.report.score_sections import is_real_loco
+from dfsc_tune.pages.score_sections import is_real_loco
 from dfsc_tune.reproduce.baselines import Baseline, judge_baselines
 from dfsc_tune.reproduce.cells import Cell, cells_of
-from dfsc_tune.reproduce.exhibits import DFSC, Exhibit, Line, Scoring, Study
 from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.studies import Scale, study_space
+from dfsc_tune.reproduce.tables import DFSC, Line, PaperTable, Scoring, Study
 from dfsc_tune.results import Run
-from dfsc_tune.search.listed import carry_out
+from dfsc_tune.search.fixed_trials import carry_out
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.session import driver_device
+from dfsc_tune.storage.atomic import atomic_path
 
 _PAPER_SCALE = ("small", 256, 70_000)
 
@@ -35,7 +35,7 @@ _PAPER_SCALE = ("small", 256, 70_000)
 class Reproduction:
     """A table made again."""
 
-    exhibit: Exhibit
+    exhibit: PaperTable
     folder: Path
     cells: list[Cell]
     notes: list[str]
@@ -44,7 +44,7 @@ class Reproduction:
 
 
 def requests(
-    exhibit: Exhibit, request: SearchRequest, scale: Scale
+    exhibit: PaperTable, request: SearchRequest, scale: Scale
 ) -> Iterator[tuple[Study, SearchRequest]]:
     """The searches that a table needs.
 
@@ -61,7 +61,7 @@ def requests(
 
 
 def reproduce(
-    exhibit: Exhibit,
+    exhibit: PaperTable,
     request: SearchRequest,
     scale: Scale,
     console: Console,
@@ -133,7 +133,7 @@ def reproduce(
     return Reproduction(exhibit, folder, cells, notes)
 
 
-def _with_areas(exhibit: Exhibit, categories: Iterable[Category]) -> list[str]:
+def _with_areas(exhibit: PaperTable, categories: Iterable[Category]) -> list[str]:
     """The categories to measure AU-sPRO of, if the table is of it: those that lack no mask.
 
     Raises UserError where there is none such.
@@ -154,7 +154,7 @@ def _scorings(lines: Iterable[Line], study: Study) -> list[Scoring]:
 
 
 def _notes(
-    exhibit: Exhibit,
+    exhibit: PaperTable,
     scale: Scale,
     comparable: bool,
     models: Collection[Mapping[str, Models]],

@@ -9,10 +9,10 @@ from typing import Any
 
 from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.models.teacher_files import known_teachers
-from dfsc_tune.reproduce.exhibits import MOST_SEEDS, Study, setting_for
-from dfsc_tune.search.parameters import Value
-from dfsc_tune.search.space import SearchSpace, merged
+from dfsc_tune.reproduce.tables import MOST_SEEDS, Study, setting_for
 from dfsc_tune.settings import validate
+from dfsc_tune.spaces.parameters import Value
+from dfsc_tune.spaces.space import SearchSpace, merged
 
 _LARGER: dict[Network, Network] = {"tiny": "small", "small": "medium", "medium": "medium"}
 _MEDIUM_TEACHER = "anomalib-medium"

@@ -14,19 +14,6 @@ from dfsc_tune.results.files import (
     write_settings,
     write_table,
 )
-from dfsc_tune.results.headline import (
-    REFERENCES,
-    Headline,
-    best_trials,
-    describe,
-    headline_of,
-    headlines,
-    is_published,
-    selection_interval,
-    shown_duration,
-    shown_value,
-)
-from dfsc_tune.results.machine import describe_machine
 from dfsc_tune.results.schema import (
     CHECKPOINTS,
     ENDED,
@@ -38,6 +25,18 @@ from dfsc_tune.results.schema import (
     SCORES,
     SETTINGS,
     TRIALS,
+)
+from dfsc_tune.results.summary import (
+    REFERENCES,
+    Summary,
+    best_trials,
+    describe,
+    is_finalized,
+    selection_interval,
+    shown_duration,
+    shown_value,
+    summaries,
+    summary_of,
 )
 from dfsc_tune.results.tables import RunTables
 
@@ -53,17 +52,14 @@ __all__ = [
     "SCORES",
     "SETTINGS",
     "TRIALS",
-    "Headline",
     "Run",
     "RunTables",
+    "Summary",
     "best_trials",
     "create_run",
     "describe",
-    "describe_machine",
     "find_run",
-    "headline_of",
-    "headlines",
-    "is_published",
+    "is_finalized",
     "list_runs",
     "load",
     "read_settings",
@@ -74,6 +70,8 @@ __all__ = [
     "shown_duration",
     "shown_value",
     "stored_at",
+    "summaries",
+    "summary_of",
     "write_settings",
     "write_table",
 ]

@@ -15,9 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from dfsc_tune.checkpoint import atomic_path, check_writable, write_text
 from dfsc_tune.errors import UserError
-from dfsc_tune.remote import Store, is_remote
+from dfsc_tune.results.remote import look_at
 from dfsc_tune.results.schema import (
     NULLABLE_INTEGERS,
     SCHEMA_KEY,
@@ -25,7 +24,8 @@ from dfsc_tune.results.schema import (
     SCHEMAS,
     SETTINGS,
 )
-from dfsc_tune.results.stored import look_at
+from dfsc_tune.storage.atomic import atomic_path, check_writable, write_text
+from dfsc_tune.storage.object_store import Store, is_remote
 
 _SETTINGS_KEYS = {"created", "categories", "data", "objective", "datasets"}
 """What every run's `run.yaml` says, whatever made it."""

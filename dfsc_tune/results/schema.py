@@ -9,8 +9,8 @@ from __future__ import annotations
 import pyarrow as pa
 
 from dfsc_tune.config import TrialConfig, searchable_values
-from dfsc_tune.losses import Losses
-from dfsc_tune.objective import JUDGED
+from dfsc_tune.metrics.image import AUROCS
+from dfsc_tune.progress import LOSSES
 
 SCHEMA_VERSION = "2"
 """A whole number; each version adds columns to those of the one before, and all are read."""
@@ -22,7 +22,7 @@ ENDED = "ended"
 why that is before the search's own end, if it is."""
 
 _FLOAT, _INT, _TEXT, _BOOL = pa.float64(), pa.int64(), pa.string(), pa.bool_()
-_AUROCS = [(name, _FLOAT) for name in JUDGED]
+_AUROCS = [(name, _FLOAT) for name in AUROCS]
 
 
 def _parameter_columns() -> list[tuple[str, pa.DataType]]:
@@ -59,7 +59,7 @@ SCHEMAS: dict[str, pa.Schema] = {
             ("ema_momentum", _FLOAT),
             ("own_momentum", _BOOL),
             *_AUROCS,
-            *((f"loss_{name}", _FLOAT) for name in Losses._fields),
+            *((f"loss_{name}", _FLOAT) for name in LOSSES),
             ("seconds", _FLOAT),
         ]
     ),

@@ -11,9 +11,9 @@ from typing import Any
 import pyarrow as pa
 
 from dfsc_tune.config import TrialConfig, searchable_values
+from dfsc_tune.progress import Progress
 from dfsc_tune.results.files import table_of, write_table
 from dfsc_tune.results.schema import REPORTS, TRIALS
-from dfsc_tune.trial import Progress
 
 _WRITE_INTERVAL_SECONDS = 5.0
 _WRITE_SHARE = 0.05

@@ -3,7 +3,7 @@
 import os
 import sys
 
-from dfsc_tune.ray_token import offer_token
+from dfsc_tune.storage.token import offer_token
 
 # Ray reads these when it is imported: quiet, no usage statistics, no loggers but ours.
 for _name, _value in {

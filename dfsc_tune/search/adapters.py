@@ -1,7 +1,7 @@
-"""Ray Tune's searcher, scheduler, callback and stopper: each passes on to the course of the search.
+"""Ray Tune's searcher, scheduler, callback and stopper: each passes on to the controller.
 
-Tune pickles them when it starts, for a resumption of its own that is not used; the course and its
-open ledger stay out of that.
+Tune pickles them when it starts, for a resumption of its own that is not used; the controller and
+its open ledger stay out of that.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from dfsc_tune.errors import StorageError
-from dfsc_tune.search.course import Course
+from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.failures import Failure, classify
 
 Result = TypeVar("Result")
 
 
-class _OfCourse:
-    """What the four share: the course, and that a disk that fails stops it instead of breaking."""
+class _OfController:
+    """Holds the controller; a disk that fails stops the search instead of breaking it."""
 
-    def __init__(self, course: Course) -> None:
+    def __init__(self, controller: Controller) -> None:
         super().__init__()
-        self._course = course
+        self._controller = controller
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in vars(self).items() if key != "_course"}
+        return {key: value for key, value in vars(self).items() if key != "_controller"}
 
     def _safely(self, action: Callable[[], Result], otherwise: Result) -> Result:
-        """What the action gives; if the disk fails, stops the course and gives the other."""
+        """What the action gives; if the disk fails, stops the controller and gives the other."""
         try:
             return action()
         except (OSError, StorageError) as error:
-            self._course.stop(error)
+            self._controller.stop(error)
             return otherwise
 
 
-class CourseSearcher(_OfCourse, Searcher):
+class ControllerSearcher(_OfController, Searcher):
     """Gives Tune what to start next."""
 
     def suggest(self, trial_id: str) -> Any:
         """A trial's config, None if there is none now, or FINISHED."""
         finished: dict[str, Any] | str | None = Searcher.FINISHED
-        return self._safely(self._course.next_trial, finished)
+        return self._safely(self._controller.next_trial, finished)
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the course knows."""
+        """Nothing: the controller knows."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: a search is resumed from its ledger."""
@@ -64,62 +64,62 @@ class CourseSearcher(_OfCourse, Searcher):
         """Nothing to restore."""
 
 
-class CourseScheduler(_OfCourse, FIFOScheduler):
-    """Passes each report on, and ends the trial if the course says so."""
+class ControllerScheduler(_OfController, FIFOScheduler):
+    """Passes each report on, and ends the trial if the controller says so."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
         """Whether the trial goes on."""
-        ends = self._safely(lambda: self._course.report(_name(trial), result), False)
+        ends = self._safely(lambda: self._controller.report(_name(trial), result), False)
         return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
 
 
-class CourseCallback(_OfCourse, Callback):
+class ControllerCallback(_OfController, Callback):
     """Tells of starts and failures, and ends what hangs."""
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Notes that the trial runs."""
-        self._safely(lambda: self._course.started(_name(trial)), None)
+        self._safely(lambda: self._controller.started(_name(trial)), None)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         """Fails a trial that returned before its last report."""
-        if self._course.stopped is None:
+        if self._controller.stopped is None:
             reason = "it ended without a last report"
-            self._safely(lambda: self._course.fail(_name(trial), reason), None)
+            self._safely(lambda: self._controller.fail(_name(trial), reason), None)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Lets the course decide about a trial that broke."""
-        self._safely(lambda: self._course.broke(_name(trial), _failure(trial)), None)
+        """Lets the controller decide about a trial that broke."""
+        self._safely(lambda: self._controller.broke(_name(trial), _failure(trial)), None)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Ends the processes of trials that hang."""
         none: list[str] = []
-        hung = self._safely(self._course.hung, none)
+        hung = self._safely(self._controller.hung, none)
         for trial in trials if hung else ():
             actor = trial.temporary_state.ray_actor
             if _name(trial) in hung and actor is not None:
                 ray.kill(actor)
 
 
-class CourseStopper(_OfCourse, Stopper):
-    """Ends Tune when the course is stopped."""
+class ControllerStopper(_OfController, Stopper):
+    """Ends Tune when the controller is stopped."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         """Never: trials are the scheduler's."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the course is stopped."""
-        return self._course.stopped is not None
+        """Whether the controller is stopped."""
+        return self._controller.stopped is not None
 
 
 def _name(trial: Trial) -> str:
-    """The course's name of a trial; Tune's own changes each time that it is tried."""
+    """The controller's name of a trial; Tune's own changes each time that it is tried."""
     return cast(str, trial.config["trial"])
 
 

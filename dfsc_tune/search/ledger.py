@@ -19,7 +19,7 @@ from typing import Any
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import ENDED, LEDGER
 
-BEGAN, RESUMED, PUBLISHED = "began", "resumed", "published"
+BEGAN, RESUMED, FINALIZED = "began", "resumed", "published"
 # And `ENDED`, which those who only read a run know too.
 BROKE = "broke"
 """A trial's process was lost and the trial is tried again: its `kind` says why (see `failures`),
@@ -53,7 +53,7 @@ class Ledger:
             ) from error
         self._size = 0
         self.events = self._read()
-        """What the ledger held when it was opened; emptied by the course that takes it up."""
+        """What the ledger held when it was opened; emptied by the controller that takes it up."""
 
     def append(self, event: Event) -> None:
         """Writes an event down for good, with the time (seconds since 1970).
@@ -177,7 +177,7 @@ def working_seconds(folder: Path) -> float | None:
         if event["event"] in (BEGAN, RESUMED):
             total += last - start
             start = last = event["at"]
-        elif event["event"] not in (PUBLISHED, ENDED):
+        elif event["event"] not in (FINALIZED, ENDED):
             last = event["at"]
     return total + last - start
 

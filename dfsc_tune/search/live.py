@@ -16,35 +16,35 @@ from rich.table import Table
 from rich.text import Text
 
 from dfsc_tune.results import shown_duration, shown_value
-from dfsc_tune.search.course import Course
+from dfsc_tune.search.controller import Controller
 
 _REFRESH_PER_SECOND = 2
 _SHOWN_RUNNING = 12
 
 
 class LiveView(Callback):
-    """Shows a course's trials while Tune runs; must come after its own among the callbacks."""
+    """Shows a controller's trials while Tune runs; must come after its own among the callbacks."""
 
     def __init__(
-        self, course: Course, searched: Mapping[str, Iterable[str]], console: Console
+        self, controller: Controller, searched: Mapping[str, Iterable[str]], console: Console
     ) -> None:
         """Prepares the view.
 
         Args:
-            course: whose trials are shown.
+            controller: whose trials are shown.
             searched: the names of the settings that vary, by category.
             console: where to write; its being a terminal decides between table and lines.
         """
-        self._course = course
+        self._controller = controller
         self._searched = searched
         self._console: Console | None = console
         self._live: Live | None = None
         self._start = time.monotonic()
-        self._steps_before = course.tables.num_steps
+        self._steps_before = controller.tables.num_steps
 
     def __getstate__(self) -> dict[str, Any]:
         # Tune pickles its callbacks; a ledger, a console and its refresh thread cannot be.
-        return {**self.__dict__, "_course": None, "_console": None, "_live": None}
+        return {**self.__dict__, "_controller": None, "_console": None, "_live": None}
 
     def setup(self, *args: Any, **info: Any) -> None:
         """Begins to show."""
@@ -83,19 +83,19 @@ class LiveView(Callback):
     def _say(self, trial: Trial) -> None:
         if self._console is None or self._live is not None:
             return
-        row = self._course.tables.trials[trial.config["trial"]]
+        row = self._controller.tables.trials[trial.config["trial"]]
         if row["state"] == "running":
             # Where the search stops, why is said at its end.
-            if self._course.stopped is None:
+            if self._controller.stopped is None:
                 self._console.print(
                     f"trial {row['trial']} broke after step {row['step']} and is tried again: "
                     f"{row['error']}",
                 )
             return
-        best = self._course.tables.best.get(row["category"])
+        best = self._controller.tables.best.get(row["category"])
         best_value = _shown(best["value"] if best else None)
         self._console.print(
-            f"{self._course.num_ended}/{self._num_expected()} {row['category']} "
+            f"{self._controller.num_ended}/{self._num_expected()} {row['category']} "
             f"{row['state']} at step {row['step']}: AUROC {_shown(row.get('value'))} "
             f"(best {best_value})  {self._settings(row)}  {self._time_left()}"
             + (f"  {row['error']}" if row.get("error") else ""),
@@ -114,8 +114,8 @@ class LiveView(Callback):
         table = Table(box=None, pad_edge=False, header_style="bold")
         for column in ("category", "trial", "step", "AUROC", "settings"):
             table.add_column(column, no_wrap=column != "settings")
-        for category in self._course.num_expected:
-            if best := self._course.tables.best.get(category):
+        for category in self._controller.num_expected:
+            if best := self._controller.tables.best.get(category):
                 self._add(table, best, "best", style="green")
         running = [row for row in rows if row["state"] == "running"]
         for row in running[:_SHOWN_RUNNING]:
@@ -133,13 +133,13 @@ class LiveView(Callback):
 
     def _rows(self) -> list[dict[str, Any]]:
         # A copy: the table is drawn by a thread of its own while trials are added.
-        return list(self._course.tables.trials.values())
+        return list(self._controller.tables.trials.values())
 
     def _num_expected(self) -> int:
-        return sum(self._course.num_expected.values())
+        return sum(self._controller.num_expected.values())
 
     def _time_left(self) -> str:
-        ended, tables = self._course.num_ended, self._course.tables
+        ended, tables = self._controller.num_ended, self._controller.tables
         elapsed = time.monotonic() - self._start
         if not ended:
             return f"{shown_duration(elapsed)} so far"

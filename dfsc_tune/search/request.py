@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.search.space import SearchSpace
+from dfsc_tune.spaces.space import SearchSpace
 
 Device = Literal["auto", "cpu"]
 

@@ -12,23 +12,23 @@ from rich.console import Console
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.publish import is_published
 from dfsc_tune.results import (
     LEDGER,
-    describe_machine,
     load,
     read_settings,
     remove_damaged_tables,
     write_settings,
 )
-from dfsc_tune.search.inputs import base_config, begun_config, check_same, with_teachers
+from dfsc_tune.search.autoscaling import gpus_brought
+from dfsc_tune.search.finalize import is_finalized
 from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
+from dfsc_tune.search.provenance import base_config, begun_config, check_same, with_teachers
+from dfsc_tune.search.remote_run import kept_in_store
 from dfsc_tune.search.request import Device, SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
-from dfsc_tune.search.space import SearchSpace, space_of_run
-from dfsc_tune.search.stored import kept_in_store
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
-from dfsc_tune.search.waiting import gpus_brought
+from dfsc_tune.spaces.space import SearchSpace, space_of_run
+from dfsc_tune.training.machine import describe_machine
 
 
 def resume_search(
@@ -77,19 +77,19 @@ def resume_search(
         remove_damaged_tables(folder)
         run = replace(load(folder), settings=settings)
         bases = {x: base_config(run, x) for x in begun}
-        course = take_up(request, bases, folder, ledger, on_end)
-        is_whole = course.is_published and is_published(folder, course.tables.best)
-        if course.is_finished and is_whole:
+        controller = take_up(request, bases, folder, ledger, on_end)
+        is_whole = controller.is_finalized and is_finalized(folder, controller.tables.best)
+        if controller.is_finished and is_whole:
             console.print(
-                f"the run {folder.name} is finished: {course.num_ended} trials, all published; "
+                f"the run {folder.name} is finished: {controller.num_ended} trials, all published; "
                 "--trials gives it more",
             )
-            return outcome(folder, course)
+            return outcome(folder, controller)
         check_reachable(request)
         read = read_data(request, bases, console)
         for category, data_now in read.items():
             check_same(run, category, data_now.fingerprint, data_now.trial.teacher)
-        if not course.is_finished:
+        if not controller.is_finished:
             session.enter_context(ray_session(request))
             session.enter_context(gpus_brought(request, console))
             check_cluster(request)
@@ -98,10 +98,11 @@ def resume_search(
         for unfinished in folder.rglob(".*.part"):
             unfinished.unlink(missing_ok=True)
         console.print(
-            f"resuming {folder.name}: {course.num_ended} of {sum(course.num_expected.values())} "
-            f"trials have ended, {course.num_open} go on",
+            f"resuming {folder.name}: {controller.num_ended} of "
+            f"{sum(controller.num_expected.values())} trials have ended, "
+            f"{controller.num_open} go on",
         )
-        return conduct(request, course, read, folder, console)
+        return conduct(request, controller, read, folder, console)
 
 
 def request_of(

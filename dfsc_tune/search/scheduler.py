@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
 from dfsc_tune.search.searcher import STEP, VALUE
-from dfsc_tune.search.space import SPARED, Budget
+from dfsc_tune.spaces.space import SPARED, Budget
 
 
 class TrialLike(Protocol):

@@ -19,15 +19,15 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.search.parameters import (
+from dfsc_tune.search.samplers import KEEPS_COUNT, build_sampler
+from dfsc_tune.spaces.parameters import (
     CategoricalParameter,
     FloatParameter,
     IntParameter,
     SuggestedParameter,
     Value,
 )
-from dfsc_tune.search.samplers import KEEPS_COUNT, build_sampler
-from dfsc_tune.search.space import CategorySpace, Role, SamplerName
+from dfsc_tune.spaces.space import CategorySpace, Role, SamplerName
 
 State = Literal["complete", "pruned", "failed"]
 

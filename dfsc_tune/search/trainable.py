@@ -16,12 +16,13 @@ import torch
 from ray import tune
 
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.prepare import TrialData
+from dfsc_tune.progress import Progress
 from dfsc_tune.results import SETTINGS
-from dfsc_tune.results.mirror import StoredCheckpoints
+from dfsc_tune.search.mirror import StoredCheckpoints
 from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, VALUE
-from dfsc_tune.train import TrialError
-from dfsc_tune.trial import Progress, run_trial
+from dfsc_tune.training.prepare import TrialData
+from dfsc_tune.training.train import TrialError
+from dfsc_tune.training.trial import run_trial
 
 
 def tune_trial(
@@ -35,7 +36,7 @@ def tune_trial(
     """Runs one trial inside a Tune session, from its last checkpoint if it was begun before.
 
     Args:
-        config: what `Course.next_trial` gave.
+        config: what `Controller.next_trial` gave.
         data: each category's images in Ray's object store: one copy a node, shared by all trials.
         checkpoints: the folder, the same on all nodes, in which each trial has its own; or where
             they are kept in an object store.

@@ -20,26 +20,31 @@ from rich.markup import escape
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError, first_line
 from dfsc_tune.models.teacher_files import random_teacher_warning
-from dfsc_tune.prepare import CategoryData, prepare_category, with_chosen_objective
-from dfsc_tune.publish import publish
 from dfsc_tune.results import (
     SETTINGS,
     create_run,
-    describe_machine,
     removed_on_error,
     resume_command,
     write_settings,
 )
 from dfsc_tune.search.adapters import (
-    CourseCallback,
-    CourseScheduler,
-    CourseSearcher,
-    CourseStopper,
+    ControllerCallback,
+    ControllerScheduler,
+    ControllerSearcher,
+    ControllerStopper,
 )
-from dfsc_tune.search.course import Course
+from dfsc_tune.search.autoscaling import TakesBack, gpus_brought
+from dfsc_tune.search.controller import Controller
+from dfsc_tune.search.finalize import finalize
 from dfsc_tune.search.ledger import BEGAN, Ledger
 from dfsc_tune.search.live import LiveView
-from dfsc_tune.search.packed import with_packing
+from dfsc_tune.search.packing import with_packing
+from dfsc_tune.search.remote_run import (
+    check_name,
+    kept_in_store,
+    readable_checkpoints,
+    trial_checkpoints,
+)
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import StudySearcher
@@ -53,16 +58,11 @@ from dfsc_tune.search.session import (
     ray_session,
     stopping_on_signals,
 )
-from dfsc_tune.search.stored import (
-    check_name,
-    kept_in_store,
-    readable_checkpoints,
-    trial_checkpoints,
-)
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
-from dfsc_tune.search.waiting import TakesBack, gpus_brought
 from dfsc_tune.search.warm_start import with_warm_start
+from dfsc_tune.training.machine import describe_machine
+from dfsc_tune.training.prepare import CategoryData, prepare_category, with_chosen_objective
 
 JOURNAL = "study.journal"
 
@@ -107,8 +107,8 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             write_settings(folder, _settings(request, bases, data))
             ledger.append({"event": BEGAN, "settings": request.digest(bases)})
             on_end = session.enter_context(kept_in_store(request, folder))
-            course = take_up(request, bases, folder, ledger, on_end)
-        return conduct(request, course, data, folder, console)
+            controller = take_up(request, bases, folder, ledger, on_end)
+        return conduct(request, controller, data, folder, console)
 
 
 def take_up(
@@ -117,12 +117,12 @@ def take_up(
     folder: Path,
     ledger: Ledger,
     on_end: Callable[[str, str], None] | None = None,
-) -> Course:
-    """The course of a run's search as far as its ledger goes."""
+) -> Controller:
+    """The controller of a run's search as far as its ledger goes."""
     # Optuna's journal is for Optuna's tools only; it is made again from the ledger.
     (folder / JOURNAL).unlink(missing_ok=True)
     studies = {category: _study(request, category, folder) for category in bases}
-    return Course(
+    return Controller(
         folder,
         ledger,
         StudySearcher(studies, bases),
@@ -135,7 +135,7 @@ def take_up(
 
 def conduct(
     request: SearchRequest,
-    course: Course,
+    controller: Controller,
     data: Mapping[str, CategoryData],
     folder: Path,
     console: Console,
@@ -144,7 +144,7 @@ def conduct(
 
     Args:
         request: as for `run_search`.
-        course: of that search.
+        controller: of that search.
         data: each category's.
         folder: the run.
         console: for progress.
@@ -154,8 +154,8 @@ def conduct(
     """
     why: str | None = "interrupted"
     try:
-        _carry_out(request, course, data, folder, console)
-        if not isinstance(course.stopped, signal.Signals):
+        _carry_out(request, controller, data, folder, console)
+        if not isinstance(controller.stopped, signal.Signals):
             why = None
     except KeyboardInterrupt as interrupt:
         raise type(interrupt)(f"interrupted; go on: {resume_command(folder)}") from interrupt
@@ -163,60 +163,63 @@ def conduct(
         why = first_line(error)
         raise
     finally:
-        course.ended(why)
-    return outcome(folder, course)
+        controller.ended(why)
+    return outcome(folder, controller)
 
 
 def _carry_out(
     request: SearchRequest,
-    course: Course,
+    controller: Controller,
     data: Mapping[str, CategoryData],
     folder: Path,
     console: Console,
 ) -> None:
     searched = {x: request.space.for_category(x).parameters for x in request.categories}
-    view = LiveView(course, searched, console)
+    view = LiveView(controller, searched, console)
     try:
-        if not course.is_finished:
-            _fit(request, folder, data, course, view)
+        if not controller.is_finished:
+            _fit(request, folder, data, controller, view)
     finally:
         view.close()
         try:
-            course.close()
+            controller.close()
         except Exception as error:
             # A disk that fails is no reason to say less of why the search ended, but one to end it.
             if isinstance(error, StorageError | OSError):
-                course.stop(error)
-            elif not isinstance(course.stopped, StorageError | OSError):
+                controller.stop(error)
+            elif not isinstance(controller.stopped, StorageError | OSError):
                 raise
-    _warn_of_devices(request, course, console)
-    why = course.stopped
+    _warn_of_devices(request, controller, console)
+    why = controller.stopped
     if why is None or why == signal.SIGINT or isinstance(why, _BrokenOffError):
         with console.status("scoring the best models …"):
-            publish(
+            finalize(
                 folder,
                 data,
-                course.tables.configs,
+                controller.tables.configs,
                 readable_checkpoints(
-                    request, {trial: course.checkpoint_dir(trial) for trial in course.tables.trials}
+                    request,
+                    {trial: controller.checkpoint_dir(trial) for trial in controller.tables.trials},
                 ),
                 driver_device(request),
                 only_scores=request.go_on_by is not None,
             )
-        course.published()
+        controller.finalized()
     if isinstance(why, Exception | str):
         raise _explained(why, folder)
 
 
-def outcome(folder: Path, course: Course) -> Outcome:
+def outcome(folder: Path, controller: Controller) -> Outcome:
     """How a run's search ended, or was ended before."""
-    states = [row["state"] for row in course.tables.trials.values()]
+    states = [row["state"] for row in controller.tables.trials.values()]
     return Outcome(
         folder=folder,
-        num_expected=sum(course.num_expected.values()),
-        num_ended=course.num_ended,
+        num_expected=sum(controller.num_expected.values()),
+        num_ended=controller.num_ended,
         num_failed=states.count("failed"),
-        interrupted_by=course.stopped if isinstance(course.stopped, signal.Signals) else None,
+        interrupted_by=controller.stopped
+        if isinstance(controller.stopped, signal.Signals)
+        else None,
     )
 
 
@@ -244,39 +247,39 @@ def _fit(
     request: SearchRequest,
     folder: Path,
     data: Mapping[str, CategoryData],
-    course: Course,
+    controller: Controller,
     view: LiveView,
 ) -> None:
-    """Runs the trials; the course says afterwards what stopped them before their time, if so."""
+    """Runs the trials; the controller says afterwards what stopped them early, if anything."""
     # What Tune says of trials that break and runs that end, we say better.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    course.capacity = max_concurrent(request)
+    controller.capacity = max_concurrent(request)
     with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as scratch:
         tuner = tune.Tuner(
             tune.with_resources(_trainable(request, folder, data), _resources(request)),
             tune_config=tune.TuneConfig(
-                search_alg=CourseSearcher(course),
-                scheduler=CourseScheduler(course),
+                search_alg=ControllerSearcher(controller),
+                scheduler=ControllerScheduler(controller),
                 num_samples=-1,
-                max_concurrent_trials=course.capacity,
+                max_concurrent_trials=controller.capacity,
                 reuse_actors=True,
             ),
             run_config=tune.RunConfig(
                 name="tune",
                 storage_path=scratch,
-                stop=CourseStopper(course),
-                callbacks=[CourseCallback(course), TakesBack(request), view],
+                stop=ControllerStopper(controller),
+                callbacks=[ControllerCallback(controller), TakesBack(request), view],
                 verbose=0,
             ),
         )
-        with stopping_on_signals(course.stop):
+        with stopping_on_signals(controller.stop):
             try:
                 tuner.fit()
             except Exception as error:
                 # Whatever went wrong, what trials have found is still to be published.
                 broken_off = _BrokenOffError(_one_line(error))
                 broken_off.__cause__ = error
-                course.stop(broken_off)
+                controller.stop(broken_off)
 
 
 def _trainable(request: SearchRequest, folder: Path, data: Mapping[str, CategoryData]) -> Any:
@@ -299,8 +302,8 @@ def _one_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
-def _warn_of_devices(request: SearchRequest, course: Course, console: Console) -> None:
-    rows = course.tables.trials.values()
+def _warn_of_devices(request: SearchRequest, controller: Controller, console: Console) -> None:
+    rows = controller.tables.trials.values()
     if on_gpu(request) and any(row.get("device") == "cpu" for row in rows):
         console.print(
             "warning: trials were given GPUs, found no CUDA there and ran on the CPU",

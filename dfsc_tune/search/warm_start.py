@@ -11,15 +11,15 @@ from rich.console import Console
 
 from dfsc_tune.config import searchable_values
 from dfsc_tune.data.fingerprint import content_digest
-from dfsc_tune.detector import Detector, load_detector
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.detector import Detector, load_detector
 from dfsc_tune.models.teacher import Teacher, teacher_identity
-from dfsc_tune.prepare import CategoryData
 from dfsc_tune.results import MODELS
-from dfsc_tune.search.parameters import AnyParameter, FloatParameter, IntParameter, Value
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.space import CategorySpace, SearchSpace, existing_values
 from dfsc_tune.settings import validate
+from dfsc_tune.spaces.parameters import AnyParameter, FloatParameter, IntParameter, Value
+from dfsc_tune.spaces.space import CategorySpace, SearchSpace, existing_values
+from dfsc_tune.training.prepare import CategoryData
 
 _MOST_SIMILAR = 3
 

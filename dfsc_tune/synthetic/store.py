@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import platformdirs
 
-from dfsc_tune.checkpoint import atomic_path
+from dfsc_tune.storage.atomic import atomic_path
 from dfsc_tune.synthetic.anomalies import RECIPES, VERSION, Anomaly, make_anomalies
 
 

@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from dfsc_tune.search.course import Course
+from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
-from tests.scale.search import CATEGORY, Trials, large_search, open_course
+from tests.scale.search import CATEGORY, Trials, large_search, open_controller
 
 # Trials of one speed would report in lockstep, which no real ones do.
 _SPEED_SPREAD = 0.1
@@ -97,9 +97,9 @@ def measure(
     meter, memory_before = Meter(), _memory_mb()
     print(" trials decision               median      mean   CPU mean (milliseconds)")
 
-    def look(course: Course) -> None:
+    def look(controller: Controller) -> None:
         with meter.of("writing the tables"):
-            course.tables.write()
+            controller.tables.write()
         found = meter.costs(meter.num_trials)
         disk = {x.name: f"{x.stat().st_size / 1e6:.1f}" for x in sorted(folder.glob("*.*"))}
         memory = f"{_memory_mb() - memory_before:.0f} MB more memory than before"
@@ -108,31 +108,31 @@ def measure(
         )
 
     with closing(Ledger(folder)) as ledger:
-        course = open_course(request, ledger)
-        for _ in play(course, trials, meter, num_workers):
+        controller = open_controller(request, ledger)
+        for _ in play(controller, trials, meter, num_workers):
             if meter.num_trials in marks:
-                look(course)
-        course.close()
+                look(controller)
+        controller.close()
     start, memory_before = time.perf_counter(), _memory_mb()
     with closing(Ledger(folder)) as ledger:
-        open_course(request, ledger)
+        open_controller(request, ledger)
     memory = _memory_mb() - memory_before
     print(f"taken up again in {time.perf_counter() - start:.1f} s; {memory:.0f} MB more memory")
 
 
-def play(course: Course, trials: Trials, meter: Meter, num_workers: int) -> Iterator[None]:
-    """Carries a course out in simulated time, measuring its decisions; yields at each new trial."""
+def play(controller: Controller, trials: Trials, meter: Meter, num_workers: int) -> Iterator[None]:
+    """Carries out a controller in simulated time, metered; yields at each new trial."""
     chance = np.random.default_rng(0)
-    course.capacity = num_workers
-    view = LiveView(course, {CATEGORY: ["margin"]}, Console(file=io.StringIO()))
+    controller.capacity = num_workers
+    view = LiveView(controller, {CATEGORY: ["margin"]}, Console(file=io.StringIO()))
     queue: list[tuple[float, str, float, dict[str, Any], Iterator[dict[str, Any]]]] = []
     now = 0.0
     while True:
         while len(queue) < num_workers:
             with meter.of("suggestion"):
-                config = course.next_trial()
+                config = controller.next_trial()
                 if isinstance(config, dict):
-                    course.started(config["trial"])
+                    controller.started(config["trial"])
             if not isinstance(config, dict):
                 break
             meter.num_trials += 1
@@ -145,8 +145,8 @@ def play(course: Course, trials: Trials, meter: Meter, num_workers: int) -> Iter
         now, name, interval, config, coming = heapq.heappop(queue)
         result = next(coming)
         with meter.of("report"):
-            ends = course.report(name, result)
-            course.hung()
+            ends = controller.report(name, result)
+            controller.hung()
         if ends:
             with meter.of("line on the terminal"):
                 view.on_trial_complete(0, [], SimpleNamespace(config=config))  # type: ignore[arg-type]

@@ -15,10 +15,10 @@ from rich.console import Console
 from dfsc_tune.results import LEDGER
 from dfsc_tune.search import tuner
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.settings import loads
-from dfsc_tune.train import Training
+from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.training.train import Training
 from tests.conftest import CATEGORY, make_tray
 
 _SPACE = """\

@@ -11,17 +11,17 @@ from unittest import mock
 import numpy as np
 
 from dfsc_tune.config import TrialConfig, searchable_values
+from dfsc_tune.progress import Progress
 from dfsc_tune.results import load
 from dfsc_tune.search import scheduler
-from dfsc_tune.search.blackbox import Blackbox, recorded_curves
-from dfsc_tune.search.course import Course
+from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.space import Role, SearchSpace, load_space
 from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.search.tuner import take_up
 from dfsc_tune.settings import validate
-from dfsc_tune.trial import Progress
+from dfsc_tune.spaces.space import Role, SearchSpace, load_space
+from tests.studies.blackbox import Blackbox, recorded_curves
 
 CATEGORY = "juice_bottle"
 NUM_REPORTS = 20
@@ -44,8 +44,8 @@ def large_search(results: Path, num_trials: int, sampler: str) -> SearchRequest:
     return SearchRequest((CATEGORY,), results, None, space, results, f"{num_trials}_trials")
 
 
-def open_course(request: SearchRequest, ledger: Ledger) -> Course:
-    """The course of that search, as far as its ledger goes."""
+def open_controller(request: SearchRequest, ledger: Ledger) -> Controller:
+    """The controller of that search, as far as its ledger goes."""
     budget = request.space.budget
     train = {"num_steps": budget.num_steps, "report_interval": budget.report_interval}
     base = request.space.for_category(CATEGORY).base_config(CATEGORY, train=train)

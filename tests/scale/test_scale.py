@@ -21,7 +21,7 @@ from tests.scale.search import (
     Reports,
     large_search,
     never_stopping,
-    open_course,
+    open_controller,
     report,
 )
 
@@ -82,11 +82,11 @@ def test_a_report_costs_as_much_after_a_hundred_trials_as_after_ten(
     folder.mkdir()
     counter = Counter()
     with closing(Ledger(folder)) as ledger, never_stopping():
-        course = open_course(request, ledger)
-        for _ in play(course, trial, counter, num_workers=4):
+        controller = open_controller(request, ledger)
+        for _ in play(controller, trial, counter, num_workers=4):
             pass
-        assert course.is_finished
-        course.close()
+        assert controller.is_finished
+        controller.close()
     for what in ("report", "line on the terminal"):
         early, late = counter.typical(what, 10, 15), counter.typical(what, 95, NUM_TRIALS)
         assert (late <= 1.1 * early).all(), f"{what}: {early} calls and bytes, then {late}"

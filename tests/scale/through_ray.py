@@ -24,10 +24,10 @@ from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.session import ray_session
-from dfsc_tune.search.space import SearchSpace
 from dfsc_tune.settings import validate
+from dfsc_tune.spaces.space import SearchSpace
 from tests.scale.asleep import sleeping_trial
-from tests.scale.search import CATEGORY, NUM_REPORTS, large_search, open_course
+from tests.scale.search import CATEGORY, NUM_REPORTS, large_search, open_controller
 
 
 @dataclass(frozen=True)
@@ -84,13 +84,13 @@ def measure(results: Path, num_trials: int, *, num_workers: int, seconds: float)
     asleep = functools.partial(sleeping_trial, seconds=seconds)
     data: Any = {CATEGORY: SimpleNamespace(trial=None)}
     with closing(Ledger(folder)) as ledger, ray_session(request):
-        course = open_course(request, ledger)
-        view = LiveView(course, {CATEGORY: ["margin"]}, Console(quiet=True))
+        controller = open_controller(request, ledger)
+        view = LiveView(controller, {CATEGORY: ["margin"]}, Console(quiet=True))
         with mock.patch.object(tuner, "tune_trial", asleep), _cpu_times() as cpu_times:
-            tuner._fit(request, folder, data, course, view)
-        course.close()
-        if isinstance(course.stopped, Exception):
-            raise course.stopped
+            tuner._fit(request, folder, data, controller, view)
+        controller.close()
+        if isinstance(controller.stopped, Exception):
+            raise controller.stopped
     return _efficiency(folder, num_trials, num_workers, seconds, cpu_times)
 
 

@@ -105,7 +105,7 @@ def _to_nearest(y: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Course:
+class Controller:
     """Where the pixels about a wire lie: beside its axis, and along it in 0..1."""
 
     patch: Patch
@@ -116,7 +116,7 @@ class Course:
     """Distance to the wire's outline."""
 
 
-def _course(canvas: Canvas, wire: Wire) -> Course:
+def _controller(canvas: Canvas, wire: Wire) -> Controller:
     (x, y), (end_x, end_y) = wire.start, wire.end
     length, angle = math.hypot(end_x - x, end_y - y), math.atan2(end_y - y, end_x - x)
     bow, s_curve = wire.sway[0] / 2, wire.sway[1]
@@ -129,53 +129,53 @@ def _course(canvas: Canvas, wire: Wire) -> Course:
     slope = 2 * math.pi / length * (bow * sin + s_curve * cos)
     offset = (patch.v - bow * (1.0 - cos) - s_curve * sin) / np.sqrt(1.0 + slope * slope)
     beyond = (unbounded - place) * length
-    return Course(patch, offset, place, np.hypot(offset, beyond) - WIRE)
+    return Controller(patch, offset, place, np.hypot(offset, beyond) - WIRE)
 
 
 def paint_wire(canvas: Canvas, wire: Wire) -> None:
     """Paint a wire with its shadow; mark it, or else the piece that is not there."""
     (x, y), (end_x, end_y) = wire.start, wire.end
     fallen = replace(wire, start=(x + 0.01, y + 0.016), end=(end_x + 0.01, end_y + 0.016))
-    shadow, course = _course(canvas, fallen), _course(canvas, wire)
+    shadow, controller = _controller(canvas, fallen), _controller(canvas, wire)
     canvas.shadow(shadow.patch, _left_of(shadow, wire), 0.4, 0.012)
-    t = course.offset / WIRE
+    t = controller.offset / WIRE
     roundness = np.sqrt(np.clip(1.0 - t * t, 0.05, 1.0)) * (1.0 - 0.22 * t)
     colour = tinted(roundness, wire.colour) + 0.22 * line(t + 0.42, 0.2)[..., None]
-    left = _left_of(course, wire)
-    canvas.paint(course.patch, course.patch.coverage(left), colour)
+    left = _left_of(controller, wire)
+    canvas.paint(controller.patch, controller.patch.coverage(left), colour)
     if wire.marked:
-        canvas.mark(course.patch, course.outline < 0)
+        canvas.mark(controller.patch, controller.outline < 0)
     elif wire.gap:
-        canvas.mark(course.patch, (course.outline < 0) & (left > 0))
+        canvas.mark(controller.patch, (controller.outline < 0) & (left > 0))
 
 
-def _left_of(course: Course, wire: Wire) -> FloatArray:
+def _left_of(controller: Controller, wire: Wire) -> FloatArray:
     """Return the distance to what is left of a wire."""
     if wire.gap is None:
-        return course.outline
+        return controller.outline
     start, end = wire.gap
-    missing = (course.place >= start) & (course.place <= end)
-    left: FloatArray = np.where(missing, WIRE, course.outline)
+    missing = (controller.place >= start) & (controller.place <= end)
+    left: FloatArray = np.where(missing, WIRE, controller.outline)
     return left
 
 
 def mark_wire(canvas: Canvas, wire: Wire) -> None:
     """Mark where a wire lies or should lie."""
-    course = _course(canvas, wire)
-    canvas.mark(course.patch, course.outline < 0)
+    controller = _controller(canvas, wire)
+    canvas.mark(controller.patch, controller.outline < 0)
 
 
 def strip_wire(canvas: Canvas, wire: Wire, rng: np.random.Generator) -> None:
     """Strip the insulation off a stretch of wire, down to the copper, and mark it."""
-    course = _course(canvas, wire)
+    controller = _controller(canvas, wire)
     half, middle = rng.uniform(0.015, 0.06), rng.uniform(0.2, 0.8)
-    bare = np.maximum(np.abs(course.place - middle) - half, course.outline)
-    canvas.paint(course.patch, course.patch.coverage(bare), (0.08, 0.07, 0.07))
-    strands = 0.65 + 0.35 * np.sin(course.offset * 900 + course.place * 300)
-    core = np.maximum(bare, course.outline + 0.4 * WIRE)
+    bare = np.maximum(np.abs(controller.place - middle) - half, controller.outline)
+    canvas.paint(controller.patch, controller.patch.coverage(bare), (0.08, 0.07, 0.07))
+    strands = 0.65 + 0.35 * np.sin(controller.offset * 900 + controller.place * 300)
+    core = np.maximum(bare, controller.outline + 0.4 * WIRE)
     copper = tinted(strands, (0.85, 0.50, 0.30))
-    canvas.paint(course.patch, course.patch.coverage(core), copper)
-    canvas.mark_shape(course.patch, bare)
+    canvas.paint(controller.patch, controller.patch.coverage(core), copper)
+    canvas.mark_shape(controller.patch, bare)
 
 
 # Blocks ------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Says what a search will take: throughput, prices, simulated early stopping, the plan."""

@@ -1,0 +1,170 @@
+"""How fast trials are: from a benchmark's record of a device, or a guess that says so."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from dfsc_tune.bench.limits import step_flops
+from dfsc_tune.bench.packing import PROCESSES
+from dfsc_tune.config import ModelConfig
+from dfsc_tune.errors import UserError
+
+BENCHMARKS = "benchmarks"
+
+# A guess of what a step reaches. Of a CPU core: PDN tiny at 128×128 in about 45 ms. Of a GPU:
+# nothing has been measured, and GPUs differ tenfold.
+_GUESSED_FLOPS_A_CORE = 50e9
+_GUESSED_FLOPS_A_GPU = 10e12
+# Scoring an image runs forward what a step runs forward and backward.
+_FORWARD_SHARE = 1 / 3
+# What a file raises that is no record.
+_DAMAGED = (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError)
+
+
+@dataclass(frozen=True)
+class Throughput:
+    """How fast trials of one model are on one kind of device."""
+
+    source: str
+    """The record's file, or "a guess"."""
+    created: str
+    """When it was measured (ISO 8601, UTC); empty for a guess."""
+    device: str
+    """The hardware's name."""
+    on_gpu: bool
+    num_gpus: int
+    """Of the machine, where it is measured on one; else 0."""
+    num_cpus: int
+    """CPU cores of the machine."""
+    network: str
+    image_size: int
+    steps_per_second: Mapping[int, float]
+    """Of all trials together, by how many run at once on one device; the key 1 is always there."""
+    seconds_per_scored_image: float
+    """Per image and EMA momentum, of a trial that runs alone."""
+    seconds_to_start: float
+
+    def known(self, at_once: int) -> int:
+        """The number of trials at once that stands for `at_once`: the nearest one not above it."""
+        return max(count for count in self.steps_per_second if count <= at_once)
+
+    def seconds_per_step(self, at_once: int) -> float:
+        """Of each of some trials at once on one device.
+
+        More trials than the record knows are taken to be as fast together as the most it knows.
+        """
+        return at_once / self.steps_per_second[self.known(at_once)]
+
+    def slowdown(self, at_once: int) -> float:
+        """How much longer a trial takes beside others than alone."""
+        return self.seconds_per_step(at_once) / self.seconds_per_step(1)
+
+    def check_model(self, model: ModelConfig) -> None:
+        """Refuses trials of another network or image size; UserError says what to measure."""
+        if (self.network, self.image_size) != (model.network, model.image_size):
+            raise UserError(
+                f"{self.source} is of the PDN {self.network} at {self.image_size} pixels, and this "
+                f"search trains {model.network} at {model.image_size}; measure that: {bench(model)}"
+            )
+
+
+def bench(model: ModelConfig) -> str:
+    """The command that measures a model."""
+    return f"dfsc-tune bench --network {model.network} --image-size {model.image_size}"
+
+
+def read_throughput(path: Path) -> Throughput:
+    """The throughput that a benchmark's record tells.
+
+    Raises:
+        UserError: the file is no such record.
+    """
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return _throughput(path, record)
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read {path}: {error}") from error
+    except _DAMAGED as error:
+        raise UserError(
+            f"{path} is no benchmark record, or a damaged one ({type(error).__name__}: {error}); "
+            "delete it, and make one with dfsc-tune bench"
+        ) from error
+
+
+def find_throughput(results: Path, model: ModelConfig, on_gpu: bool) -> Throughput | None:
+    """The newest record in a results folder of this model on this kind of device, if any."""
+    found: list[Throughput] = []
+    for path in sorted((results / BENCHMARKS).glob("*.yaml")):
+        throughput = read_throughput(path)
+        same_model = (throughput.network, throughput.image_size) == (
+            model.network,
+            model.image_size,
+        )
+        if same_model and throughput.on_gpu == on_gpu:
+            found.append(throughput)
+    return max(found, key=lambda throughput: throughput.created, default=None)
+
+
+def guess_throughput(
+    model: ModelConfig, on_gpu: bool, num_cpus: int, cpus_per_trial: int
+) -> Throughput:
+    """Guesses from a step's floating-point operations and how many a device may do a second.
+
+    Trials that share a GPU are as fast together as one; on a CPU each has cores of its own.
+    """
+    # Counting needs shapes, not numbers.
+    with torch.device("meta"):
+        flops = step_flops(model)
+    # Threads beyond the machine's cores bring nothing.
+    of_a_trial = _GUESSED_FLOPS_A_CORE * min(cpus_per_trial, num_cpus) / flops
+    most_at_once = max(1, num_cpus // cpus_per_trial)
+    on_cpu = {count: count * of_a_trial for count in range(1, most_at_once + 1)}
+    rates = {1: _GUESSED_FLOPS_A_GPU / flops} if on_gpu else on_cpu
+    return Throughput(
+        source="a guess",
+        created="",
+        device=f"any GPU, at {_GUESSED_FLOPS_A_GPU / 1e12:.0f} TFLOP/s"
+        if on_gpu
+        else f"any CPU, at {_GUESSED_FLOPS_A_CORE / 1e9:.0f} GFLOP/s a core",
+        on_gpu=on_gpu,
+        num_gpus=1 if on_gpu else 0,
+        num_cpus=num_cpus,
+        network=model.network,
+        image_size=model.image_size,
+        steps_per_second=rates,
+        seconds_per_scored_image=_FORWARD_SHARE / rates[1],
+        seconds_to_start=0.0,
+    )
+
+
+def _throughput(path: Path, record: Mapping[str, Any]) -> Throughput:
+    on_gpu = str(record["device"]).startswith("cuda")
+    hardware, scoring, start = record["hardware"], record["scoring"], record["start"]
+    alone = 1 / float(record["training"]["seconds_per_step"]["fast"]["median"])
+    together = {
+        int(x["num_trials"]): float(x["steps_per_second"])
+        for x in record["at_once"]
+        # As a search runs them, which is all that older records have.
+        if x.get("way", PROCESSES) == PROCESSES
+    }
+    num_scored = int(scoring["num_images"]) * int(scoring["num_ema_momenta"])
+    return Throughput(
+        source=str(path),
+        created=str(record["created"]),
+        device=str(hardware["gpus"][0] if on_gpu else hardware["processor"]),
+        on_gpu=on_gpu,
+        num_gpus=len(hardware["gpus"]) if on_gpu else 0,
+        num_cpus=int(hardware["num_cpus"]),
+        network=str(record["model"]["network"]),
+        image_size=int(record["model"]["image_size"]),
+        steps_per_second={1: alone, **together},
+        seconds_per_scored_image=float(scoring["seconds_per_report"]["median"]) / num_scored,
+        seconds_to_start=float(start["seconds_to_build"]["median"])
+        + float(start["seconds_of_first_steps"]["median"]),
+    )

@@ -1,0 +1,214 @@
+"""From feature differences to anomaly maps and image scores (METHOD of EfficientAD and the paper).
+
+The local map is where teacher and student disagree, the global map where student and autoencoder
+do. Each is normalised by two quantiles of the good validation images' maps, passed through a
+sigmoid (the paper's), and the two are averaged.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dfsc_tune.config import ScoreConfig
+from dfsc_tune.models.pdn import normalize_images
+from dfsc_tune.models.speed import autocast
+
+# Unpadded PDN maps lack 4 cells on each side of the image's S/4 grid.
+_PADDING = 4
+_LOW_VALUE, _HIGH_VALUE = 0.0, 0.1
+_MIN_SPREAD = 1e-12
+_RESIZE_BATCH = 8
+_SCORE_BATCH = 64
+
+
+@dataclass(frozen=True)
+class DifferenceMaps:
+    """Raw maps of some images, (N, h, h) float32 each."""
+
+    local: Tensor
+    global_: Tensor
+
+    def __getitem__(self, part: slice) -> DifferenceMaps:
+        return DifferenceMaps(self.local[part], self.global_[part])
+
+
+@dataclass(frozen=True)
+class MapNormalization:
+    """The two quantiles q_a, q_b of the local and of the global map over good validation images."""
+
+    local: tuple[float, float]
+    global_: tuple[float, float]
+
+
+@torch.inference_mode()
+def difference_maps(
+    students: Sequence[nn.Module],
+    autoencoder: nn.Module,
+    pixels: Tensor,
+    teacher_features: Tensor,
+    batch_size: int = 16,
+    dtype: torch.dtype = torch.float32,
+) -> list[DifferenceMaps]:
+    """The raw maps of all images, once for each student.
+
+    Args:
+        students: several moving averages of one training share the autoencoder's pass.
+        autoencoder: in evaluation mode.
+        pixels: (N, 3, S, S) uint8, on any device.
+        teacher_features: (N, C, h, h), normalised, on the same device.
+        batch_size: images a pass.
+        dtype: what the networks compute in; differences are taken in float32.
+    """
+    channels = teacher_features.shape[1]
+    maps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in students]
+    for start in range(0, len(pixels), batch_size):
+        images = normalize_images(pixels[start : start + batch_size])
+        teacher = teacher_features[start : start + batch_size].float()
+        with autocast(dtype, images.device.type):
+            reconstructed = autoencoder(images).float()
+            answers = [student(images).float() for student in students]
+        for index, answer in enumerate(answers):
+            local = (teacher - answer[:, :channels]).square().mean(dim=1)
+            global_ = (reconstructed - answer[:, channels:]).square().mean(dim=1)
+            maps[index].append((local, global_))
+    return [
+        DifferenceMaps(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts]))
+        for parts in maps
+    ]
+
+
+def fit_normalization(validation: DifferenceMaps, config: ScoreConfig) -> MapNormalization:
+    """The quantiles of the good validation images' maps, over all their positions."""
+    quantiles = (config.low_quantile, config.high_quantile)
+
+    def fit(maps: Tensor) -> tuple[float, float]:
+        low, high = np.quantile(maps.double().cpu().numpy(), quantiles)
+        return float(low), float(high)
+
+    return MapNormalization(fit(validation.local), fit(validation.global_))
+
+
+def image_scores(
+    maps: DifferenceMaps,
+    normalization: MapNormalization,
+    sizes: npt.NDArray[np.int32],
+    config: ScoreConfig,
+) -> npt.NDArray[np.float64]:
+    """The maximum of each image's anomaly map at the image's original size, (N,).
+
+    Args:
+        maps: of N images.
+        normalization: from the same networks' validation maps.
+        sizes: (N, 2) original heights and widths.
+        config: with or without sigmoid.
+    """
+    combined = combined_maps(maps, normalization, config)
+    scores = np.empty(len(sizes))
+    for size, indices in _by_size(sizes, _SCORE_BATCH):
+        values = _extreme_values(combined[torch.from_numpy(indices)], *size)
+        # A complement's logit falls as it grows, so its minimum is the map's maximum.
+        found = logit_of_complement(values.amin(1)) if config.sigmoid else values.amax(1)
+        scores[indices] = found.cpu().numpy()
+    return scores
+
+
+def anomaly_maps(
+    maps: DifferenceMaps,
+    normalization: MapNormalization,
+    sizes: npt.NDArray[np.int32],
+    config: ScoreConfig,
+) -> list[npt.NDArray[np.float32]]:
+    """Each image's anomaly map at its original size: N arrays (H, W)."""
+    combined = combined_maps(maps, normalization, config)
+    arrays: dict[int, npt.NDArray[np.float32]] = {}
+    for size, indices in _by_size(sizes, _RESIZE_BATCH):
+        chosen = combined[torch.from_numpy(indices)][:, None]
+        resized = F.interpolate(chosen, size=size, mode="bilinear")[:, 0]
+        values = logit_of_complement(resized) if config.sigmoid else resized
+        arrays.update(zip(indices.tolist(), values.float().cpu().numpy(), strict=True))
+    return [arrays[index] for index in range(len(sizes))]
+
+
+def _by_size(
+    sizes: npt.NDArray[np.int32], batch_size: int
+) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int64]]]:
+    """Each size, with the indices of some images of it at a time."""
+    for height, width in np.unique(sizes, axis=0).tolist():
+        same = np.flatnonzero((sizes == (height, width)).all(axis=1))
+        for indices in np.split(same, range(batch_size, len(same), batch_size)):
+            yield (height, width), indices
+
+
+def _extreme_values(maps: Tensor, height: int, width: int) -> Tensor:
+    """Those values of the bilinearly resized maps among which their extremes are, (N, values).
+
+    Between four neighbouring cells the resized map is bilinear, so over the pixels there it is
+    largest and smallest at one of the four outermost: few of millions need be computed.
+    """
+    (top, bottom, down), (left, right, across) = (
+        _outermost_pixels(cells, pixels, maps.device)
+        for cells, pixels in zip(maps.shape[1:], (height, width), strict=True)
+    )
+    rows = torch.lerp(maps[:, top], maps[:, bottom], down[:, None])
+    return torch.lerp(rows[:, :, left], rows[:, :, right], across).flatten(1)
+
+
+@functools.lru_cache(maxsize=64)
+def _outermost_pixels(
+    cells: int, pixels: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The first and last pixel between any two cells' centres, along one axis.
+
+    Returns:
+        For each such pixel the cells before and after it, and the weight of the latter, as in
+        PyTorch's bilinear resize.
+    """
+    place = ((torch.arange(pixels, dtype=torch.float64) + 0.5) * cells / pixels - 0.5).clamp(min=0)
+    before = place.long()
+    changes, end = before[1:] != before[:-1], torch.ones(1, dtype=torch.bool)
+    outermost = torch.cat([end, changes]) | torch.cat([changes, end])
+    before, place = before[outermost], place[outermost]
+    after = (before + 1).clamp(max=cells - 1)
+    return before.to(device), after.to(device), (place - before).to(device)
+
+
+def combined_maps(
+    maps: DifferenceMaps, normalization: MapNormalization, config: ScoreConfig
+) -> Tensor:
+    """Local and global map as one on the image's grid, (N, S/4, S/4) float64, not yet resized.
+
+    With the sigmoid, a map m is handled as 1 − m and given back as its logit: m itself is exactly
+    1 in floating point wherever the normalised maps are large, and ties there would spoil every
+    ranking. Padding and resizing are linear, so both ways give the same map.
+    """
+    local = _normalized(maps.local, normalization.local)
+    global_ = _normalized(maps.global_, normalization.global_)
+    if config.sigmoid:
+        combined, outside = (torch.sigmoid(-local) + torch.sigmoid(-global_)) / 2, 1.0
+    else:
+        combined, outside = (local + global_) / 2, 0.0
+    return F.pad(combined, (_PADDING,) * 4, value=outside)
+
+
+def logit_of_complement(complement: Tensor) -> Tensor:
+    """The logit of m where 1 − m is given."""
+    # The padding is 0 on the map, and a monstrous difference exactly 1: both stay finite.
+    limits = torch.finfo(complement.dtype)
+    # As tensors, for an exporter writes a plain number as float32, where 1 - eps is 1.
+    smallest, largest = complement.new_tensor(limits.tiny), complement.new_tensor(1 - limits.eps)
+    complement = complement.clamp(smallest, largest)
+    return torch.log1p(-complement) - complement.log()
+
+
+def _normalized(maps: Tensor, quantiles: tuple[float, float]) -> Tensor:
+    low, high = quantiles
+    share = (maps.double() - low) / max(high - low, _MIN_SPREAD)
+    return _LOW_VALUE + (_HIGH_VALUE - _LOW_VALUE) * share

@@ -1,0 +1,203 @@
+"""Runs side by side, category by category, paired by image where they judged the same images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import KINDS, Interval, image_auroc_difference
+from dfsc_tune.metrics.image import can_be_judged
+from dfsc_tune.pages.drawing import RUN_COLORS, Figure
+from dfsc_tune.pages.score_figures import with_intervals
+from dfsc_tune.pages.section import Table, with_interval
+from dfsc_tune.pages.trial_figures import values_of_runs
+from dfsc_tune.results import Run, Summary, shown_value, summary_of
+
+
+@dataclass(frozen=True)
+class Gap:
+    """How far a run's best lies above that of the first run, in mean AUROC."""
+
+    value: float
+    interval: Interval
+    p_value: float | None
+    """Of the permutation test on the common images; None where there are none to pair."""
+    num_images: int
+    """Images that both runs kept from their searches; 0 where the runs are not paired."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One run in the comparison of a category."""
+
+    run: str
+    summary: Summary | None
+    """None where the run has no scores for the category yet."""
+    gap: Gap | None
+    """None for the first run, and where there is nothing to compare."""
+    num_trials: int
+
+
+@dataclass(frozen=True)
+class CategoryComparison:
+    """One category in all runs that searched it."""
+
+    category: str
+    entries: Sequence[Entry]
+    notes: Sequence[str]
+
+
+def compare_runs(runs: Sequence[Run]) -> list[CategoryComparison]:
+    """The categories that at least two of the runs share, each with all runs that have it.
+
+    Raises:
+        UserError: fewer than two runs, a run twice, or no category in common.
+    """
+    if len(runs) < 2:
+        raise UserError("a comparison needs at least two runs; name another")
+    if len({run.folder.resolve() for run in runs}) < len(runs):
+        raise UserError("a run is named twice; name each run once")
+    categories = dict.fromkeys(name for run in runs for name in run.settings["categories"])
+    shared = {
+        name: [run for run in runs if name in run.settings["categories"]] for name in categories
+    }
+    found = [_compare(name, holders) for name, holders in shared.items() if len(holders) > 1]
+    if not found:
+        parts = "; ".join(
+            f"{run.folder.name}: {', '.join(run.settings['categories'])}" for run in runs
+        )
+        raise UserError(f"these runs share no category ({parts}); compare runs that do")
+    return found
+
+
+def comparison_table(comparison: CategoryComparison) -> Table:
+    """The comparison of one category as rows of text, a row a run."""
+    settings = [entry.summary.settings for entry in comparison.entries if entry.summary]
+    names = list(dict.fromkeys(name for group in settings for name in group))
+    rows = [_row(entry, names) for entry in comparison.entries]
+    kinds = (f"AUROC, {kind}" for kind in ("mean", *KINDS))
+    gap = ("above the first", "on the same images")
+    columns = ("run", *kinds, *gap, "trials", *(f"best {name}" for name in names))
+    return Table(columns, rows)
+
+
+def comparison_figures(comparison: CategoryComparison, runs: Sequence[Run]) -> list[Figure]:
+    """The runs' AUROCs with intervals, and their trials against the margin."""
+    found = [(x.run, x.summary) for x in comparison.entries if x.summary is not None]
+    figures = []
+    if found:
+        series = [
+            (
+                kind,
+                color,
+                [summary.aurocs[f"auroc_{kind}"] for _, summary in found],
+                [summary.intervals.get(kind) for _, summary in found],
+            )
+            for kind, color in zip(("mean", *KINDS), RUN_COLORS, strict=False)
+        ]
+        figures.append(
+            with_intervals([run for run, _ in found], series, "image AUROC, report part")
+        )
+    tables = [
+        (
+            run.folder.name,
+            run.trials[
+                (run.trials["category"] == comparison.category)
+                & (run.trials["state"] == "complete")
+            ],
+        )
+        for run in runs
+    ]
+    if any(trials["margin"].nunique() > 1 for _, trials in tables):
+        figures.append(values_of_runs(tables))
+    return figures
+
+
+def _compare(category: str, runs: Sequence[Run]) -> CategoryComparison:
+    summaries = [summary_of(run, category) for run in runs]
+    first, first_summary = runs[0], summaries[0]
+    entries = []
+    for index, (run, summary) in enumerate(zip(runs, summaries, strict=True)):
+        gap = None
+        judged = summary and summary.intervals and first_summary and first_summary.intervals
+        if index and summary and first_summary and judged:
+            gap = _gap(category, run, summary, first, first_summary)
+        num_trials = int((run.trials["category"] == category).sum())
+        entries.append(Entry(run.folder.name, summary, gap, num_trials))
+    return CategoryComparison(category, entries, _notes(category, runs, entries))
+
+
+def _gap(category: str, run: Run, summary: Summary, first: Run, of_first: Summary) -> Gap:
+    ours, theirs = _best_scores(run, category), _best_scores(first, category)
+    common = ours.merge(theirs, on="image", suffixes=("_ours", "_theirs"))
+    kinds = common["kind_ours"].tolist()
+    if _same_images([run, first], category) and can_be_judged(kinds):
+        found = image_auroc_difference(common["score_ours"], common["score_theirs"], kinds)
+        return Gap(found.value, found.interval, found.p_value, len(common))
+    ours_mean, theirs_mean = _mean(summary), _mean(of_first)
+    low, high = summary.intervals["mean"], of_first.intervals["mean"]
+    value = ours_mean - theirs_mean
+    # Of independent images: the half-widths combine as the sides of a right triangle.
+    below = math.hypot(ours_mean - low.low, high.high - theirs_mean)
+    above = math.hypot(low.high - ours_mean, theirs_mean - high.low)
+    return Gap(value, Interval(value - below, value + above), None, 0)
+
+
+def _best_scores(run: Run, category: str) -> pd.DataFrame:
+    rows = run.scores[(run.scores["category"] == category) & (run.scores["role"] == "best")]
+    return rows[["image", "kind", "score"]]
+
+
+def _mean(summary: Summary) -> float:
+    value = summary.aurocs["auroc_mean"]
+    assert value is not None, "scores hold good and anomalous images"
+    return value
+
+
+def _same_images(runs: Sequence[Run], category: str) -> bool:
+    return len({run.settings["datasets"][category]["fingerprint"] for run in runs}) == 1
+
+
+def _notes(category: str, runs: Sequence[Run], entries: Sequence[Entry]) -> list[str]:
+    """What makes numbers of these runs hard to compare."""
+    notes = []
+    if not _same_images(runs, category):
+        notes.append(
+            "the runs had different images, so those are not paired: their difference holds the "
+            "images' luck too"
+        )
+    for entry in entries:
+        if entry.summary is None:
+            notes.append(f"{entry.run} has no scores for this category yet")
+        elif entry.summary.optimistic:
+            notes.append(f"{entry.run} reports on the images it selected on (oracle): optimistic")
+    if len({run.settings["datasets"][category]["teacher_sha256"] for run in runs}) > 1:
+        notes.append("the runs had different teachers")
+    return notes
+
+
+def _row(entry: Entry, names: Sequence[str]) -> list[str]:
+    summary = entry.summary
+    if summary is None:
+        return [entry.run, *("–" for _ in range(5)), str(entry.num_trials), *("–" for _ in names)]
+    aurocs = [
+        with_interval(summary.aurocs[f"auroc_{kind}"], summary.intervals.get(kind))
+        for kind in ("mean", *KINDS)
+    ]
+    settings = [
+        shown_value(summary.settings[name]) if name in summary.settings else "–" for name in names
+    ]
+    return [entry.run, *aurocs, *_gap_texts(entry.gap), str(entry.num_trials), *settings]
+
+
+def _gap_texts(gap: Gap | None) -> tuple[str, str]:
+    if gap is None:
+        return "–", "–"
+    text = f"{gap.value:+.3f} ({gap.interval.low:+.3f} to {gap.interval.high:+.3f})"
+    if gap.p_value is None:
+        return text, "not paired"
+    return text, f"{gap.num_images}, p = {gap.p_value:.2g}"

@@ -1,0 +1,348 @@
+"""Decides a search: which trials there are, what they reported, what happens to them next.
+
+It alone decides; Ray Tune only carries out. Each suggestion, report and failure is in the ledger
+before it has an effect, and the controller follows from the ledger alone: to resume a search is to
+take the ledger's events once more and go on.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import signal
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.progress import CHECKPOINT
+from dfsc_tune.results import CHECKPOINTS, ENDED, RunTables
+from dfsc_tune.search.failures import Failure, next_attempt
+from dfsc_tune.search.ledger import BROKE, FINALIZED, Event, Ledger
+from dfsc_tune.search.scheduler import CategoryAsha
+from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, StudySearcher, end_state
+from dfsc_tune.search.trainable import from_metrics
+from dfsc_tune.storage.checkpoints import previous
+
+_SAME_ERRORS = 3
+_DEADLINE_FACTOR = 10.0
+_DEADLINE_START_SECONDS = 300.0
+# What a report says beyond its progress.
+_HOST = "hostname"
+
+Why = signal.Signals | str | Exception
+"""Why a search ends before its time: a signal, a sentence, or an error of the machinery."""
+
+
+@dataclass
+class OpenTrial:
+    """A trial that was suggested and has not ended."""
+
+    trial_id: str
+    config: dict[str, Any]
+    gpus: float
+    step: int = 0
+    seconds: float = 0.0
+    num_retries: int = 0
+    """Since the last report."""
+    given: bool = False
+    """Whether Tune has it, if only to wait for a free place."""
+    ready_at: float = 0.0
+    """When it may be given to Tune; by the monotonic clock, as all times here."""
+    heard_at: float = math.inf
+    """When it started or last reported, while it runs."""
+
+
+class Controller:
+    """Decides what is tried, how long, and how often, and keeps the books of it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        ledger: Ledger,
+        searcher: StudySearcher,
+        asha: CategoryAsha,
+        *,
+        gpus_per_trial: float = 0.0,
+        deadline_seconds: float | None = None,
+        on_end: Callable[[str, str], None] | None = None,
+    ) -> None:
+        """Takes up the search where its ledger ends.
+
+        Args:
+            folder: the run.
+            ledger: of that run, open.
+            searcher: that has suggested nothing yet.
+            asha: that has heard nothing yet.
+            gpus_per_trial: each trial's share of a GPU to begin with.
+            deadline_seconds: a trial that reports nothing for so long hangs; None: see `deadline`.
+            on_end: told each trial that ends from now on, and its state, before anything else is
+                done about it.
+        """
+        self.tables = RunTables(folder)
+        self.capacity = 1
+        """How many trials may be open at once."""
+        self.stopped: Why | None = None
+        """Why no more trials are started, if so."""
+        self.num_expected = searcher.num_expected
+        """How many trials each category is to have."""
+        self._checkpoints = folder / CHECKPOINTS
+        self._ledger = ledger
+        self._searcher = searcher
+        self._asha = asha
+        self._gpus = gpus_per_trial
+        self._deadline_seconds = deadline_seconds
+        self._slowest_report = 0.0
+        self._open: dict[str, OpenTrial] = {}
+        self._num_trials = 0
+        self._num_finalized = -1
+        self._first_errors: list[str | None] = []
+        self._on_end: Callable[[str, str], None] | None = None
+        with self.tables.held():
+            for number, event in enumerate(ledger.events, start=1):
+                try:
+                    self._follow(event)
+                except KeyError as error:
+                    raise UserError(
+                        f"the ledger {ledger.path} is damaged: before line {number}, lines are "
+                        "missing; restore it, or start a new run"
+                    ) from error
+            # Those of a large run take much memory.
+            ledger.events.clear()
+            for name in self._open:
+                self.tables.end(name, "interrupted")
+        self._on_end = on_end
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether every trial has been suggested and has ended."""
+        return not self._open and not self._searcher.num_left
+
+    @property
+    def is_finalized(self) -> bool:
+        """Whether all that has ended is published."""
+        return self._num_finalized == self.num_ended
+
+    @property
+    def num_ended(self) -> int:
+        """How many trials have ended."""
+        return self._num_trials - len(self._open)
+
+    @property
+    def num_open(self) -> int:
+        """How many trials were suggested and have not ended."""
+        return len(self._open)
+
+    def checkpoint_dir(self, trial: str) -> Path:
+        """The folder of a trial's checkpoints."""
+        return self._checkpoints / trial
+
+    def next_trial(self) -> dict[str, Any] | str | None:
+        """The Tune config of a trial to start now; None if there is none yet; FINISHED."""
+        if self.stopped is not None:
+            return Searcher.FINISHED
+        now = time.monotonic()
+        for trial in self._open.values():
+            if not trial.given and trial.ready_at <= now:
+                return self._start(trial)
+        if len(self._open) >= self.capacity:
+            # A trial that waits to be tried again keeps its place.
+            return None
+        name = f"{self._num_trials + 1:04d}"
+        if self._searcher.suggest(name) is None:
+            return None if self._open else Searcher.FINISHED
+        category, suggestion = self._searcher.asked(name)
+        self._ledger.append(
+            {
+                "event": "suggested",
+                "trial": name,
+                "category": category,
+                "values": suggestion.values,
+                "role": suggestion.role,
+                "params": suggestion.params,
+            }
+        )
+        self._begin(name)
+        return self._start(self._open[name])
+
+    def started(self, name: str) -> None:
+        """Notes that a trial runs."""
+        if trial := self._open.get(name):
+            trial.heard_at = time.monotonic()
+            self.tables.start(name, _config(trial), trial.config["role"])
+
+    def report(self, name: str, result: Mapping[str, Any]) -> bool:
+        """Takes a trial's report; whether the trial ends with it."""
+        trial = self._open.get(name)
+        if trial is None:
+            return True
+        trial.heard_at = time.monotonic()
+        if result.get(FAILURE):
+            self.fail(name, result[FAILURE])
+            return True
+        if result[STEP] <= trial.step:
+            # It went on from a checkpoint and says again what is known.
+            return False
+        kept = {key: result[key] for key in ("step", "value", "metrics", "losses", "seconds")}
+        kept |= {key: result.get(key) for key in (_HOST, DEVICE)}
+        event = {"event": "reported", "trial": name, **kept}
+        self._ledger.append(event)
+        self._follow(event)
+        return name not in self._open
+
+    def fail(self, name: str, reason: str) -> None:
+        """Ends a trial as failed."""
+        if name in self._open:
+            event = {"event": "failed", "trial": name, "reason": reason}
+            self._ledger.append(event)
+            self._follow(event)
+            self._stop_if_all_fail_alike(reason)
+
+    def broke(self, name: str, failure: Failure) -> None:
+        """Decides about a trial whose process is gone: tried again, failed, or the search's end."""
+        trial = self._open.get(name)
+        if trial is None:
+            return
+        silent_seconds = time.monotonic() - trial.heard_at
+        trial.given, trial.heard_at = False, math.inf
+        retry = next_attempt(failure, trial.num_retries, trial.gpus)
+        if retry is not None:
+            self._note_loss(name, failure, max(silent_seconds, 0.0))
+            trial.num_retries += 1
+            trial.gpus = retry.gpus
+            # What was too much for this trial would be for the next ones.
+            self._gpus = max(self._gpus, retry.gpus)
+            trial.ready_at = time.monotonic() + retry.pause_seconds
+            self.tables.trials[name]["error"] = failure.reason
+        elif failure.kind == "storage":
+            self.stop(StorageError(failure.reason))
+        else:
+            often = f" ({trial.num_retries + 1} times in a row)" if trial.num_retries else ""
+            self.fail(name, f"{failure.reason}{often}")
+
+    def _note_loss(self, name: str, failure: Failure, seconds: float) -> None:
+        """Writes down what is trained again; nothing is decided by it."""
+        event = {"event": BROKE, "trial": name, "kind": failure.kind, "seconds": round(seconds, 3)}
+        # The disk may be what failed.
+        with suppress(StorageError):
+            self._ledger.append(event)
+
+    def hung(self) -> list[str]:
+        """Fails the trials that have not reported for too long; their names."""
+        late = time.monotonic() - self.deadline
+        names = [t.trial_id for t in self._open.values() if t.heard_at < late]
+        for name in names:
+            self.fail(name, f"it hung: no report for {self.deadline:.0f} s")
+        return names
+
+    @property
+    def deadline(self) -> float:
+        """The seconds without a report after which a trial hangs.
+
+        If the settings do not say: ten times the slowest report of the run and five minutes to
+        start; before the first report nothing is known, and nothing hangs.
+        """
+        if self._deadline_seconds is not None:
+            return self._deadline_seconds
+        if not self._slowest_report:
+            return math.inf
+        return _DEADLINE_START_SECONDS + _DEADLINE_FACTOR * self._slowest_report
+
+    def stop(self, why: Why) -> None:
+        """Starts no more trials; those that run end where they are and can be resumed."""
+        if self.stopped is None:
+            self.stopped = why
+
+    def close(self) -> None:
+        """Closes the books of this session: what has not ended is interrupted."""
+        for name in self._open:
+            if name in self.tables.trials:
+                self.tables.end(name, "interrupted")
+        self.tables.write()
+        self._searcher.close()
+
+    def finalized(self) -> None:
+        """Notes that what was found so far is published."""
+        event = {"event": FINALIZED, "num_ended": self.num_ended}
+        self._ledger.append(event)
+        self._follow(event)
+
+    def ended(self, why: str | None) -> None:
+        """Notes that this session does no more, and why if that is before its time."""
+        # The disk may be why.
+        with suppress(StorageError):
+            self._ledger.append({"event": ENDED, "why": why})
+
+    def _follow(self, event: Event) -> None:
+        """Lets an event have its effect, whether it happens now or is taken from the ledger."""
+        match event:
+            case {"event": "suggested", "trial": name, "category": category}:
+                suggestion = {key: event[key] for key in ("values", "role", "params")}
+                self._searcher.suggest_again(name, category, **suggestion)
+                self._begin(name)
+            case {"event": "reported", "trial": name}:
+                self._follow_report(self._open[name], event)
+            case {"event": "failed", "trial": name, "reason": reason}:
+                del self._open[name]
+                self._searcher.on_trial_error(name)
+                self._end(name, "failed", reason)
+            case {"event": "published", "num_ended": num_ended}:
+                self._num_finalized = num_ended
+
+    def _begin(self, name: str) -> None:
+        """Opens the trial that the searcher has just suggested."""
+        config = self._searcher.config(name)
+        self._num_trials += 1
+        trial = self._open[name] = OpenTrial(name, config, self._gpus)
+        self._asha.on_trial_add(None, trial)
+        self.tables.start(name, _config(trial), config["role"])
+
+    def _start(self, trial: OpenTrial) -> dict[str, Any]:
+        trial.given = True
+        return {**trial.config, "trial": trial.trial_id, "gpus": trial.gpus}
+
+    def _follow_report(self, trial: OpenTrial, result: Mapping[str, Any]) -> None:
+        name = trial.trial_id
+        self._slowest_report = max(self._slowest_report, result["seconds"] - trial.seconds)
+        trial.step, trial.seconds, trial.num_retries = result[STEP], result["seconds"], 0
+        self.tables.report(name, from_metrics(result), result[_HOST], result[DEVICE])
+        num_steps = self.tables.configs[name].train.num_steps
+        decision = self._asha.on_trial_result(None, trial, dict(result))
+        if decision != "STOP" and trial.step < num_steps:
+            self._searcher.on_trial_result(name, result)
+            return
+        del self._open[name]
+        self._asha.on_trial_complete(None, trial, dict(result))
+        self._searcher.on_trial_complete(name, result)
+        self._end(name, end_state(result, num_steps))
+
+    def _end(self, name: str, state: str, reason: str | None = None) -> None:
+        if len(self._first_errors) < _SAME_ERRORS:
+            self._first_errors.append(reason and re.sub(r"\d+", "N", reason))
+        self.tables.end(name, state, reason)
+        if self._on_end is not None:
+            self._on_end(name, state)
+        # Only a complete trial can become the best; nothing falls back any more.
+        folder = self.checkpoint_dir(name)
+        if state == "complete":
+            previous(folder / CHECKPOINT).unlink(missing_ok=True)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _stop_if_all_fail_alike(self, reason: str) -> None:
+        if self.num_ended == _SAME_ERRORS and len(set(self._first_errors)) == 1:
+            self.stop(
+                f"the first {_SAME_ERRORS} trials failed with the same error, so the rest would: "
+                f"{reason}"
+            )
+
+
+def _config(trial: OpenTrial) -> TrialConfig:
+    return TrialConfig.model_validate(trial.config["trial_config"])

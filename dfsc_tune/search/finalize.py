@@ -1,0 +1,159 @@
+"""After the trials: the best model of each category, scored on the images that no trial saw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.errors import UserError
+from dfsc_tune.models.detector import Detector, load_detector, save_detector
+from dfsc_tune.results import (
+    MODELS,
+    REFERENCES,
+    REPORTS,
+    SCORES,
+    TRIALS,
+    best_trials,
+    describe,
+    load,
+    summary_of,
+    write_table,
+)
+from dfsc_tune.settings import dump
+from dfsc_tune.settings import load as load_config
+from dfsc_tune.storage.atomic import write_text
+from dfsc_tune.training.prepare import CategoryData, prepare_images
+from dfsc_tune.training.trial import finished_detector
+
+
+def finalize(
+    folder: Path,
+    data: Mapping[str, CategoryData],
+    configs: Mapping[str, TrialConfig],
+    checkpoints: Mapping[str, Path],
+    device: str = "cpu",
+    *,
+    only_scores: bool = False,
+) -> None:
+    """Writes `models/`, `scores.parquet` and `best/` of a run whose trials have ended.
+
+    The paper's setting and margin 0 are scored on the same images, so that the gain can be judged.
+
+    Args:
+        folder: the run.
+        data: the searched categories.
+        configs: of each trial, by its id.
+        checkpoints: the folder of each trial's last checkpoint.
+        device: where the models run.
+        only_scores: whether another than the best single trial is to be chosen, by who asks.
+
+    Raises:
+        UserError: a category could not be published; the others were.
+    """
+    trials = load(folder).trials
+    configs = {
+        str(row["trial"]): configs[row["trial"]].with_momentum(row["ema_momentum"])
+        for row in trials.to_dict("records")
+    }
+    rows: list[dict[str, Any]] = []
+    problems = []
+    for best in best_trials(trials).to_dict("records"):
+        category, trial = str(best["category"]), str(best["trial"])
+        scored = {"best": trial, **_reference_trials(trials, category, trial)}
+        try:
+            detectors = {
+                role: finished_detector(
+                    configs[name],
+                    data[category].trial,
+                    checkpoints[name],
+                    origin=f"run {folder.name}, trial {name}",
+                    selection_digests=data[category].selection_digests,
+                    training_digests=data[category].training_digests,
+                )
+                for role, name in scored.items()
+            }
+            rows += score_rows(data[category], scored, detectors, device)
+        except UserError as error:
+            problems.append(f"{category}: {error}")
+            continue
+        write_table(folder, SCORES, rows)
+        if only_scores:
+            continue
+        save_detector(folder / MODELS / category, detectors["best"])
+        _write_best(folder, category, configs[trial])
+    if problems:
+        raise UserError("; ".join(problems))
+
+
+def is_finalized(folder: Path, categories: Iterable[str]) -> bool:
+    """Whether the tables and all that `publish` writes of these categories are there and whole."""
+    if not all((folder / name).is_file() for name in (TRIALS, REPORTS)):
+        return False
+    try:
+        run = load(folder)
+        for category in categories:
+            load_detector(folder / MODELS / category)
+            load_config(folder / "best" / f"{category}.yaml", TrialConfig)
+            if summary_of(run, category) is None:
+                return False
+    except UserError:
+        return False
+    return True
+
+
+def _write_best(folder: Path, category: str, config: TrialConfig) -> None:
+    summary = summary_of(load(folder), category)
+    assert summary is not None, "its scores have just been written"
+    origin = f"The best of run {folder.name} for {category}: trial {summary.trial}."
+    text = dump(config, header="\n".join([origin, *describe(summary)]))
+    write_text(folder / "best" / f"{category}.yaml", text)
+
+
+def _reference_trials(trials: pd.DataFrame, category: str, best: str) -> dict[str, str]:
+    """The trials that the best one is compared with, by role, as far as they ended in full."""
+    others = trials[(trials["category"] == category) & (trials["trial"] != best)]
+    complete = others[others["state"] == "complete"].drop_duplicates("role").set_index("role")
+    return {role: str(complete["trial"][role]) for role in REFERENCES if role in complete.index}
+
+
+def score_rows(
+    data: CategoryData,
+    trials: Mapping[str, str],
+    detectors: Mapping[str, Detector],
+    device: str,
+) -> list[dict[str, Any]]:
+    """Rows of `scores.parquet`: each detector on the images that no trial saw.
+
+    Args:
+        data: the category.
+        trials: by role.
+        detectors: of these trials, by role; all of one teacher.
+        device: where they run.
+    """
+    if not data.split.report:
+        return []
+    # Of one category, all detectors share the teacher and so its features.
+    first = next(iter(detectors.values()))
+    images = prepare_images(data.split.report, first.teacher, first.config.model, device)
+    rows = []
+    for role, detector in detectors.items():
+        maps = detector.difference_maps(images.pixels, images.features, device)
+        scores = detector.scores(maps, images.sizes).tolist()
+        rows += [
+            {
+                "category": data.category.name,
+                "trial": trials[role],
+                "role": role,
+                "image": record.name,
+                "kind": record.kind,
+                "defect_type": record.defect_type,
+                "score": score,
+                "threshold": detector.threshold,
+            }
+            for record, score in zip(images.records, scores, strict=True)
+        ]
+    return rows

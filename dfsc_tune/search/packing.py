@@ -1,0 +1,68 @@
+"""How many trials of a search share a GPU: the number asked for, or what pays when measured."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import replace
+
+from rich.console import Console
+
+from dfsc_tune.bench.packing import best_packing, measure_packing
+from dfsc_tune.bench.request import BenchRequest
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.errors import UserError
+from dfsc_tune.search.request import AUTO, SearchRequest
+from dfsc_tune.search.session import driver_device
+from dfsc_tune.settings import validate
+from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.training.prepare import CategoryData
+
+_COUNTS = (1, 2, 4, 8)
+_SECONDS = 5.0
+
+
+def with_packing(
+    request: SearchRequest,
+    bases: Iterable[TrialConfig],
+    data: Iterable[CategoryData],
+    console: Console,
+) -> SearchRequest:
+    """The request with its space's `gpus_per_trial` set by `trials_per_gpu`.
+
+    Raises:
+        UserError: it is to be measured, and this machine has no GPU.
+    """
+    if request.trials_per_gpu is None:
+        return request
+    if request.trials_per_gpu != AUTO:
+        return _sharing(request, int(request.trials_per_gpu))
+    device = driver_device(request)
+    if device == "cpu":
+        raise UserError(
+            "--trials-per-gpu auto measures on a GPU of this machine, and there is none in use; "
+            "give a number"
+        )
+    # The first category's model stands for all: they mostly share it.
+    bench = BenchRequest(next(iter(bases)).model, device, rounds=1, seconds_per_round=_SECONDS)
+    with console.status("measuring how many trials share a GPU best …") as status:
+        found = measure_packing(
+            bench,
+            _COUNTS,
+            os.cpu_count() or 1,
+            lambda text: status.update(f"{text} …"),
+            data_bytes=max(one.trial.num_bytes for one in data),
+        )
+    best = best_packing(found)
+    rates = ", ".join(f"{x.num_trials}: {x.steps_per_second:.0f}" for x in found)
+    console.print(
+        f"{best.num_trials} trials share a GPU (steps a second of all together, by number of "
+        f"trials: {rates})",
+    )
+    return _sharing(request, best.num_trials)
+
+
+def _sharing(request: SearchRequest, num_trials: int) -> SearchRequest:
+    tree = request.space.model_dump()
+    tree["resources"]["gpus_per_trial"] = 1 / num_trials
+    return replace(request, space=validate(SearchSpace, tree, source="command line"))

@@ -1,0 +1,1 @@
+"""Search spaces: what varies and how, what is fixed, and what may be spent."""

@@ -1,0 +1,65 @@
+"""Writes files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import errno
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from dfsc_tune.errors import StorageError, UserError
+
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+
+
+def check_writable(folder: Path) -> None:
+    """Makes a folder if need be; StorageError if it cannot be made or written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise StorageError(
+            f"cannot write to the folder {folder} ({error.strerror or error}); choose another"
+        ) from error
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place when the block ends without an error.
+
+    Raises:
+        UserError: a folder has that name.
+        StorageError: the folder cannot be written to, or the disk fails within the block.
+    """
+    if path.is_dir():
+        raise UserError(f"cannot write the file {path}: a folder has that name; choose another")
+    check_writable(path.parent)
+    # Not named after the file: a name may be as long as names may be.
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # mkstemp makes the file private; what a run leaves is for everyone the umask allows.
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        if error.errno in _DISK_ERRORS:
+            raise StorageError(f"cannot write {path} ({os.strerror(error.errno)})") from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a whole text file or nothing."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

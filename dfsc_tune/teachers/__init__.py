@@ -1,0 +1,1 @@
+"""Makes and brings the frozen teacher: distilled from a backbone, or fetched."""

@@ -1,0 +1,1 @@
+"""Trains one model: its data, objective, losses, steps, and the trial that ties them together."""

@@ -1,0 +1,298 @@
+"""Reads a category into what its trials may see: decoded images and teacher features, made once."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from dfsc_tune.config import FeatureDtype, ModelConfig, ObjectiveConfig, TrialConfig
+from dfsc_tune.data.files import map_in_threads
+from dfsc_tune.data.fingerprint import content_digest, fingerprint
+from dfsc_tune.data.images import decode_images
+from dfsc_tune.data.layout import list_category, read_category
+from dfsc_tune.data.prepared import PreparedImages, ResidentImages, shared_tensor
+from dfsc_tune.data.records import Category, ImageRecord
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics import KINDS
+from dfsc_tune.metrics.image import GOOD
+from dfsc_tune.models.teacher import (
+    Teacher,
+    channel_statistics_sha256,
+    fit_channel_statistics,
+    load_teacher,
+    teacher_features,
+    teacher_identity,
+)
+from dfsc_tune.synthetic.anomalies import Anomaly, shared_out
+from dfsc_tune.synthetic.store import stored_anomalies
+from dfsc_tune.training.objectives import Split, chosen_objective, split_test
+
+_MAX_PENALTY_IMAGES = 1000
+_PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
+_FEW_IMAGES = 5
+
+
+@dataclass(frozen=True, eq=False)
+class TrialData:
+    """What a trial is given, as arrays that processes can share.
+
+    The report part is not in it, so no trial can see it.
+    """
+
+    train: PreparedImages
+    validation: PreparedImages
+    selection: PreparedImages
+    teacher: Teacher
+    penalty_pixels: npt.NDArray[np.uint8] | None = None
+
+    @property
+    def num_bytes(self) -> int:
+        """What the images take on a device."""
+        images = (self.train, self.validation, self.selection)
+        penalty = 0 if self.penalty_pixels is None else self.penalty_pixels.nbytes
+        return penalty + sum(x.pixels.nbytes + x.features.nbytes for x in images)
+
+
+@dataclass(frozen=True)
+class ResidentData:
+    """A trial's data as tensors where it runs: a step needs nothing from anywhere else."""
+
+    device: str
+    train: ResidentImages
+    validation: ResidentImages
+    selection: ResidentImages
+    teacher: Teacher
+    penalty_pixels: torch.Tensor | None
+
+
+@functools.lru_cache(maxsize=1)
+def resident(data: TrialData, device: str) -> ResidentData:
+    """A trial's data on its device; one category's trials in one process share the latest."""
+    penalty = data.penalty_pixels
+    return ResidentData(
+        device=device,
+        train=data.train.on(device),
+        validation=data.validation.on(device),
+        selection=data.selection.on(device),
+        teacher=copy.deepcopy(data.teacher).to(device),
+        penalty_pixels=None if penalty is None else shared_tensor(penalty, device),
+    )
+
+
+@dataclass(frozen=True)
+class CategoryData:
+    """A category read for a search: the trials' share, and what is kept from them."""
+
+    category: Category
+    split: Split
+    trial: TrialData
+    objective: ObjectiveConfig
+    """Its name settled: never `auto`."""
+    fingerprint: str
+    selection_digests: tuple[str, ...]
+    training_digests: tuple[str, ...]
+    """Of the training and validation images."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know about these data."""
+        made = _notes_on_synthetic(self.trial.selection.records, self.objective)
+        limits = _limits(self.category, self.split)
+        return (*self.category.notes, *self.split.notes, *made, *limits)
+
+    def summary(self) -> dict[str, Any]:
+        """What `run.yaml` says of these data."""
+        return {
+            "fingerprint": self.fingerprint,
+            "layout": self.category.layout,
+            "train": len(self.category.train),
+            "validation": len(self.category.validation),
+            "objective": self.objective.name,
+            "selection": _count_kinds(self.trial.selection.records),
+            "report": _count_kinds(self.split.report),
+            "teacher_sha256": teacher_identity(self.trial.teacher),
+            "channel_statistics_sha256": channel_statistics_sha256(self.trial.teacher),
+            "teacher_features_sha256": sha256(self.trial.train.features.data).hexdigest(),
+            "notes": list(self.notes),
+        }
+
+
+def with_chosen_objective(config: TrialConfig, data: Path) -> TrialConfig:
+    """The config with its objective's name settled for the category's images in a folder."""
+    objective = chosen_objective(list_category(data, config.category), config.objective)
+    return config.model_copy(update={"objective": objective})
+
+
+def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> CategoryData:
+    """Decodes a category's images and computes the teacher's features of them.
+
+    Args:
+        config: category, objective, model and seeds.
+        data: the folder that holds the category.
+        device: where the teacher runs.
+
+    Raises:
+        UserError: the data or the teacher cannot be used as the settings ask.
+    """
+    category = read_category(data, config.category)
+    objective = chosen_objective(category, config.objective)
+    split = split_test(category, objective)
+    teacher = load_teacher(config.model)
+
+    def prepare(records: Sequence[ImageRecord]) -> PreparedImages:
+        return prepare_images(records, teacher, config.model, device, config.speed.feature_dtype)
+
+    # The raw features of the training images give the statistics, then are normalised in place:
+    # running the teacher twice over the largest part would double the cost.
+    train = prepare_images(category.train, teacher, config.model, device)
+    fit_channel_statistics(teacher, train.features)
+    train.features[...] -= teacher.mean.cpu().numpy()
+    train.features[...] /= teacher.std.cpu().numpy()
+    train = replace(train, features=train.features.astype(config.speed.feature_dtype, copy=False))
+    penalty = config.train.penalty_images
+    validation = prepare(category.validation)
+    if objective.name == "synthetic":
+        anomalies = make_synthetic(category, validation.pixels, objective)
+        pixels = np.stack([anomaly.pixels for anomaly in anomalies])
+        dtype = config.speed.feature_dtype
+        features = teacher_features(teacher, pixels, device=device, dtype=dtype)
+        selection = validation + _prepared(anomalies, pixels, features, validation)
+    else:
+        selection = prepare(split.selection)
+    return CategoryData(
+        category=category,
+        split=split,
+        trial=TrialData(
+            train=train,
+            validation=validation,
+            selection=selection,
+            teacher=teacher.cpu(),
+            penalty_pixels=_penalty_pixels(Path(penalty), config.model) if penalty else None,
+        ),
+        objective=objective,
+        fingerprint=fingerprint(category),
+        selection_digests=_digests(split.selection),
+        training_digests=_digests([*category.train, *category.validation]),
+    )
+
+
+def _digests(records: Sequence[ImageRecord]) -> tuple[str, ...]:
+    return tuple(sorted(map_in_threads(content_digest, [record.path for record in records])))
+
+
+def prepare_images(
+    records: Sequence[ImageRecord],
+    teacher: Teacher,
+    model: ModelConfig,
+    device: str = "cpu",
+    dtype: FeatureDtype = "float32",
+) -> PreparedImages:
+    """Decodes some images and computes the teacher's features of them, kept in `dtype`."""
+    decoded = decode_images([record.path for record in records], model.image_size)
+    return PreparedImages(
+        records=tuple(records),
+        pixels=decoded.pixels,
+        features=teacher_features(teacher, decoded.pixels, device=device, dtype=dtype),
+        sizes=decoded.original_sizes,
+    )
+
+
+def make_synthetic(
+    category: Category, good: npt.NDArray[np.uint8], objective: ObjectiveConfig
+) -> list[Anomaly]:
+    """The category's synthetic anomalies, made from its good validation images (N, 3, S, S).
+
+    `split_test` has checked that there are enough of these.
+
+    Raises:
+        UserError: none can be made of them, or none of the metric's kind, or an image cannot be
+            read.
+    """
+    large = decode_images(category.validation, 2 * good.shape[-1]).pixels
+    counts = shared_out(objective.recipes, objective.per_kind)
+    anomalies = stored_anomalies(good, large, counts, objective.split_seed)
+    if not anomalies:
+        raise UserError(
+            f"no anomalies could be made from the validation images of category '{category.name}' "
+            f"in {category.root} by objective.recipes: {', '.join(objective.recipes)}; use others"
+        )
+    if objective.metric not in ("mean", *(anomaly.kind for anomaly in anomalies)):
+        raise UserError(
+            f"no {objective.metric} anomalies could be made from the validation images of category "
+            f"'{category.name}' in {category.root}; use another metric"
+        )
+    return anomalies
+
+
+def _notes_on_synthetic(
+    records: Sequence[ImageRecord], objective: ObjectiveConfig
+) -> Iterator[str]:
+    """Which recipes made fewer anomalies of these images than were asked for."""
+    if objective.name != "synthetic":
+        return
+    made = Counter(record.defect_type for record in records)
+    wanted = shared_out(objective.recipes, objective.per_kind)
+    few = [f"{made[x]} of {count} {x}" for x, count in wanted.items() if made[x] < count]
+    if few:
+        yield f"fewer anomalies than asked for could be made: {', '.join(few)}"
+
+
+def _prepared(
+    anomalies: Sequence[Anomaly],
+    pixels: npt.NDArray[np.uint8],
+    features: npt.NDArray[np.floating],
+    good: PreparedImages,
+) -> PreparedImages:
+    """Anomalies with their pixels and features, as images of the good ones they were made from."""
+    records = tuple(
+        ImageRecord(
+            path=good.records[anomaly.source].path,
+            name=f"synthetic/{anomaly.recipe}/{index:03d}",
+            kind=anomaly.kind,
+            defect_type=anomaly.recipe,
+        )
+        for index, anomaly in enumerate(anomalies)
+    )
+    sizes = good.sizes[[anomaly.source for anomaly in anomalies]]
+    return PreparedImages(records, pixels, features, sizes)
+
+
+def _limits(category: Category, split: Split) -> Iterator[str]:
+    """What these images are too few, or too poor, to say."""
+    without = sum(record.lacks_mask for record in category.test)
+    if without:
+        yield f"{without} anomalous images have no mask, so pixel metrics cannot be measured"
+    parts = {"training": len(category.train), "validation": len(category.validation)}
+    parts |= {
+        f"{kind} report": count for kind, count in _count_kinds(split.report).items() if count
+    }
+    few = [f"{count} {name}" for name, count in parts.items() if count < _FEW_IMAGES]
+    if few:
+        yield f"only {', '.join(few)} images: expect wide intervals and trials that tie"
+
+
+def _count_kinds(records: Sequence[ImageRecord]) -> dict[str, int]:
+    kinds: list[str] = [record.kind for record in records]
+    return {kind: kinds.count(kind) for kind in (GOOD, *KINDS)}
+
+
+def _penalty_pixels(folder: Path, model: ModelConfig) -> npt.NDArray[np.uint8]:
+    """Photographs as EfficientAD's penalty wants them: resized to 2S, the centre S cut out."""
+    paths = sorted(path for path in folder.glob("**/*") if path.suffix.lower() in _PHOTO_SUFFIXES)
+    if not paths:
+        raise UserError(f"no photographs in {folder}; train.penalty_images needs a folder of them")
+    step = max(len(paths) // _MAX_PENALTY_IMAGES, 1)
+    size = model.image_size
+    decoded = decode_images(paths[::step][:_MAX_PENALTY_IMAGES], 2 * size)
+    cut = slice(size // 2, size // 2 + size)
+    return np.ascontiguousarray(decoded.pixels[:, :, cut, cut])

@@ -1,0 +1,174 @@
+"""One trial's whole story: train, score, save, report, until the steps are done.
+
+A trial does not know who asked for it. It is given its data, a function to call with its progress
+and a folder for its checkpoint; whoever wants it to stop just does not let that call return.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from dfsc_tune.config import PLAIN, TrialConfig
+from dfsc_tune.data.prepared import ResidentImages
+from dfsc_tune.errors import UserError
+from dfsc_tune.metrics.image import judge
+from dfsc_tune.models.detector import Detector
+from dfsc_tune.models.scoring import (
+    DifferenceMaps,
+    difference_maps,
+    fit_normalization,
+    image_scores,
+)
+from dfsc_tune.progress import CHECKPOINT, Progress
+from dfsc_tune.storage.checkpoints import load, load_newest, save_next
+from dfsc_tune.training.objectives import early_anomalies, judge_synthetic, objective_value
+from dfsc_tune.training.prepare import TrialData, resident
+from dfsc_tune.training.train import Training
+
+_IF_LOST = (
+    "its trial has ended, so restore the file, or have the settings trained again: `confirm` does "
+    "that for a search, another --name for all else"
+)
+
+
+def run_trial(
+    config: TrialConfig,
+    data: TrialData,
+    report: Callable[[Progress], None],
+    checkpoint_dir: Path,
+    device: str = "cpu",
+) -> Progress:
+    """Trains one model and reports on the way; goes on from the folder's checkpoint if it has one.
+
+    Of the folder's two checkpoints the newest whole one counts. A trial that goes on first reports
+    its checkpoint's progress again: whoever listened may have gone before hearing of it.
+
+    Args:
+        config: the trial's settings.
+        data: from `prepare_category` for the same category, objective and model.
+        report: called every `report_interval` steps and after the last, with the checkpoint of
+            that step already saved.
+        checkpoint_dir: where the checkpoint is kept.
+        device: "cpu" or a CUDA device.
+
+    Returns:
+        The last progress.
+
+    Raises:
+        TrialError: a loss is not finite.
+    """
+    training = Training(config, resident(data, device))
+    path = checkpoint_dir / CHECKPOINT
+    progress: Progress | None = None
+    if (state := load_newest(path)) is not None:
+        progress = _restore(training, state)
+        report(progress)
+    num_steps, interval = config.train.num_steps, config.train.report_interval
+    while progress is None or progress.step < num_steps:
+        start = time.perf_counter()
+        losses = training.run(min(num_steps, (training.step // interval + 1) * interval))
+        metrics = judge_training(training)
+        spent = progress.seconds if progress else 0.0
+        progress = Progress(
+            step=training.step,
+            value=objective_value(next(iter(metrics.values())), config.objective.metric),
+            metrics=metrics,
+            losses=losses,
+            seconds=spent + time.perf_counter() - start,
+        )
+        save_next(path, {"training": training.state_dict(), "progress": asdict(progress)})
+        report(progress)
+    return progress
+
+
+def finished_detector(
+    config: TrialConfig, data: TrialData, checkpoint_dir: Path, **origin: Any
+) -> Detector:
+    """The detector that a trial's checkpoint holds, for the config's EMA momentum.
+
+    Args:
+        config: the trial's settings.
+        data: as given to the trial.
+        checkpoint_dir: the folder with its checkpoint.
+        origin: passed on to `Detector` (`origin`, `selection_digests`, `training_digests`).
+
+    Raises:
+        UserError: there is no whole checkpoint of the last step.
+    """
+    # Plain, as the detector will score wherever it is used.
+    training = Training(config.model_copy(update={"speed": PLAIN}), resident(data, "cpu"))
+    path = checkpoint_dir / CHECKPOINT
+    progress = _restore(training, load(path, _IF_LOST))
+    if progress.step < config.train.num_steps:
+        raise UserError(f"the checkpoint {path} is of step {progress.step}, not of the last one")
+    validation = training.data.validation
+    (maps,) = _maps(training, validation, [config.train.ema_momentum])
+    normalization = fit_normalization(maps, config.score)
+    scores = image_scores(maps, normalization, validation.sizes, config.score)
+    return Detector(
+        config=config,
+        teacher=data.teacher,
+        student=training.averages[config.train.ema_momentum],
+        autoencoder=training.autoencoder.eval().requires_grad_(False),
+        normalization=normalization,
+        threshold=float(scores.max()),
+        num_validation=len(scores),
+        **origin,
+    )
+
+
+def _restore(training: Training, state: Mapping[str, Any]) -> Progress:
+    training.load_state_dict(state["training"])
+    return Progress(**state["progress"])
+
+
+def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
+    """The image AUROCs of the selection part for each EMA momentum, the one that counts first.
+
+    While a training is under way, some of the synthetic anomalies tell enough of how it goes.
+    """
+    synthetic = training.config.objective.name == "synthetic"
+    selection = training.data.selection
+    if synthetic and training.step < training.config.train.num_steps:
+        selection = selection.take(early_anomalies(selection.defect_types))
+    metrics = {}
+    for momentum, scores in momentum_scores(training, selection).items():
+        if synthetic:
+            metrics[momentum] = judge_synthetic(scores, selection.kinds, selection.defect_types)
+        else:
+            metrics[momentum] = judge(scores, selection.kinds)
+    if training.config.train.choose_ema_momentum:
+        metric = training.config.objective.metric
+        best = max(metrics, key=lambda momentum: objective_value(metrics[momentum], metric))
+        return {best: metrics[best], **metrics}
+    return metrics
+
+
+def momentum_scores(
+    training: Training, images: ResidentImages
+) -> dict[float, npt.NDArray[np.float64]]:
+    """The scores (N,) of images for each EMA momentum, normalised by the validation images."""
+    config, momenta = training.config.score, list(training.averages)
+    references = _maps(training, training.data.validation, momenta)
+    judged = _maps(training, images, momenta)
+    return {
+        momentum: image_scores(maps, fit_normalization(reference, config), images.sizes, config)
+        for momentum, reference, maps in zip(momenta, references, judged, strict=True)
+    }
+
+
+def _maps(training: Training, images: ResidentImages, momenta: list[float]) -> list[DifferenceMaps]:
+    return difference_maps(
+        [training.averages[momentum] for momentum in momenta],
+        training.autoencoder.eval(),
+        images.pixels,
+        images.features,
+        dtype=training.dtype,
+    )

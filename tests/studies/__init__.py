@@ -1,0 +1,1 @@
+"""Studies of the tool itself, on recorded trainings."""
