@@ -19,6 +19,7 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.progress import Progress
 from dfsc_tune.spaces.parameters import FloatParameter
 from dfsc_tune.spaces.space import find_space, load_space
+from tests.studies.__main__ import app
 from tests.studies.blackbox import Blackbox, RecordedCurves, held_out_errors, recorded_curves
 from tests.studies.side_by_side import BUDGETS, DEFAULT, STRATEGIES, regrets, summary
 from tests.studies.simulate import simulate
