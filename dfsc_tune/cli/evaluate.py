@@ -167,7 +167,7 @@ def _summary(found: Evaluation) -> Iterator[Sequence[str]]:
     areas = {kind: by_limit[AU_PRO_LIMIT] for kind, by_limit in found.pixel.au_pro.items()}
     yield f"AU-PRO, FPR ≤ {AU_PRO_LIMIT}", *_cells(areas)
     areas = {kind: by_limit[AU_SPRO_LIMIT] for kind, by_limit in found.pixel.au_spro.items()}
-    yield f"AU-sPRO, FPR ≤ {AU_SPRO_LIMIT}", *_cells(areas, found.pixel.au_spro_intervals)
+    yield f"AU-sPRO, FPR ≤ {AU_SPRO_LIMIT}", *_cells(areas)
     for one in found.published:
         yield f"  {one.method}, published", *_cells({"mean": one.au_spro})
 
@@ -182,7 +182,7 @@ def _types(found: Evaluation) -> Iterator[Sequence[str]]:
             f"  {one.kind}: {one.defect_type}",
             str(one.num_images),
             _cell(one.auroc, one.auroc_interval),
-            _cell(one.au_spro, one.au_spro_interval),
+            _cell(one.au_spro),
         )
 
 

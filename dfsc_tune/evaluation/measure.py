@@ -16,8 +16,6 @@ from dfsc_tune.metrics import (
     Defect,
     Interval,
     au_spro_by_group,
-    au_spro_interval,
-    au_spro_interval_by_group,
     image_auroc,
     image_auroc_interval,
     localization_by_kind,
@@ -57,7 +55,6 @@ class DefectTypeMetrics:
     auroc_interval: Interval
     au_spro: float | None
     """Up to an FPR of 0.05; None where an anomalous image has no mask."""
-    au_spro_interval: Interval | None
 
 
 @dataclass(frozen=True)
@@ -72,8 +69,6 @@ class PixelMetrics:
     """By kind, then by FPR limit."""
     au_spro: dict[str, dict[float, float]]
     """By kind, then by FPR limit."""
-    au_spro_intervals: dict[str, Interval]
-    """Of AU-sPRO up to an FPR of 0.05, by kind."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +160,6 @@ def _pixel_metrics(
         pixel_auroc={kind: one.pixel_auroc for kind, one in found.items()},
         au_pro={kind: one.au_pro for kind, one in found.items()},
         au_spro={kind: one.au_spro for kind, one in found.items()},
-        au_spro_intervals=au_spro_interval(maps, kinds, defects, AU_SPRO_LIMIT),
     )
 
 
@@ -178,10 +172,8 @@ def _by_defect_type(
     """Metrics of each defect type; those of pixels only where there are maps."""
     types = [GOOD if x.kind == GOOD else f"{x.kind}/{x.defect_type}" for x in records]
     areas: dict[str, dict[float, float]] = {}
-    intervals: dict[str, Interval] = {}
     if maps:
         areas = au_spro_by_group(maps, types, defects, (AU_SPRO_LIMIT,))
-        intervals = au_spro_interval_by_group(maps, types, defects, AU_SPRO_LIMIT)
     rows = []
     for name in sorted(set(types) - {GOOD}):
         kind, _, defect_type = name.partition("/")
@@ -195,7 +187,6 @@ def _by_defect_type(
                 auroc=image_auroc(scores[chosen], kinds).mean,
                 auroc_interval=image_auroc_interval(scores[chosen], kinds)["mean"],
                 au_spro=areas[name][AU_SPRO_LIMIT] if maps else None,
-                au_spro_interval=intervals.get(name),
             )
         )
     return tuple(rows)

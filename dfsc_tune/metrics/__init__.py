@@ -9,7 +9,6 @@ from dfsc_tune.metrics.pixel import (
     au_spro_by_kind,
     saturation_area,
 )
-from dfsc_tune.metrics.pixel_uncertainty import au_spro_interval, au_spro_interval_by_group
 from dfsc_tune.metrics.uncertainty import (
     LEVEL,
     Difference,
@@ -32,8 +31,6 @@ __all__ = [
     "au_spro",
     "au_spro_by_group",
     "au_spro_by_kind",
-    "au_spro_interval",
-    "au_spro_interval_by_group",
     "image_auroc",
     "image_auroc_difference",
     "image_auroc_interval",

@@ -172,10 +172,7 @@ def paper_section(
         return Section(key, title, REPORT, missing=missing)
     own_spro = "not measured (give --pixel)"
     if evaluation is not None and evaluation.pixel is not None:
-        own_spro = with_interval(
-            evaluation.pixel.au_spro["mean"][AU_SPRO_LIMIT],
-            evaluation.pixel.au_spro_intervals["mean"],
-        )
+        own_spro = f"{evaluation.pixel.au_spro['mean'][AU_SPRO_LIMIT]:.3f}"
     kinds = ("logical", "structural", "mean")
     rows = [
         (
@@ -225,7 +222,7 @@ def pixel_section(evaluation: Evaluation | None, unmeasured: str) -> Section:
             kind,
             f"{pixel.pixel_auroc[kind]:.3f}",
             f"{pixel.au_pro[kind][AU_PRO_LIMIT]:.3f}",
-            with_interval(pixel.au_spro[kind][AU_SPRO_LIMIT], pixel.au_spro_intervals.get(kind)),
+            f"{pixel.au_spro[kind][AU_SPRO_LIMIT]:.3f}",
         )
         for kind in kinds
     ]

@@ -25,7 +25,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.metrics import Interval
 from dfsc_tune.models.pdn import IMAGENET_MEAN, IMAGENET_STD, normalize_images
 from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
 from dfsc_tune.reproduce.numbers import Models
@@ -156,8 +155,7 @@ def judge_baselines(
         by_image = lines[row["line"]][row["category"]].scores.setdefault(row["seed"], {})
         by_image[row["image"]] = row["score"]
     for row in (x for x in found_areas.to_dict("records") if x["line"] in lines):
-        found = row["au_spro"], Interval(row["low"], row["high"])
-        lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = found
+        lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = row["au_spro"]
     return lines
 
 

@@ -19,7 +19,7 @@ from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.data.prepared import PreparedImages
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.evaluation.measure import AU_SPRO_LIMIT, read_defects
-from dfsc_tune.metrics import Defect, au_spro_by_kind, au_spro_interval
+from dfsc_tune.metrics import Defect, au_spro_by_kind
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.models.detector import Detector
 from dfsc_tune.reproduce.tables import Protocol, Scoring
@@ -44,8 +44,7 @@ class Judged:
     """A row a model and image: category, trial, sigmoid, ema_momentum, image, kind, score."""
     areas: pd.DataFrame
     """A row a model and protocol: category, trial, sigmoid, ema_momentum, protocol, au_spro (of its
-    report part, the mean of both kinds), low and high (its 95 % interval); of the categories that
-    they were asked for."""
+    report part, the mean of both kinds); of the categories that they were asked for."""
 
 
 def splits_of(category: Category, protocols: Sequence[Protocol]) -> Splits:
@@ -189,23 +188,21 @@ class Judge:
         category = self.data.category
         by_name = {x.name: found for x, found in zip(self.images.records, maps, strict=True)}
         for protocol, split in self._splits.items():
-            yield {"protocol": protocol, **_area(category, split.report, by_name)}
+            yield {"protocol": protocol, "au_spro": _area(category, split.report, by_name)}
 
 
 def _area(
     category: Category,
     records: Sequence[ImageRecord],
     maps: dict[str, npt.NDArray[np.float32]],
-) -> dict[str, float]:
-    """The AU-sPRO of some images, the mean of both kinds, with its interval."""
+) -> float:
+    """The AU-sPRO of some images, the mean of both kinds."""
     chosen = [maps[record.name] for record in records]
     kinds = [record.kind for record in records]
     defects: list[Defect] = []
     for index, (record, anomaly_map) in enumerate(zip(records, chosen, strict=True)):
         defects += read_defects(index, record, category, anomaly_map)
-    area = au_spro_by_kind(chosen, kinds, defects, (AU_SPRO_LIMIT,))["mean"][AU_SPRO_LIMIT]
-    interval = au_spro_interval(chosen, kinds, defects, AU_SPRO_LIMIT)["mean"]
-    return {"au_spro": area, "low": interval.low, "high": interval.high}
+    return au_spro_by_kind(chosen, kinds, defects, (AU_SPRO_LIMIT,))["mean"][AU_SPRO_LIMIT]
 
 
 def _named(category: str, trial: str, scoring: Scoring) -> dict[str, Any]:

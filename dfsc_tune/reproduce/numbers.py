@@ -30,7 +30,7 @@ class Models:
     """A line's models of one category, one a seed."""
 
     scores: dict[int, Scores] = field(default_factory=dict)
-    areas: dict[tuple[int, Protocol], tuple[float, Interval]] = field(default_factory=dict)
+    areas: dict[tuple[int, Protocol], float] = field(default_factory=dict)
     """AU-sPRO of the protocol's report part, where it was measured."""
 
 
@@ -67,8 +67,7 @@ def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
         if len(scores):
             models.scores[seed] = dict(zip(scores["image"], scores["score"], strict=True))
         for found in _of_model(judged.areas, category, trial, line).to_dict("records"):
-            interval = Interval(found["low"], found["high"])
-            models.areas[seed, found["protocol"]] = (found["au_spro"], interval)
+            models.areas[seed, found["protocol"]] = found["au_spro"]
     return models
 
 
@@ -112,10 +111,7 @@ def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure
     if not by_seed:
         return None
     if measure == "au_spro":
-        # The same images for all seeds: their luck does not average out.
-        ends = [(x.low, x.high) for _, x in (models.areas[seed, protocol] for seed in by_seed)]
-        low, high = np.mean(ends, axis=0).tolist()
-        return Number(by_seed, Interval(low, high))
+        return Number(by_seed, None)
     lists = [_in_order(scores, split.report) for scores in models.scores.values()]
     kinds = [record.kind for record in split.report]
     return Number(by_seed, mean_image_auroc_interval(lists, kinds)[measure])
@@ -144,7 +140,7 @@ def _by_seed(
 ) -> dict[int, float]:
     """What the models of each seed reach on the report part; empty where that is not known."""
     if measure == "au_spro":
-        return {seed: area for (seed, name), (area, _) in models.areas.items() if name == protocol}
+        return {seed: area for (seed, name), area in models.areas.items() if name == protocol}
     if measure != "mean" and not any(record.kind == measure for record in split.report):
         return {}
     return {s: auroc(scores, split.report, measure) for s, scores in models.scores.items()}
