@@ -11,18 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dfsc_tune.config import TrialConfig
+    from dfsc_tune.data.images import read_pixels
     from dfsc_tune.errors import UserError
     from dfsc_tune.models.detector import Detector, load_detector
     from dfsc_tune.search.single import train_config
 
 __version__ = "0.1.0"
-__all__ = ["Detector", "TrialConfig", "UserError", "load_detector", "train_config"]
+__all__ = [
+    "Detector",
+    "TrialConfig",
+    "UserError",
+    "load_detector",
+    "read_pixels",
+    "train_config",
+]
 
 _MODULES = {
     "Detector": "models.detector",
     "TrialConfig": "config",
     "UserError": "errors",
     "load_detector": "models.detector",
+    "read_pixels": "data.images",
     "train_config": "search.single",
 }
 

@@ -1,13 +1,15 @@
 """Decoding: every kind of file Pillow reads, and the errors of those it cannot."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
 from dfsc_tune.data import images
-from dfsc_tune.data.images import DecodedImages, decode_images, safe_workers
+from dfsc_tune.data.images import DecodedImages, decode_images, read_pixels, safe_workers
 from dfsc_tune.data.records import ImageRecord
 from dfsc_tune.errors import UserError
 
@@ -232,3 +234,79 @@ def test_workers_do_not_change_the_result(tmp_path):
     for other in results[1:]:
         np.testing.assert_array_equal(results[0].pixels, other.pixels)
         np.testing.assert_array_equal(results[0].original_sizes, other.original_sizes)
+
+
+def by_the_words(path: Path, size: int) -> np.ndarray:
+    """uint8 (size, size, 3) in plain Pillow and NumPy, by the steps that PREPROCESSING tells."""
+    with Image.open(path) as opened:
+        image = ImageOps.exif_transpose(opened)
+    square, bilinear = (size, size), Image.Resampling.BILINEAR
+    if image.mode.startswith("I;16"):
+        small = np.rint(np.asarray(image.convert("I").resize(square, bilinear)) / 257)
+        return np.dstack([small.astype(np.uint8)] * 3)
+    if image.has_transparency_data:
+        rgb, alpha = np.split(np.asarray(image.convert("RGBA")).astype(int), [3], axis=2)
+        image = Image.fromarray(np.rint(rgb * alpha / 255).astype(np.uint8))
+    return np.asarray(image.convert("RGB").resize(square, bilinear))
+
+
+def write_every_kind(folder: Path) -> list[Path]:
+    """A file of each kind of pixels that is read, some on their side."""
+    colour = Image.fromarray(gradient())
+    grey_16 = Image.fromarray(gradient()[..., 0].astype(np.uint16) * 200)
+    clear = colour.copy()
+    clear.putalpha(Image.fromarray(gradient()[..., 1]))
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = 6
+    kinds: dict[str, tuple[Image.Image, dict[str, object]]] = {
+        "colour.png": (colour, {}),
+        "on_its_side.jpg": (colour, {"exif": exif}),
+        "grey.png": (colour.convert("L"), {}),
+        "grey_16.png": (grey_16, {"exif": exif}),
+        "grey_16.tif": (grey_16, {}),
+        "clear.png": (clear, {"exif": exif}),
+        "clear.webp": (clear, {"lossless": True}),
+        "clear_grey.png": (clear.convert("LA"), {}),
+        "palette.png": (colour.quantize(16), {}),
+        "palette_clear.png": (colour.quantize(16), {"transparency": 3}),
+        "cmyk.jpg": (colour.convert("CMYK"), {"exif": exif}),
+        "ycbcr.tif": (colour.convert("YCbCr"), {}),
+        "bits.png": (colour.convert("1"), {}),
+        "frames.gif": (colour.quantize(16), {"save_all": True, "append_images": [colour]}),
+        "pages.tif": (colour, {"save_all": True, "append_images": [grey_16]}),
+    }
+    for name, (image, options) in kinds.items():
+        image.save(folder / name, **options)
+    return [folder / name for name in kinds]
+
+
+def test_every_kind_of_file_is_read_alike_and_by_the_words(tmp_path):
+    paths = write_every_kind(tmp_path)
+    decoded = decode_images(paths, 16)
+    for path, pixels, original in zip(paths, decoded.pixels, decoded.original_sizes, strict=True):
+        alone, size = read_pixels(path, 16)
+        assert size == tuple(original), path
+        np.testing.assert_array_equal(alone, pixels.transpose(1, 2, 0), err_msg=path.name)
+        told = by_the_words(path, 16)
+        assert np.abs(alone.astype(int) - told.astype(int)).max() <= 1, path
+
+
+def test_reading_for_an_exported_model_needs_pillow_and_numpy_alone(tmp_path):
+    path = tmp_path / "image.png"
+    Image.fromarray(gradient()).save(path)
+    code = f"""
+import importlib.abc, importlib.metadata, sys
+
+class Bare(importlib.abc.MetaPathFinder):
+    packages = {{*importlib.metadata.packages_distributions()}} - {{"PIL", "numpy", "dfsc_tune"}}
+
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] in self.packages:
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Bare())
+from dfsc_tune import read_pixels
+print(read_pixels({str(path)!r}, 16)[0].shape)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("(16, 16, 3)\n", "")

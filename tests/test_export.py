@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 import dfsc_tune
 from dfsc_tune.cli import app
 from dfsc_tune.config import ScoreConfig, TrialConfig
-from dfsc_tune.data.images import decode_images
+from dfsc_tune.data.images import PREPROCESSING, decode_images
 from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation import export
 from dfsc_tune.evaluation.export import Scorer, export_detector
@@ -111,6 +111,8 @@ def test_the_metadata_say_what_a_user_needs(
     assert float(texts["threshold"]) == detector.threshold
     assert texts["dfsc_tune_version"] == dfsc_tune.__version__
     assert texts["origin"] == "a test"
+    assert "uint8 (N, image_size, image_size, 3)" in texts["inputs"]
+    assert texts["preprocessing"] == PREPROCESSING
     assert loads(texts["config"], TrialConfig, "metadata") == detector.config
     files = dict.fromkeys(texts, "")
     with warnings.catch_warnings():

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import shlex
-import shutil
 from pathlib import Path
 from typing import Any, get_args
 
 import duckdb
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from PIL import ExifTags, Image
 from pydantic import BaseModel
 from synthetic_run import make_run
 from typer.main import get_command
@@ -176,15 +177,20 @@ def test_the_exported_model_is_used_as_the_readme_says(
     detector = finished_detector(trial_config, category_data.trial, tmp_path)
     target = tmp_path / "results" / "nightly" / "models" / "my_product" / "model.onnx"
     export_detector(detector, target, "onnx")
-    image = category_data.split.report[0].path
-    (tmp_path / "incoming").mkdir()
-    shutil.copy(image, tmp_path / "incoming" / "001.png")
+    # In 16 bits and on its side, as cameras write them.
+    with Image.open(category_data.split.report[0].path) as opened:
+        values = np.asarray(opened.convert("L")).astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = tmp_path / "incoming" / "001.png"
+    image.parent.mkdir()
+    Image.fromarray(values).save(image, exif=exif)
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}
     exec(block("python onnx"), names)
     (prediction,) = predict(detector, [image])
     assert names["scores"][0] == pytest.approx(prediction.score, abs=1e-4)
-    assert names["maps"][0].shape == (96, 128)
+    assert names["maps"][0].shape == (128, 96)
     assert capsys.readouterr().out.startswith("anomalous" if prediction.anomalous else "good")
 
 

@@ -26,6 +26,15 @@ from dfsc_tune.errors import UserError
 # under 1 GB.
 MAX_PIXELS = 89_478_485
 
+# For programs in other languages: what `read_pixels` does.
+PREPROCESSING = (
+    "Take the first page or frame and turn it upright by its EXIF orientation. Convert to RGB: "
+    "grey and palette entries by their values, CMYK without a colour profile, 16-bit colours by "
+    "their upper 8 bits. Keep 16-bit grey in 16 bits. Multiply colours by alpha, as laid over "
+    "black. Squash the whole image to image_size x image_size by an antialiased bilinear "
+    "(triangle) filter. Then divide 16-bit grey by 257, round it, and repeat grey in 3 channels."
+)
+
 _CONVERTIBLE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"})
 
 
@@ -53,12 +62,29 @@ def decode_images(
     sizes = np.empty((len(paths), 2), dtype=np.int32)
 
     def decode(index: int) -> None:
-        with open_upright(paths[index]) as image:
-            sizes[index] = image.height, image.width
-            pixels[index] = _resized(flatten(image, paths[index]), (image_size, image_size))
+        pixels[index], sizes[index] = _decode(paths[index], image_size)
 
     map_in_threads(decode, range(len(paths)), safe_workers(paths, workers))
     return DecodedImages(pixels, sizes)
+
+
+def read_pixels(path: Path | str, image_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The image as an exported model takes it, decoded and resized as every command does.
+
+    This module needs Pillow and NumPy alone, so it also serves where a model is deployed.
+
+    Args:
+        path: an image file.
+        image_size: S, of the model.
+
+    Returns:
+        uint8 (S, S, 3) RGB, and the height and width of the file's image, upright.
+
+    Raises:
+        UserError: the file is missing, broken or too large.
+    """
+    pixels, size = _decode(Path(path), image_size)
+    return np.ascontiguousarray(pixels.transpose(1, 2, 0)), size
 
 
 def decode_thumbnail(path: Path, longest: int) -> NDArray[np.uint8]:
@@ -128,6 +154,13 @@ def flatten(image: Image.Image, path: Path) -> Image.Image:
     if image.mode in ("L", "RGB"):
         return image
     return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def _decode(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """uint8 (3, S, S), and the upright height and width before."""
+    with open_upright(path) as image:
+        size = image.height, image.width
+        return _resized(flatten(image, path), (image_size, image_size)), size
 
 
 def _check_16_bit(image: Image.Image, path: Path) -> None:

@@ -1,7 +1,7 @@
 """The complete scorer as one file for other runtimes: ONNX, or TorchScript.
 
-Inputs: `images`, uint8 (N, S, S, 3) RGB, resized to the model's S by an antialiased bilinear filter
-such as Pillow's; `size`, int64 (2,), the height H and width W that these images had before.
+Inputs: `images`, uint8 (N, S, S, 3) RGB, and `size`, int64 (2,), the height H and width W that
+these images had before: both as `read_pixels` gives them, whose steps the metadata tell in words.
 Outputs: `scores`, float64 (N,), and `maps`, float64 (N, H, W), whose maxima the scores are.
 
 N, H and W are free. The ends are float64, as in `predict`: float32 cannot hold what the sigmoid
@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from dfsc_tune import __version__
+from dfsc_tune.data.images import PREPROCESSING
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.detector import Detector
 from dfsc_tune.models.pdn import normalize_images
@@ -38,6 +39,10 @@ TOLERANCE = 1e-4
 """How far a score may lie from that of `predict`; of scores above 1, their ten-thousandth."""
 
 _OPSET = 18
+_INPUTS = (
+    "images: uint8 (N, image_size, image_size, 3) RGB, not scaled; "
+    "size: int64 (2,), the upright height and width that the N images had before"
+)
 _CHECKED_SIZES = ((90, 130), (256, 256), (48, 32))
 _CHECKED_IMAGES = 3
 
@@ -114,6 +119,8 @@ def metadata(detector: Detector) -> dict[str, str]:
         "category": detector.config.category,
         "threshold": repr(detector.threshold),
         "image_size": str(detector.config.model.image_size),
+        "inputs": _INPUTS,
+        "preprocessing": PREPROCESSING,
         "origin": detector.origin,
         "dfsc_tune_version": __version__,
         "teacher_sha256": teacher_identity(detector.teacher),
