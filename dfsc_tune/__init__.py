@@ -1,7 +1,7 @@
 """Finds, per product category, the DFSC settings that detect its defects best.
 
-This is the public Python interface, beside `dfsc_tune.results` for a run's tables. A name is imported
-when it is first used, so that the package itself loads neither torch nor Ray.
+This is the public Python interface, beside `dfsc_tune.results` for a run's tables. A name is
+imported when it is first used, so that the package itself loads neither torch nor Ray.
 """
 
 from __future__ import annotations
