@@ -1,4 +1,4 @@
-"""The files of `cluster/`, and rendered ones: valid, pinned, guarded, priced."""
+"""The files of `cluster/`, and rendered ones: valid, pinned, guarded."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import tomllib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,7 +24,7 @@ from packaging.utils import canonicalize_name
 from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.launch import lifecycle
+from dfsc_tune.launch import jobs, lifecycle
 from dfsc_tune.launch.cluster_files import (
     PLACEHOLDER,
     PROVIDERS,
@@ -33,8 +34,6 @@ from dfsc_tune.launch.cluster_files import (
     shipped_folder,
 )
 from dfsc_tune.launch.lifecycle import Node
-from dfsc_tune.launch.prices import hourly_cost, known_machines
-from dfsc_tune.launch.spend import spend_so_far
 
 FOLDER = shipped_folder()
 SCHEMAS = Path(__file__).parent / "assets" / "kuberay"
@@ -198,19 +197,14 @@ def test_kubernetes_is_guarded_and_the_job_runs_our_search() -> None:
 
 
 @pytest.mark.parametrize("provider", ["aws", "gcp", "azure"])
-def test_the_costs_in_the_header_are_those_of_the_table(provider: str) -> None:
+def test_the_header_names_the_machines_that_are_paid(provider: str) -> None:
     text = header(read(f"{provider}.yaml"))
     types = yaml.safe_load(read(f"{provider}.yaml"))["available_node_types"]
-    known = known_machines(provider)
-    (machine,) = (x for x in known.values() if x.gpus and f"8 × {x.name}" in text)
-    (head,) = (x for x in known.values() if not x.gpus)
-    assert head.name in json.dumps(types["head"])
-    cost = hourly_cost(machine, head, 8)
-    on_demand, spot = (f"{x:.2f}" for x in (cost.on_demand, cost.spot))
-    assert f"{on_demand} USD an hour on demand" in text
-    assert f"demand, {spot} if all are spot" in text
-    assert f"{cost.idle:.2f} USD an hour" in text
-    assert f"4 hours with all 8: {4 * cost.spot:.0f} to {4 * cost.on_demand:.0f} USD" in text
+    head, *workers = (json.dumps(types[x]) for x in ("head", "gpu_spot", "gpu_on_demand"))
+    named = re.search(r"up to 8 × (\S+) .* and the head, (\S+) ", text)
+    assert named is not None
+    assert all(f'"{named[1]}"' in worker for worker in workers)
+    assert f'"{named[2]}"' in head
 
 
 def rendered(tmp_path: Path, *arguments: str) -> tuple[dict[str, Any], str]:
@@ -222,8 +216,9 @@ def rendered(tmp_path: Path, *arguments: str) -> tuple[dict[str, Any], str]:
 
 def test_render_aws(tmp_path: Path) -> None:
     tree, said = rendered(
-        tmp_path, "aws", "--gpus", "6", "--machine", "g6.12xlarge", "--region", "eu-west-1",
-        "--image", "ami-1", "--hours", "3", "--no-spot", "--package", "dfsc-tune==0.1.0",
+        tmp_path, "aws", "--gpus", "6", "--machine", "g6.12xlarge", "--gpus-per-machine", "4",
+        "--cpus-per-machine", "48", "--region", "eu-west-1", "--image", "ami-1",
+        "--hours", "3", "--no-spot", "--package", "dfsc-tune==0.1.0",
     )  # fmt: skip
     assert set(tree["available_node_types"]) == {"head", "gpu_on_demand"}
     worker = tree["available_node_types"]["gpu_on_demand"]
@@ -233,10 +228,8 @@ def test_render_aws(tmp_path: Path) -> None:
     assert tree["provider"]["region"] == "eu-west-1"
     assert "sudo shutdown -P +180" in tree["setup_commands"]
     assert any("'dfsc-tune[aws]==0.1.0'" in command for command in tree["setup_commands"])
-    # Two machines of 4.602 and the head.
-    assert "9.61 USD an hour" in said
-    assert "28.82 USD in its 3 hours" in said
-    assert "spot" not in said
+    assert "up to 2 × g6.12xlarge, and the head, m7i.2xlarge" in said
+    assert "6 machine-hours with GPUs, and 3 of the head" in said
 
 
 def test_render_gcp_azure_and_own_hosts(tmp_path: Path) -> None:
@@ -250,7 +243,7 @@ def test_render_gcp_azure_and_own_hosts(tmp_path: Path) -> None:
     tree, said = rendered(tmp_path / "c", "on_premise", "--hosts", "a,b,c", "--user", "me")
     assert tree["provider"] == {"type": "local", "head_ip": "a", "worker_ips": ["b", "c"]}
     assert (tree["max_workers"], tree["auth"]["ssh_user"]) == (2, "me")
-    assert "USD" not in said
+    assert "machine-hours" not in said
 
 
 @pytest.mark.parametrize(
@@ -258,7 +251,7 @@ def test_render_gcp_azure_and_own_hosts(tmp_path: Path) -> None:
     [
         (["moon"], "choose from aws"),
         (["aws", "--image", "a", "--machine", "x9"], "--gpus-per-machine"),
-        (["aws", "--image", "a", "--machine", "m7i.2xlarge"], "has no GPU"),
+        (["aws", "--machine", "x9", "--gpus-per-machine", "8"], "--cpus-per-machine"),
         (["gcp"], "--project"),
         (["on_premise"], "--hosts"),
     ],
@@ -269,13 +262,12 @@ def test_render_says_what_is_missing(tmp_path: Path, arguments: list[str], text:
     assert not (tmp_path / "cluster.yaml").exists()
 
 
-def test_a_machine_of_unknown_price_is_described_by_its_user(tmp_path: Path) -> None:
-    tree, said = rendered(
+def test_another_machine_is_described_by_its_user(tmp_path: Path) -> None:
+    tree, _ = rendered(
         tmp_path, "aws", "--image", "a", "--machine", "x9", "--gpus-per-machine", "8",
-        "--cpus-per-machine", "96", "--price-per-hour", "20",
+        "--cpus-per-machine", "96",
     )  # fmt: skip
     assert tree["available_node_types"]["gpu_spot"]["resources"] == {"CPU": 96, "GPU": 8}
-    assert "20.40 USD an hour" in said
     assert not PLACEHOLDER.search(yaml.safe_dump(tree))
 
 
@@ -298,35 +290,19 @@ def test_a_machine_on_azure_has_half_an_hour_to_start_ray(
     assert len(minutes.read_text().splitlines()) == ends_after
 
 
-def test_spend_is_hours_times_prices() -> None:
+def test_status_adds_up_machine_hours_by_type(monkeypatch: pytest.MonkeyPatch) -> None:
     nodes = [
-        Node("a", "head", True, True, 0, 0, hours=4),
+        Node("a", "", True, True, 0, 0, hours=4),
         Node("b", "gpu_spot", True, False, 1, 1, hours=2),
-        Node("c", "gpu_on_demand", False, False, 1, 0, hours=1),
+        Node("c", "gpu_spot", False, False, 1, 0, hours=1),
+        Node("d", "gpu_on_demand", True, False, 1, 0, hours=0.5),
     ]
-    spend = spend_so_far(FOLDER / "aws.yaml", nodes)
-    assert spend is not None
-    assert spend.amount == pytest.approx(4 * 0.403 + 0.4 * 2 * 0.978 + 0.978)
-    assert spend_so_far(FOLDER / "on_premise.yaml", nodes) is None
-
-
-def test_spend_of_a_file_with_other_names(tmp_path: Path) -> None:
-    path = tmp_path / "cluster.yaml"
-    types = {"boss": "m7i.2xlarge", "small": "g6.2xlarge", "large": "g6.12xlarge"}
-    tree = {
-        "provider": {"type": "aws"},
-        "head_node_type": "boss",
-        "available_node_types": {x: {"node_config": {"InstanceType": y}} for x, y in types.items()},
-    }
-    path.write_text(yaml.safe_dump(tree))
-    nodes = [
-        Node("a", "boss", True, True, 0, 0, hours=3),
-        Node("b", "small", True, False, 1, 1, hours=1),
-        Node("c", "", True, False, 4, 1, hours=2),
-    ]
-    spend = spend_so_far(path, nodes)
-    assert spend is not None
-    assert spend.amount == pytest.approx(3 * 0.403 + 0.978 + 2 * 4.602)
+    monkeypatch.setattr(lifecycle, "report", lambda path: nodes)
+    monkeypatch.setattr(jobs, "connected", lambda cluster: nullcontext())
+    monkeypatch.setattr(jobs, "list_jobs", lambda client: [])
+    said = invoke("cluster", "status", FOLDER / "aws.yaml").stdout
+    assert "3 nodes, 1 of 2 GPUs in use" in said
+    assert "0.5 gpu_on_demand, 3.0 gpu_spot, 4.0 head" in said
 
 
 def test_up_wants_what_is_shipped_and_the_key(

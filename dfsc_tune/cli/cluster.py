@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,7 +22,7 @@ from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from dfsc_tune.launch.lifecycle import Node
-    from dfsc_tune.launch.render import Rendered
+    from dfsc_tune.launch.render import Machines
 
 app = make_app("Launches clusters of rented machines or of your own hosts through Ray.")
 
@@ -53,22 +55,23 @@ def render(
         str | None,
         typer.Option(help="What nodes install: a checkout, a wheel, or what pip takes."),
     ] = None,
-    gpus_per_machine: Annotated[int | None, typer.Option(min=1)] = None,
-    cpus_per_machine: Annotated[int | None, typer.Option(min=1)] = None,
-    price_per_hour: Annotated[
-        float | None, typer.Option(help="Of a GPU machine, on demand.", min=0.0)
+    gpus_per_machine: Annotated[
+        int | None, typer.Option(help="Needed with another --machine.", min=1)
+    ] = None,
+    cpus_per_machine: Annotated[
+        int | None, typer.Option(help="Needed with another --machine.", min=1)
     ] = None,
     name: Annotated[str, typer.Option(help="The cluster's name.")] = "dfsc-tune",
     output: Annotated[Path, typer.Option(help="The file to write.")] = Path("cluster.yaml"),
 ) -> None:
-    """Write a cluster file from a few wishes, and say what the cluster will cost."""
+    """Write a cluster file from a few wishes, and say how many machine-hours it can take."""
     from dfsc_tune.launch.render import ClusterWishes
     from dfsc_tune.launch.render import render as render_cluster
     from dfsc_tune.storage.atomic import write_text
 
     if output.exists():
         raise UserError(f"{output} exists already; choose another --output, or delete it")
-    rendered = render_cluster(
+    text, machines = render_cluster(
         ClusterWishes(
             provider=provider,
             gpus=gpus,
@@ -76,7 +79,6 @@ def render(
             machine=machine,
             gpus_per_machine=gpus_per_machine,
             cpus_per_machine=cpus_per_machine,
-            price_per_hour=price_per_hour,
             region=region,
             spot=spot,
             hours=hours,
@@ -87,9 +89,10 @@ def render(
             package=package,
         )
     )
-    write_text(output, rendered.text)
+    write_text(output, text)
     typer.echo(f"wrote {output}")
-    _print_cost(rendered, spot, hours, gpus)
+    if machines:
+        _print_machines(machines, hours, gpus)
     say_next("cluster", "up", output)
 
 
@@ -113,37 +116,25 @@ def up(
 
 @app.command()
 def status(file: FileArgument, json: JsonOption = False) -> None:
-    """Show a cluster's nodes and GPUs, its jobs, and what it has cost so far."""
+    """Show a cluster's nodes and GPUs, the machine-hours so far, and its jobs."""
     from dataclasses import asdict
 
     from dfsc_tune.launch.jobs import connected, list_jobs
     from dfsc_tune.launch.lifecycle import report
-    from dfsc_tune.launch.spend import spend_so_far
 
     nodes = report(file)
     with connected(str(file)) as client:
         jobs = list_jobs(client)
-    spend = spend_so_far(file, nodes)
     if json:
-        print_json(
-            {
-                "nodes": [asdict(node) for node in nodes],
-                "jobs": [asdict(job) for job in jobs],
-                "spend": asdict(spend) if spend else None,
-            }
-        )
+        print_json({"nodes": [asdict(x) for x in nodes], "jobs": [asdict(x) for x in jobs]})
         return
     alive = [node for node in nodes if node.alive]
     total, used = (sum(getattr(x, key) for x in alive) for key in ("gpus", "gpus_used"))
     typer.echo(f"{len(alive)} nodes, {used:g} of {total:g} GPUs in use")
     print_table([("host", "type", "", "GPUs in use", "hours"), *map(_node_cells, nodes)])
+    typer.echo(f"machine-hours so far, without set-up times: {_hours_by_type(nodes)}")
     for job in jobs:
         typer.echo(f"job {job.job_id}: {job.status.lower()}  {job.command}")
-    if spend:
-        typer.echo(
-            f"so far about {spend.amount:.2f} {spend.currency}, at prices assumed on {spend.date} "
-            "and a guessed one for spot, without set-up times"
-        )
 
 
 @app.command()
@@ -166,23 +157,21 @@ def _node_cells(node: Node) -> tuple[str, ...]:
     return node.host, node.group, what, f"{node.gpus_used:g} of {node.gpus:g}", f"{node.hours:.1f}"
 
 
-def _print_cost(rendered: Rendered, spot: bool, hours: int, gpus: int) -> None:
-    cost = rendered.cost
-    if cost is None:
-        return
-    lines = {
-        "machines": f"up to {rendered.num_machines} with GPUs, and the head",
-        "all on demand": f"{cost.on_demand:.2f} {cost.currency} an hour",
-    }
-    if spot:
-        lines["all spot"] = f"{cost.spot:.2f} {cost.currency} an hour, at a guessed discount"
-    lines["idle"] = f"{cost.idle:.2f} {cost.currency} an hour, the head alone"
-    lines["at most"] = f"{hours * cost.on_demand:.2f} {cost.currency} in its {hours} hours"
-    for name, text in lines.items():
-        typer.echo(f"{name:<16}{text}")
-    typer.echo(f"prices: assumed on {cost.date}, and they change; yours with --price-per-hour")
+def _hours_by_type(nodes: Iterable[Node]) -> str:
+    hours: defaultdict[str, float] = defaultdict(float)
+    for node in nodes:
+        hours["head" if node.is_head else node.group or "worker"] += node.hours
+    return ", ".join(f"{value:.1f} {name}" for name, value in sorted(hours.items()))
+
+
+def _print_machines(machines: Machines, hours: int, gpus: int) -> None:
+    typer.echo(f"machines: up to {machines.count} × {machines.name}, and the head, {machines.head}")
     typer.echo(
-        f"a search's: dfsc-tune plan --category all --gpus {gpus} --price-per-instance-hour "
-        f"{cost.machine.per_hour:g} --gpus-per-instance {cost.machine.gpus_per_instance}",
+        f"at most: {hours * machines.count} machine-hours with GPUs, and {hours} of the head; when "
+        "idle, the head alone"
+    )
+    typer.echo(
+        f"a search's cost: dfsc-tune plan --category all --gpus {gpus} --gpus-per-instance "
+        f"{machines.gpus} --price-per-instance-hour PRICE",
         err=True,
     )

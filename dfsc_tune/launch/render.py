@@ -15,7 +15,6 @@ import yaml
 
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import PROVIDERS, shipped_folder
-from dfsc_tune.launch.prices import HourlyCost, Machine, find_machine, hourly_cost
 
 _SOURCE = "~/dfsc_tune_source"
 _MACHINE_KEYS = {"aws": "InstanceType", "gcp": "machineType", "azure": "vmSize"}
@@ -31,7 +30,6 @@ class ClusterWishes:
     machine: str | None = None
     gpus_per_machine: int | None = None
     cpus_per_machine: int | None = None
-    price_per_hour: float | None = None
     region: str | None = None
     spot: bool = True
     """Spot machines first, on-demand ones where there is no spot; else the latter only."""
@@ -50,17 +48,22 @@ class ClusterWishes:
 
 
 @dataclass(frozen=True)
-class Rendered:
-    """A cluster file and what it would cost."""
+class Machines:
+    """The GPU machines of a rendered cluster."""
 
-    text: str
-    cost: HourlyCost | None
-    """None for one's own hosts."""
-    num_machines: int
+    name: str
+    """As the provider names their kind."""
+    count: int
+    """At most."""
+    gpus: int
+    """Of each."""
+    cpus: int
+    head: str
+    """The kind of the head's machine."""
 
 
-def render(wishes: ClusterWishes) -> Rendered:
-    """The cluster file that a user wishes for.
+def render(wishes: ClusterWishes) -> tuple[str, Machines | None]:
+    """The cluster file that a user wishes for, and its machines; None for one's own hosts.
 
     Raises:
         UserError: a wish is missing or cannot be met.
@@ -76,57 +79,48 @@ def render(wishes: ClusterWishes) -> Rendered:
     _set_package(tree, wishes)
     if wishes.provider == "on_premise":
         _set_hosts(tree, wishes)
-        return Rendered(_header(wishes, None) + _dump(tree), None, len(wishes.hosts))
-    machine, head = _machines(tree, wishes)
-    num_machines = math.ceil(wishes.gpus / machine.gpus)
-    _set_nodes(tree, wishes, machine, num_machines)
+        return _header(wishes, None) + _dump(tree), None
+    machines = _machines(tree, wishes)
+    _set_nodes(tree, wishes, machines)
     _set_place(tree, wishes)
     _set_lifetime(tree, wishes)
-    cost = hourly_cost(machine, head, wishes.gpus)
-    return Rendered(_header(wishes, cost) + _dump(tree), cost, num_machines)
+    return _header(wishes, machines) + _dump(tree), machines
 
 
-def machine_names(tree: Mapping[str, Any]) -> dict[str, str]:
-    """The kind of machine of each node type of a cluster file; none for one's own hosts."""
-    key = _MACHINE_KEYS.get(tree["provider"]["type"], "")
-    types = tree.get("available_node_types", {})
-    return {name: _settings(node)[key] for name, node in types.items()} if key else {}
+def _machines(tree: Mapping[str, Any], wishes: ClusterWishes) -> Machines:
+    """The machines wished for; of the kind in the file that comes along, it says the resources."""
+    types, key = tree["available_node_types"], _MACHINE_KEYS[wishes.provider]
+    known = _settings(types["gpu_on_demand"])[key]
+    name = wishes.machine or known
+    resources = types["gpu_on_demand"]["resources"] if name == known else {}
+    gpus = wishes.gpus_per_machine or resources.get("GPU")
+    cpus = wishes.cpus_per_machine or resources.get("CPU")
+    if gpus is None or cpus is None:
+        raise UserError(
+            f"give --gpus-per-machine and --cpus-per-machine with --machine {name}, as "
+            f"{wishes.provider} says them; they are known of {known} only"
+        )
+    head = _settings(types["head"])[key]
+    return Machines(name, math.ceil(wishes.gpus / gpus), gpus, cpus, head)
 
 
-def _machines(tree: dict[str, Any], wishes: ClusterWishes) -> tuple[Machine, Machine]:
-    named = machine_names(tree)
-    machine = find_machine(
-        wishes.provider,
-        wishes.machine or named["gpu_on_demand"],
-        gpus=wishes.gpus_per_machine,
-        cpus=wishes.cpus_per_machine,
-        per_hour=wishes.price_per_hour,
-    )
-    if not machine.gpus:
-        raise UserError(f"the machine {machine.name} has no GPU; choose another --machine")
-    head = find_machine(wishes.provider, named["head"], gpus=None, cpus=None, per_hour=None)
-    return machine, head
-
-
-def _settings(node: dict[str, Any]) -> dict[str, Any]:
-    """Where a node type's machine is named."""
+def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a node type that name its machine."""
     config: dict[str, Any] = node["node_config"]
     settings: dict[str, Any] = config.get("azure_arm_parameters", config)
     return settings
 
 
-def _set_nodes(
-    tree: dict[str, Any], wishes: ClusterWishes, machine: Machine, num_machines: int
-) -> None:
-    tree["max_workers"] = tree["upscaling_speed"] = num_machines
+def _set_nodes(tree: dict[str, Any], wishes: ClusterWishes, machines: Machines) -> None:
+    tree["max_workers"] = tree["upscaling_speed"] = machines.count
     types = tree["available_node_types"]
     if not wishes.spot:
         del types["gpu_spot"]
     for name, node in types.items():
         if name != "head":
-            node["max_workers"] = num_machines
-            node["resources"] = {"CPU": machine.cpus, "GPU": machine.gpus}
-            _settings(node)[_MACHINE_KEYS[wishes.provider]] = machine.name
+            node["max_workers"] = machines.count
+            node["resources"] = {"CPU": machines.cpus, "GPU": machines.gpus}
+            _settings(node)[_MACHINE_KEYS[wishes.provider]] = machines.name
 
 
 def _set_place(tree: dict[str, Any], wishes: ClusterWishes) -> None:
@@ -231,14 +225,14 @@ def _with_extra(requirement: str, extra: str) -> str:
     return name + extra + "".join(rest)
 
 
-def _header(wishes: ClusterWishes, cost: HourlyCost | None) -> str:
-    what = f"{wishes.gpus} GPUs on {wishes.provider}" if cost else f"{len(wishes.hosts)} hosts"
+def _header(wishes: ClusterWishes, machines: Machines | None) -> str:
+    what = f"{wishes.gpus} GPUs on {wishes.provider}" if machines else f"{len(wishes.hosts)} hosts"
     lines = [f"A cluster of {what} for `dfsc-tune search`, written by `dfsc-tune cluster render`."]
-    if cost:
+    if machines:
         lines += [
-            f"Cost: about {cost.on_demand:.2f} {cost.currency} an hour on demand, "
-            f"{cost.idle:.2f} idle (prices assumed on {cost.date}; they change).",
-            f"Each machine ends itself {wishes.hours} hours after its set-up.",
+            f"Cost: up to {machines.count} × {machines.name} and the head, {machines.head}, by the "
+            "hour;",
+            f"each machine ends itself {wishes.hours} hours after its set-up.",
         ]
     return "".join(f"# {line}\n" for line in lines) + "\n"
 
