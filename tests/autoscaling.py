@@ -17,14 +17,10 @@ import tempfile
 import time
 from pathlib import Path
 
-# Beside this file; pytest finds them so, too.
-sys.path.insert(0, str(Path(__file__).parent))
-
-from conftest import CATEGORY, make_tray
-from local_head import Head, local_head
-
 from dfsc_tune import results
 from dfsc_tune.launch.lifecycle import REPORT_MARK
+from tests.support.local_head import Head, local_head
+from tests.support.trays import CATEGORY, make_tray
 
 SPACE = """\
 fixed:

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
-from test_study import SPACE
 
 from dfsc_tune.search import autoscaling as waiting
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
+from tests.support.made_up_study import SPACE
 
 ONE = {"GPU": 1}
 

@@ -10,8 +10,6 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import CATEGORY
-from test_evaluate import make_masked_tray
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -31,6 +29,7 @@ from dfsc_tune.reproduce.tables import PROTOCOLS
 from dfsc_tune.results import Run
 from dfsc_tune.teachers.backbones import BACKBONES, Backbone
 from dfsc_tune.training.prepare import CategoryData, prepare_category
+from tests.support.trays import CATEGORY, make_masked_tray
 
 BASELINES = Baseline("PatchCore"), Baseline("STFPM")
 LITE = "efficientnet-lite0"

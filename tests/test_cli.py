@@ -12,13 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import CATEGORY, SHARED, make_tray
 from PIL import Image
-from typer.testing import CliRunner, Result
 
-from dfsc_tune.cli import app
 from dfsc_tune.cli.shared import say_next, talk
 from dfsc_tune.results import resume_command
+from tests.support.commands import assert_one_sentence, invoke
+from tests.support.trays import CATEGORY, make_tray
 
 
 @pytest.fixture(autouse=True)
@@ -26,20 +25,6 @@ def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
-
-
-def assert_one_sentence(result: Result, *texts: str, status: int = 2) -> None:
-    """One line of error that holds all texts, and no traceback."""
-    assert result.exit_code == status, result.output
-    assert isinstance(result.exception, SystemExit), result.exception
-    errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 1, result.stderr
-    for text in texts:
-        assert text in errors[0]
 
 
 def test_what_others_say_is_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,9 +188,8 @@ def test_data_check_says_how_a_category_can_be_searched() -> None:
     assert set(found["refused_objectives"]) == {"auto", "holdout", "synthetic", "oracle"}
 
 
-@pytest.mark.skipif(not (SHARED / "data").is_dir(), reason="needs the photographs of ../shared")
-def test_real_photographs_are_read() -> None:
-    (found,) = json.loads(invoke("data", "check", SHARED / "data", "--json").stdout)
+def test_real_photographs_are_read(photographs: Path) -> None:
+    (found,) = json.loads(invoke("data", "check", photographs, "--json").stdout)
     assert (found["name"], found["layout"]) == ("cookies", "mvtec_ad")
     assert not found["problems"]
 

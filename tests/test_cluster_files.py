@@ -21,7 +21,6 @@ import ray
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch import jobs, lifecycle
@@ -34,6 +33,7 @@ from dfsc_tune.launch.cluster_files import (
     shipped_folder,
 )
 from dfsc_tune.launch.lifecycle import Node
+from tests.support.commands import assert_one_sentence, invoke
 
 FOLDER = shipped_folder()
 SCHEMAS = Path(__file__).parent / "assets" / "kuberay"
@@ -189,7 +189,7 @@ def test_kubernetes_is_guarded_and_the_job_runs_our_search() -> None:
         assert (gpu["minReplicas"], gpu["maxReplicas"]) == (0, 8)
         for group in (spec["headGroupSpec"], gpu):
             assert group["template"]["spec"]["activeDeadlineSeconds"] == 43200
-    from test_readme import COMMANDS
+    from tests.support.readmes import COMMANDS
 
     words = shlex.split(job["entrypoint"])
     assert words[:2] == ["dfsc-tune", "search"]

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from synthetic_run import CATEGORY, KINDS, make_run, run_settings
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
@@ -16,6 +15,7 @@ from dfsc_tune.metrics import image_auroc_difference
 from dfsc_tune.pages import compare_runs, comparison_table, write_comparison
 from dfsc_tune.pages.comparison import comparison_figures
 from dfsc_tune.results import Run, load, write_settings, write_table
+from tests.support.synthetic_run import CATEGORY, KINDS, make_run, run_settings
 
 COUNTS = dict.fromkeys(KINDS, 30)
 

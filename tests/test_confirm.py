@@ -7,10 +7,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import CATEGORY, make_tray
-from test_cli import assert_one_sentence, invoke
-from test_readme import columns, documented_columns
-from test_search import run
 
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
@@ -18,6 +14,10 @@ from dfsc_tune.models.teacher_files import shipped_teacher
 from dfsc_tune.results.progress import progress_of
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.settings import load
+from tests.support.commands import assert_one_sentence, invoke
+from tests.support.processes import run
+from tests.support.readmes import columns, documented_columns
+from tests.support.trays import CATEGORY, make_tray
 
 SPACE = """\
 fixed: {model: {network: tiny, image_size: 128, teacher: teacher.safetensors}}

@@ -24,7 +24,6 @@ from optuna.storages.journal import JournalFileBackend
 from ray.exceptions import RayActorError, RayTaskError
 from ray.tune.search import Searcher
 from rich.console import Console
-from synthetic_run import run_settings
 
 from dfsc_tune import results
 from dfsc_tune.errors import StorageError, UserError
@@ -40,6 +39,7 @@ from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.search.tuner import JOURNAL, take_up
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
+from tests.support.synthetic_run import run_settings
 
 SPACE = """\
 parameters:

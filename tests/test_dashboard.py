@@ -11,8 +11,9 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from test_readme import DOCS
-from test_study import play, study
+
+from tests.support.made_up_study import play, study
+from tests.support.readmes import DOCS
 
 COMMAND = "optuna-dashboard results/nightly/study.journal"
 DASHBOARD = Path(sys.executable).with_name("optuna-dashboard")

@@ -11,11 +11,9 @@ from PIL import Image
 from dfsc_tune.data.layout import find_categories, list_category, read_category
 from dfsc_tune.data.masks import read_masks
 from dfsc_tune.errors import UserError
+from dfsc_tune.reference import CATEGORIES
 
-SHARED = Path(__file__).parents[1].parent / "shared"
-needs_shared = pytest.mark.skipif(
-    not (SHARED / "data").is_dir(), reason="the shared data folder is not on this machine"
-)
+DEFECTS_CONFIGS = Path(__file__).parent / "assets" / "defects_config"
 
 ENTRIES = [
     {
@@ -209,10 +207,9 @@ class TestLoco:
             read_category(loco, "bag")
         assert "defects_config.json" in str(caught.value)
 
-    @needs_shared
-    @pytest.mark.parametrize("name", ["breakfast_box", "juice_bottle", "pushpins"])
+    @pytest.mark.parametrize("name", CATEGORIES)
     def test_mvtec_configs_are_read(self, loco, name):
-        config = SHARED / "reference" / "loco_defects_config" / f"{name}.json"
+        config = DEFECTS_CONFIGS / f"{name}.json"
         for folder in ("logical_anomalies", "structural_anomalies"):
             write_mask(loco / "bag" / "ground_truth" / folder / "000" / "000.png", 255)
         (loco / "bag" / "defects_config.json").write_text(config.read_text())
@@ -322,9 +319,8 @@ class TestMvtecAd:
         with pytest.raises(UserError, match=r"000_mask\.png' cannot be read"):
             read_masks(nut.test[1], nut, (6, 8))
 
-    @needs_shared
-    def test_real_cookies(self):
-        cookies = read_category(SHARED / "data", "cookies")
+    def test_real_cookies(self, photographs):
+        cookies = read_category(photographs, "cookies")
         assert [len(split) for split in cookies.splits.values()] == [26, 5, 46]
         (mask,) = read_masks(cookies.test[-1], cookies, (768, 576))
         assert mask.mask.any()
@@ -388,9 +384,8 @@ class TestReadCategory:
         (folder / "folder.png").mkdir()
         assert len(read_category(loco, "bag").train) == 4
 
-    @needs_shared
-    def test_real_loco_sample(self):
-        bottle = read_category(SHARED / "data" / "loco_samples", "juice_bottle")
+    def test_real_loco_sample(self, photographs):
+        bottle = read_category(photographs / "loco_samples", "juice_bottle")
         assert bottle.layout == "loco"
         assert [len(split) for split in bottle.splits.values()] == [3, 1, 9]
         assert {record.kind for record in bottle.test} == {"good", "logical", "structural"}

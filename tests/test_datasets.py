@@ -10,8 +10,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from conftest import make_tray
-from file_server import FileServer, serving
 from typer.testing import CliRunner, Result
 
 from dfsc_tune.cli import app
@@ -20,6 +18,8 @@ from dfsc_tune.data.datasets import PUBLIC_DATASETS, PublicDataset, SplitCounts,
 from dfsc_tune.errors import UserError
 from dfsc_tune.storage import download
 from dfsc_tune.storage.download import PublishedFile, partial_path
+from tests.support.file_server import FileServer, serving
+from tests.support.trays import make_tray
 
 NAME = "two-trays"
 FILE = "two_trays.tar.xz"

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from conftest import CATEGORY, make_tray
 from PIL import Image
-from test_metrics_pixel import LIMITS, REFERENCE, needs_reference, reference_case
 from typer.testing import CliRunner, Result
 
 from dfsc_tune.cli import app
@@ -25,34 +23,10 @@ from dfsc_tune.models.detector import Detector, load_detector, save_detector
 from dfsc_tune.reference import CATEGORIES, published_results
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.pixel_maps import CASES, LIMITS, reference_case
+from tests.support.trays import CATEGORY, make_masked_tray, make_tray
 
-DEFECTS = {"missing": (255, 1.0, True), "scratch": (254, 0.5, True), "dent": (253, 60, False)}
 NAMES = ("logical", "structural", "mean")
-
-
-def mark(category: Path, image: str, defects: dict[str, tuple[slice, slice]]) -> None:
-    """Writes a mask file for each defect of a test image."""
-    for number, (name, place) in enumerate(defects.items()):
-        mask = np.zeros((96, 128), np.uint8)
-        mask[place] = DEFECTS[name][0]
-        path = category / "ground_truth" / image / f"{number:03d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask).save(path)
-
-
-def make_masked_tray(root: Path, category: str = CATEGORY) -> Path:
-    """A category with masks of three defect types; one image has two defects."""
-    make_tray(root, category)
-    for index in range(4):
-        mark(root / category, f"logical_anomalies/{index:03d}", {"missing": np.s_[26:66, 76:108]})
-        defects = {"scratch" if index < 2 else "dent": np.s_[40:50, 10:118]}
-        if index == 3:
-            defects["missing"] = np.s_[0:9, 0:9]
-        mark(root / category, f"structural_anomalies/{index:03d}", defects)
-    keys = ("defect_name", "pixel_value", "saturation_threshold", "relative_saturation")
-    config = [dict(zip(keys, (name, *entry), strict=True)) for name, entry in DEFECTS.items()]
-    (root / category / "defects_config.json").write_text(json.dumps(config))
-    return root
 
 
 @pytest.fixture(scope="module")
@@ -389,14 +363,13 @@ def test_published_results_are_the_papers() -> None:
     assert published_results("tray") == ()
 
 
-@needs_reference
 @pytest.mark.parametrize("index", range(4))
 def test_folders_of_maps_are_judged_as_the_official_tool_does(index: int, tmp_path: Path) -> None:
     maps, _, expected = reference_case(index)
-    with np.load(REFERENCE / "au_spro_cases.npz") as arrays:
+    with np.load(CASES / "au_spro_cases.npz") as arrays:
         masks, owners = arrays[f"case{index}_masks"], arrays[f"case{index}_mask_image"]
     root = make_tray(tmp_path, "case", num_train=2, num_test=0) / "case"
-    config = json.loads((REFERENCE / "au_spro_cases.json").read_text())["defects_config"]
+    config = json.loads((CASES / "au_spro_cases.json").read_text())["defects_config"]
     (root / "defects_config.json").write_text(json.dumps(config))
     for image, anomaly_map in enumerate(maps):
         folder = "structural_anomalies" if image in owners else "good"

@@ -12,7 +12,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import CATEGORY
 from typer.testing import CliRunner
 
 import dfsc_tune
@@ -28,6 +27,7 @@ from dfsc_tune.models.scoring import MapNormalization
 from dfsc_tune.settings import loads
 from dfsc_tune.training.prepare import CategoryData, prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.trays import CATEGORY
 
 pytestmark = pytest.mark.slow
 

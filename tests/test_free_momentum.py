@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from synthetic_run import run_settings
 
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
@@ -22,6 +21,7 @@ from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.prepare import CategoryData, resident
 from dfsc_tune.training.train import Training
 from dfsc_tune.training.trial import run_trial
+from tests.support.synthetic_run import run_settings
 
 SPACE = """\
 fixed:

@@ -15,10 +15,6 @@ from types import SimpleNamespace
 
 import pytest
 import requests
-from conftest import CATEGORY, make_tray
-from local_head import Head, local_head
-from object_store import s3_server
-from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
 from dfsc_tune.errors import UserError
@@ -28,6 +24,10 @@ from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace, load_space
 from dfsc_tune.storage.object_store import Store
 from dfsc_tune.storage.token import ensure_token
+from tests.support.commands import assert_one_sentence, invoke
+from tests.support.local_head import Head, local_head
+from tests.support.object_store import s3_server
+from tests.support.trays import CATEGORY, make_tray
 
 ADDRESS = "s3://bucket/runs"
 SPACE = """\

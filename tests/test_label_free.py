@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import CATEGORY
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -25,6 +24,7 @@ from dfsc_tune.settings import load
 from dfsc_tune.training.objectives import judge_synthetic
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import run_trial
+from tests.support.trays import CATEGORY
 
 OPENED: list[str] | None = None
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from synthetic_run import CATEGORY, make_run
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.errors import UserError
 from dfsc_tune.pages.loggers import mlflow_follower, tensorboard_follower
 from dfsc_tune.results import REPORTS, TRIALS, Run, load, write_table
+from tests.support.synthetic_run import CATEGORY, make_run
 
 pytestmark = [
     pytest.mark.slow,

@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 from hypothesis import given
-from test_metrics_pixel import pixel_problems, quickly
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import (
@@ -14,6 +13,7 @@ from dfsc_tune.metrics import (
     localization,
     localization_by_kind,
 )
+from tests.support.pixel_maps import pixel_problems, quickly
 
 LIMITS = (0.01, 0.3, 1.0)
 

@@ -1,12 +1,10 @@
 """AU-sPRO, AU-PRO and pixel AUROC against reference results, brute force and scikit-learn."""
 
-import json
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
@@ -21,36 +19,9 @@ from dfsc_tune.metrics import (
     localization,
     saturation_area,
 )
-
-REFERENCE = Path(__file__).resolve().parents[2] / "shared" / "reference"
-LIMITS = (0.01, 0.05, 0.1, 0.3, 1.0)
-
-needs_reference = pytest.mark.skipif(
-    not (REFERENCE / "au_spro_cases.npz").exists(),
-    reason="the official tool's results (../shared/reference) are not beside this checkout",
-)
-quickly = settings(max_examples=100, deadline=None, database=None, derandomize=True)
+from tests.support.pixel_maps import LIMITS, pixel_problems, quickly, reference_case
 
 
-def reference_case(index):
-    """Return the maps, the defects and the expected results of one stored case."""
-    expected = json.loads((REFERENCE / "au_spro_cases.json").read_text())
-    config = {entry["pixel_value"]: entry for entry in expected["defects_config"]}
-    with np.load(REFERENCE / "au_spro_cases.npz") as arrays:
-        maps = arrays[f"case{index}_maps"]
-        masks = arrays[f"case{index}_masks"]
-        images = arrays[f"case{index}_mask_image"]
-    defects = []
-    for image, mask in zip(images, masks, strict=True):
-        entry = config[mask.max()]
-        area = saturation_area(
-            entry["saturation_threshold"], entry["relative_saturation"], int((mask > 0).sum())
-        )
-        defects.append(Defect(int(image), mask > 0, area))
-    return maps, defects, expected["cases"][f"case{index}"]
-
-
-@needs_reference
 @pytest.mark.parametrize("index", range(4))
 def test_agrees_with_the_official_tool(index):
     maps, defects, expected = reference_case(index)
@@ -62,7 +33,6 @@ def test_agrees_with_the_official_tool(index):
     assert in_float32 == pytest.approx(result, abs=1e-4)
 
 
-@needs_reference
 @pytest.mark.parametrize("index", range(4))
 def test_image_auroc_agrees_with_the_official_tool(index):
     maps, defects, expected = reference_case(index)
@@ -94,23 +64,6 @@ def brute_force(maps, regions, limit):
             end = start + (end - start) * (stop - left) / (right - left)
             area += (stop - left) * (start + end) / 2
     return area / limit
-
-
-@st.composite
-def pixel_problems(draw, max_images=4):
-    """Tiny maps of differing sizes and types with many ties, and overlapping defects."""
-    generator = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    num_levels = draw(st.sampled_from([1, 2, 4, 30, 10**6]))
-    maps, defects = [], []
-    for image in range(draw(st.integers(1, max_images))):
-        shape = tuple(generator.integers(2, 7, size=2))
-        dtype = generator.choice([np.float32, np.float64])
-        maps.append((generator.integers(num_levels, size=shape) / 7).astype(dtype))
-        for _ in range(generator.integers(image == 0, 3)):
-            mask = generator.random(shape) < generator.choice([0.1, 0.5])
-            mask[0, 0], mask[-1, -1] = True, False
-            defects.append(Defect(image, mask, float(mask.sum() * generator.uniform(0.05, 1.2))))
-    return maps, defects, draw(st.sampled_from([0.01, 0.05, 0.3, 0.77, 1.0]))
 
 
 @quickly

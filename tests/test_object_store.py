@@ -11,10 +11,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from conftest import CATEGORY, make_tray
-from object_store import ENVIRONMENT as CREDENTIALS
-from object_store import s3_server
-from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.data.remote import fetch_data, remote_categories
 from dfsc_tune.errors import StorageError, UserError
@@ -25,6 +21,10 @@ from dfsc_tune.search.remote_run import check_name
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.spaces.space import load_space
 from dfsc_tune.storage.object_store import Store, StoredFile, fetch_folder
+from tests.support.commands import assert_one_sentence, invoke
+from tests.support.object_store import ENVIRONMENT as CREDENTIALS
+from tests.support.object_store import s3_server
+from tests.support.trays import CATEGORY, make_tray
 
 BUCKET = "things"
 

@@ -8,9 +8,6 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CATEGORY, make_tray
-from synthetic_run import run_settings
-from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune.config import ModelConfig, TrialConfig
 from dfsc_tune.cost.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
@@ -21,6 +18,9 @@ from dfsc_tune.results import LEDGER, RunTables, load, write_settings
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
+from tests.support.commands import assert_one_sentence, invoke
+from tests.support.synthetic_run import run_settings
+from tests.support.trays import CATEGORY, make_tray
 
 TINY = ModelConfig(network="tiny", image_size=128)
 # No trial is stopped: 3 trials of 100 steps and 4 reports, exactly.

@@ -13,9 +13,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from conftest import CATEGORY as TRAY
 from ray.tune.schedulers import AsyncHyperBandScheduler
-from synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
@@ -31,6 +29,8 @@ from dfsc_tune.results import RunTables, load, write_settings
 from dfsc_tune.search.finalize import finalize
 from dfsc_tune.training.prepare import CategoryData
 from dfsc_tune.training.trial import run_trial
+from tests.support.synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
+from tests.support.trays import CATEGORY as TRAY
 
 pytestmark = pytest.mark.usefixtures("few_importances")
 HOSTILE = "</script><img src=x onerror=\"alert('x')\">&amp;'{{ 7 * 7 }}"

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from synthetic_run import CATEGORY, make_run
 
 from dfsc_tune.pages import write_report
 from dfsc_tune.results import load
+from tests.support.synthetic_run import CATEGORY, make_run
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright")
 CHROMIUM = os.environ.get("CHROMIUM") or next(

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CATEGORY, make_tray
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
@@ -42,6 +41,7 @@ from dfsc_tune.search.controller import CHECKPOINTS
 from dfsc_tune.spaces.space import SearchSpace, load_space
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.trays import CATEGORY, make_tray
 
 PAPER_SCALE = Scale(load_space("default"), num_seeds=2)
 

@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
-from test_cli import invoke
 
 from dfsc_tune import results
 from dfsc_tune.config import TrainConfig, TrialConfig
@@ -19,6 +18,7 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import Interval
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import SCHEMAS, SCORES, RunTables, files, write_settings, write_table
+from tests.support.commands import invoke
 
 SETTINGS = {
     "name": "first",

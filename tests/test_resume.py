@@ -11,11 +11,8 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import CATEGORY, draw_tray, make_tray
 from numpy.random import default_rng
 from safetensors.torch import load_file, save_file
-from synthetic_run import make_run, run_settings
-from test_cli import assert_one_sentence, invoke
 
 from dfsc_tune import results
 from dfsc_tune.cli.search import _print_outcome
@@ -34,6 +31,9 @@ from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import run_trial
+from tests.support.commands import assert_one_sentence, invoke
+from tests.support.synthetic_run import make_run, run_settings
+from tests.support.trays import CATEGORY, draw_tray, make_tray
 
 SPACE = """\
 fixed: {model: {network: tiny, image_size: 128, teacher: teacher.safetensors}}

@@ -17,7 +17,6 @@ import pandas as pd
 import psutil
 import pytest
 import yaml
-from conftest import CATEGORY, make_tray
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
@@ -25,6 +24,8 @@ from optuna.trial import TrialState
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.settings import load
+from tests.support.processes import ENVIRONMENT, run, session_of, start
+from tests.support.trays import CATEGORY, make_tray
 
 SPACE = """\
 fixed:
@@ -35,42 +36,7 @@ parameters:
   ema_momentum: {type: float, low: 0.5, high: 0.9, scale: log_complement}
 budget: {num_trials: 5, num_steps: 24, report_interval: 4, grace_period: 4, reduction_factor: 2}
 """
-ENVIRONMENT = os.environ | {
-    # Keeps Ray's ports on the loopback.
-    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
-    "COLUMNS": "200",
-}
 pytestmark = pytest.mark.slow
-
-
-def start(*arguments: str | Path, cwd: Path) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", "from dfsc_tune.cli import app; app()", *map(str, arguments)]
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env=ENVIRONMENT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def run(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
-    process = start(*arguments, cwd=cwd)
-    stdout, stderr = process.communicate(timeout=300)
-    assert "Traceback" not in stderr, stderr
-    return subprocess.CompletedProcess(arguments, process.returncode, stdout, stderr)
-
-
-def session_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
-    """The processes that a started command and its children began, Ray's too."""
-    found = []
-    for each in psutil.process_iter():
-        with suppress(psutil.NoSuchProcess, ProcessLookupError):
-            if os.getsid(each.pid) == process.pid and each.status() != psutil.STATUS_ZOMBIE:
-                found.append(each)
-    return found
 
 
 def space_file(folder: Path, text: str = SPACE) -> Path:

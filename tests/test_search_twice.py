@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import CATEGORY, make_tray
-from test_search import run
 
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.settings import load
+from tests.support.processes import run
+from tests.support.trays import CATEGORY, make_tray
 
 SPACE = """\
 fixed:

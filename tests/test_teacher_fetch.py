@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from file_server import FileServer, serving
 
 from dfsc_tune.config import ModelConfig
 from dfsc_tune.errors import UserError
@@ -24,6 +23,7 @@ from dfsc_tune.storage import download
 from dfsc_tune.storage.download import PublishedFile
 from dfsc_tune.teachers import fetch
 from dfsc_tune.teachers.fetch import PUBLIC_TEACHERS, PublicTeacher, fetch_teacher
+from tests.support.file_server import FileServer, serving
 
 NAME = "public-tiny"
 

@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from conftest import CATEGORY
 
 from dfsc_tune import results
 from dfsc_tune.training.prepare import CategoryData
-from tests.faults.search import kill_tree
+from tests.support.processes import kill_tree
+from tests.support.trays import CATEGORY
 
 pytestmark = pytest.mark.slow
 

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from synthetic_run import CATEGORY, make_run, run_settings
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.pages import progress_of
 from dfsc_tune.results import LEDGER, SCORES, TRIALS, load, write_settings, write_table
+from tests.support.synthetic_run import CATEGORY, make_run, run_settings
 
 
 def with_running(folder: Path) -> Path:

@@ -13,7 +13,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from dfsc_tune import results
-from tests.conftest import CATEGORY
+from tests.support.trays import CATEGORY
 
 _OF_THE_CLOCK = ["seconds", "node", "device"]
 

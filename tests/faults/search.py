@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from tests.conftest import CATEGORY, make_tray
+import psutil
+
+from tests.support.processes import kill_tree
+from tests.support.trays import CATEGORY, make_tray
 
 # One trial at a time: what is suggested then depends on nothing but the seed.
 SPACE = """\
@@ -90,15 +93,19 @@ class Session:
 
     def kill(self, *, with_children: bool) -> None:
         """Kills the driver, or all of its processes like a machine that goes dark."""
-        (kill_tree if with_children else _kill)(self.process.pid)
+        if with_children:
+            kill_tree(self.process.pid)
+        else:
+            self.process.kill()
         self.wait()
 
     def kill_trial(self) -> bool:
         """Kills the process of a trial; whether there was one."""
-        for pid in descendants(self.process.pid):
-            if _command(pid).startswith("ray::ImplicitFunc"):
-                _kill(pid)
-                return True
+        with suppress(psutil.NoSuchProcess):
+            for child in psutil.Process(self.process.pid).children(recursive=True):
+                if " ".join(child.cmdline()).startswith("ray::ImplicitFunc"):
+                    child.kill()
+                    return True
         return False
 
 
@@ -106,41 +113,3 @@ def prepare(work: Path) -> None:
     """Makes the data and the space."""
     make_tray(work / "data", num_test=6)
     (work / "space.yaml").write_text(SPACE)
-
-
-def kill_tree(ancestor: int) -> None:
-    """SIGKILL for a process and all below it."""
-    for victim in (ancestor, *descendants(ancestor)):
-        _kill(victim)
-
-
-def descendants(ancestor: int) -> list[int]:
-    """All processes below another."""
-    parents = {}
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            # The fields after the command, which may itself hold spaces and brackets.
-            fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        parents[int(folder.name)] = int(fields[1])
-    found: list[int] = []
-    frontier = [ancestor]
-    while frontier:
-        frontier = [pid for pid, parent in parents.items() if parent in frontier]
-        found += frontier
-    return found
-
-
-def _command(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def _kill(pid: int) -> None:
-    try:
-        os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return

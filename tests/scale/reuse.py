@@ -19,7 +19,7 @@ from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.train import Training
-from tests.conftest import CATEGORY, make_tray
+from tests.support.trays import CATEGORY, make_tray
 
 _SPACE = """\
 fixed:

@@ -14,11 +14,11 @@ from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import judge
 from dfsc_tune.training.objectives import judge_synthetic
-from tests.conftest import CATEGORY, make_tray
 from tests.studies import proxies
 from tests.studies.__main__ import app
 from tests.studies.proxies import agreement, picks, record, settings_to_try
-from tests.test_cli import assert_one_sentence
+from tests.support.commands import assert_one_sentence
+from tests.support.trays import CATEGORY, make_tray
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "proxy_study.parquet"
 

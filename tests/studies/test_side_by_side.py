@@ -23,8 +23,8 @@ from tests.studies.__main__ import app
 from tests.studies.blackbox import Blackbox, RecordedCurves, held_out_errors, recorded_curves
 from tests.studies.side_by_side import BUDGETS, DEFAULT, STRATEGIES, regrets, summary
 from tests.studies.simulate import simulate
-from tests.synthetic_run import run_settings
-from tests.test_cli import assert_one_sentence
+from tests.support.commands import assert_one_sentence
+from tests.support.synthetic_run import run_settings
 
 CURVES = Path(__file__).parents[2] / "results" / "reference" / "search_curves"
 MOMENTA = np.array([0.9, 0.99, 0.999])

@@ -52,7 +52,7 @@ def local_head(folder: Path, *arguments: str, **environment: str) -> Iterator[He
         | environment
         | {
             "HOME": str(home),
-            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "PYTHONPATH": str(Path(__file__).parents[2]),
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "RAY_AUTH_MODE": "token",
             "RAY_USAGE_STATS_ENABLED": "0",

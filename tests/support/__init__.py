@@ -1,0 +1,1 @@
+"""Modules that several tests use: made data and runs, commands, servers."""
