@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -276,18 +275,3 @@ def test_many_steps_a_launch_are_the_same_steps(trial_config: TrialConfig, devic
     assert many.run(NUM_STEPS)["total"] == pytest.approx(sum(losses) / NUM_STEPS, rel=1e-4)
     # The step that the device has come to, and the one that the host believes in.
     assert many._position.item() == many.step == NUM_STEPS
-
-
-@pytest.mark.slow
-# PyTorch's own, while it traces.
-@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
-def test_compiling_keeps_the_losses(
-    trial_config: TrialConfig, device: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # What is compiled is traced in full; making kernels of it takes minutes.
-    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
-    plain, losses = trained(trial_config, PLAIN, device)
-    compiled = Training(plain.config, plain.data)
-    compiled.compile()
-    found = [compiled.run(step + 1)["total"] for step in range(NUM_STEPS)]
-    assert found == pytest.approx(losses, rel=1e-4)

@@ -1,4 +1,4 @@
-"""Measures training, scoring and start-up on this machine: the usual loop beside plain and fast.
+"""A benchmark's record: training beside the usual loop, scoring, start-up, trials at once.
 
 Images are generated, for times do not depend on what they show. Every figure is of rounds in which
 the compared ways take turns, so that what else the machine does meets all of them.
@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dfsc_tune.bench.packing import measure_packing, mps_runs
 from dfsc_tune.bench.request import FAST, BenchRequest, Figure, generated_data, synchronize, timed
 from dfsc_tune.bench.steps import measure_training
 from dfsc_tune.data.prepared import ResidentImages
@@ -30,21 +31,24 @@ _FIRST_STEPS = 5
 def benchmark(
     request: BenchRequest,
     num_threads: int,
+    counts: Sequence[int],
     progress: Callable[[str], None],
     note: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All figures of one trial at a time, with what they were measured on.
+    """All figures, with what they were measured on.
 
     Args:
         request: what to measure.
-        num_threads: CPU threads in use, for the record.
+        num_threads: CPU threads in use; several trials at once share them.
+        counts: numbers of trials to measure at once, ascending.
         progress: told what is being measured.
         note: told what failed and was left out.
     """
-    training = measure_training(request, progress, note)
+    training = measure_training(request, progress)
     progress("scoring")
     scoring = measure_scoring(request, training["seconds_per_step"]["fast"].median)
     progress("starting trials")
+    start = measure_start(request)
     return {
         **describe_machine(),
         "device": request.device,
@@ -53,7 +57,9 @@ def benchmark(
         "model": request.model.model_dump(),
         "training": training,
         "scoring": scoring,
-        "start": measure_start(request),
+        "start": start,
+        "mps": request.on_gpu and mps_runs(),
+        "at_once": measure_packing(request, counts, num_threads, progress, note),
     }
 
 

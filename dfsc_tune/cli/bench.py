@@ -40,7 +40,6 @@ def bench(
     """Time training beside the usual loop, scoring, start-up and trials at once; keep a record."""
     import torch
 
-    from dfsc_tune.bench.packing import measure_packing, packing_ways
     from dfsc_tune.bench.record import benchmark, write_record
     from dfsc_tune.bench.request import BenchRequest
     from dfsc_tune.config import ModelConfig
@@ -72,10 +71,7 @@ def bench(
         def progress(text: str) -> None:
             status.update(f"{text} …")
 
-        record = benchmark(request, num_threads, progress, notes.append)
-        record["at_once"] = measure_packing(
-            request, counts, num_threads, progress, ways=packing_ways(where), note=notes.append
-        )
+        record = benchmark(request, num_threads, counts, progress, notes.append)
         record["notes"] = notes
     plain = write_record(path, record)
     if json:
@@ -89,18 +85,7 @@ def _print_record(record: dict[str, Any]) -> None:
     training, scoring, start = record["training"], record["scoring"], record["start"]
     for way, figure in training["seconds_per_step"].items():
         typer.echo(f"{way:<24}{_milliseconds(figure)} a step")
-    if compiling := training["compiling"]:
-        steps = compiling["steps_to_pay"]
-        typer.echo(
-            f"{'compiling':<24}{compiling['seconds_of_first_step']:.3g} s, which "
-            + (f"{steps} steps pay for" if steps else "no number of steps pays for")
-        )
     typer.echo(f"{'usual / fast':<24}{_spread(training['usual_over_fast'], '.2f')}")
-    typer.echo(
-        f"{'of the matrix peak':<24}{training['share_of_compute_peak']:.0%} "
-        f"({training['peak_flops_per_second'] / 1e12:.2f} TFLOP/s); of the memory bandwidth "
-        f"{training['share_of_bandwidth']:.0%} ({training['peak_bytes_per_second'] / 1e9:.0f} GB/s)"
-    )
     typer.echo(
         f"{'a report':<24}{_milliseconds(scoring['seconds_per_report'])} for "
         f"{scoring['num_images']} images: {scoring['share_of_steps']:.1%} of its "
@@ -108,10 +93,11 @@ def _print_record(record: dict[str, Any]) -> None:
     )
     typer.echo(f"{'building a trial':<24}{_milliseconds(start['seconds_to_build'])}")
     typer.echo(f"{'its first steps':<24}{_milliseconds(start['seconds_of_first_steps'])}")
+    by_mps = " by MPS" if record["mps"] else ""
     for packing in record["at_once"]:
         memory = packing["peak_bytes_per_trial"]
         typer.echo(
-            f"{packing['num_trials']} at once, {packing['way'].replace('_', ' ')}, "
+            f"{packing['num_trials']} at once{by_mps}, "
             f"{packing['threads_per_trial']} threads each: "
             f"{packing['steps_per_second']:.2f} steps a second"
             + (f", {memory / 1e9:.2f} GB each" if memory else "")

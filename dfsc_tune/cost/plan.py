@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dfsc_tune.bench.packing import PROCESSES, Packing, best_packing
+from dfsc_tune.bench.packing import best_count
 from dfsc_tune.config import ModelConfig, TrialConfig
 from dfsc_tune.cost.expected import Spread, TrialTimes, expect
 from dfsc_tune.cost.prices import Price
@@ -140,8 +140,7 @@ def best_at_once(throughput: Throughput) -> int:
     """
     if not throughput.created:
         raise UserError("--trials-per-gpu auto needs a benchmark record; see dfsc-tune bench")
-    rates = sorted(throughput.steps_per_second.items())
-    return best_packing([Packing(PROCESSES, count, 1, rate, 0) for count, rate in rates]).num_trials
+    return best_count(throughput.steps_per_second)
 
 
 @dataclass(frozen=True)

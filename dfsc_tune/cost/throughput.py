@@ -10,8 +10,7 @@ from typing import Any
 import torch
 import yaml
 
-from dfsc_tune.bench.limits import step_flops
-from dfsc_tune.bench.packing import PROCESSES
+from dfsc_tune.bench.flops import step_flops
 from dfsc_tune.config import ModelConfig
 from dfsc_tune.errors import UserError
 
@@ -150,8 +149,8 @@ def _throughput(path: Path, record: Mapping[str, Any]) -> Throughput:
     together = {
         int(x["num_trials"]): float(x["steps_per_second"])
         for x in record["at_once"]
-        # As a search runs them, which is all that older records have.
-        if x.get("way", PROCESSES) == PROCESSES
+        # As a search runs them: some records hold other ways too.
+        if x.get("way", "processes") == "processes"
     }
     num_scored = int(scoring["num_images"]) * int(scoring["num_ema_momenta"])
     return Throughput(

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from dfsc_tune.bench.packing import best_packing, measure_packing
+from dfsc_tune.bench.packing import best_count, measure_packing
 from dfsc_tune.bench.request import BenchRequest
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
@@ -51,15 +51,15 @@ def with_packing(
             _COUNTS,
             os.cpu_count() or 1,
             lambda text: status.update(f"{text} …"),
+            console.print,
             data_bytes=max(one.trial.num_bytes for one in data),
         )
-    best = best_packing(found)
+    best = best_count({x.num_trials: x.steps_per_second for x in found})
     rates = ", ".join(f"{x.num_trials}: {x.steps_per_second:.0f}" for x in found)
     console.print(
-        f"{best.num_trials} trials share a GPU (steps a second of all together, by number of "
-        f"trials: {rates})",
+        f"{best} trials share a GPU (steps a second of all together, by number of trials: {rates})",
     )
-    return _sharing(request, best.num_trials)
+    return _sharing(request, best)
 
 
 def _sharing(request: SearchRequest, num_trials: int) -> SearchRequest:

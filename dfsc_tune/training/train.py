@@ -93,8 +93,6 @@ class Training:
         self.optimizer = self._build_optimizer()
         self.step = 0
         self._advance = self._fastest_step()
-        self._outputs = self._network_outputs
-        self._total_loss = total_loss
 
     def run(self, until_step: int) -> dict[str, float]:
         """Trains until `until_step` steps are done; the mean of each loss over these steps.
@@ -104,7 +102,10 @@ class Training:
         """
         first = self.step
         self._sums.zero_()
-        self.launch(until_step)
+        self.autoencoder.train()
+        with self._own_randomness():
+            self._advance(until_step - self.step)
+        self.step = max(self.step, until_step)
         # The device is read once per call, not per step.
         means = (self._sums / max(self.step - first, 1)).tolist()
         named = dict(zip(Losses._fields, means, strict=True))
@@ -114,18 +115,6 @@ class Training:
                     f"the loss '{name}' became {value} between steps {first} and {self.step}"
                 )
         return named
-
-    def launch(self, until_step: int) -> None:
-        """Takes steps as `run` does; those launched on a GPU are not waited for."""
-        self.autoencoder.train()
-        with self._own_randomness():
-            self._advance(until_step - self.step)
-        self.step = max(self.step, until_step)
-
-    def compile(self) -> None:
-        """Has PyTorch compile networks and loss, at the first step: call it before that."""
-        self._outputs = torch.compile(self._network_outputs)
-        self._total_loss = torch.compile(total_loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that the rest of the training depends on."""
@@ -207,20 +196,16 @@ class Training:
             jittered = normalize_images(color_jitter(pixels))
             autoencoder_input = jittered.contiguous(memory_format=self._layout)
             augmented = (self.data.teacher(autoencoder_input), self._answer(autoencoder_input))
-        reconstruction, answer = self._outputs(autoencoder_input, images)
-        return self._total_loss(
+        with autocast(self.dtype, self.data.device):
+            reconstruction = self.autoencoder(autoencoder_input)
+        return total_loss(
             features,
-            answer,
-            reconstruction,
+            self._answer(images),
+            reconstruction.float(),
             self.config.loss,
             augmented=augmented,
             penalty=self._penalty_answer(features.shape[1]),
         )
-
-    def _network_outputs(self, autoencoder_input: Tensor, images: Tensor) -> tuple[Tensor, Tensor]:
-        with autocast(self.dtype, self.data.device):
-            reconstruction = self.autoencoder(autoencoder_input)
-        return reconstruction.float(), self._answer(images)
 
     def _answer(self, images: Tensor) -> Tensor:
         with autocast(self.dtype, self.data.device):
