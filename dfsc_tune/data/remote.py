@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.storage.object_store import Store, fetch_folder, local_copy
+from dfsc_tune.storage.copies import fetch_folder, local_copy
+from dfsc_tune.storage.object_store import Store
 
 _GOOD = "train/good"
 

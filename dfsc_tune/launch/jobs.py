@@ -19,7 +19,7 @@ from typing import Any
 
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import read_cluster_file
-from dfsc_tune.storage.object_store import copy_place
+from dfsc_tune.storage.copies import copy_place
 
 _RUN, _COMMAND = "run", "command"
 _DASHBOARD_PORT = 8265

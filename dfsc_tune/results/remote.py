@@ -12,7 +12,8 @@ from pathlib import Path
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.results.schema import CHECKPOINTS, LEDGER, SETTINGS
-from dfsc_tune.storage.object_store import Store, StoredFile, copy_place, fetch_folder, local_copy
+from dfsc_tune.storage.copies import copy_place, fetch_folder, local_copy
+from dfsc_tune.storage.object_store import Store, StoredFile
 
 DRIVER = "driver.json"
 """Which process goes on with the run, put anew every `BEAT_SECONDS` for as long as it does."""

@@ -95,7 +95,7 @@ class Mirror:
 
     def _beat(self) -> None:
         if time.monotonic() >= self._beat_at:
-            self.store.write(DRIVER, [json.dumps(_this_process()).encode()])
+            self.store.write(DRIVER, json.dumps(_this_process()).encode())
             self._beat_at = time.monotonic() + BEAT_SECONDS
 
 
