@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
@@ -177,7 +178,7 @@ class TrialConfig(Settings):
         if (teacher := self.model.teacher) and Path(teacher).is_file():
             tree["model"]["teacher"] = str(Path(teacher).resolve())
         if photographs := self.train.penalty_images:
-            tree["train"]["penalty_images"] = str(Path(photographs).resolve())
+            tree["train"]["penalty_images"] = os.path.realpath(photographs)
         return TrialConfig.model_validate(tree)
 
     def with_values(self, values: Mapping[str, float | int | str | bool]) -> TrialConfig:

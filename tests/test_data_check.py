@@ -1,9 +1,12 @@
 """The check of image folders: counts, sizes, problems that must be mended, and notes."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from dfsc_tune.data.check import CategoryCheck, ImageCount, SizeCount, check_category, check_data
@@ -139,7 +142,7 @@ def test_missing_masks_are_a_note(nut):
 def test_a_mask_without_image_is_a_note(nut):
     write_image(nut / "ground_truth" / "bent" / "7_mask.png")
     (note,) = check(nut).notes
-    assert "'ground_truth/bent/7_mask.png' belongs to no" in note
+    assert "'ground_truth/bent/7_mask.png' is not read: no anomalous test image" in note
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_a_mask_without_image_is_a_note(nut):
         (np.full((6, 8, 4), 200, np.uint8), ["transparency"]),
         (np.full((6, 8), 200, np.uint8), ["grey, while the others are in colour"]),
         (np.full((6, 8), 60_000, np.uint16), ["16-bit", "grey, while"]),
-        (np.full((6, 8), 4_095, np.uint16), ["16-bit", "grey, while", "reach only 4,095"]),
+        (np.full((6, 8), 4_095, np.uint16), ["16-bit", "decode dark", "grey, while"]),
     ],
 )
 def test_odd_pixels_are_notes(nut, array, told):
@@ -169,6 +172,105 @@ def test_float_pixels_are_a_problem(nut):
     write_image(nut / "train" / "good" / "5.tif", np.zeros((6, 8), np.float32))
     (problem,) = check(nut).problems
     assert "mode F" in problem
+
+
+def write_deep_png(path: Path, values: np.ndarray) -> None:
+    """Writes 16-bit colours (H, W, 3), which Pillow reads and does not write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    height, width, _ = values.shape
+    header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+@pytest.mark.parametrize(("top", "is_dark"), [(4_095, True), (65_535, False)])
+def test_twelve_bits_of_colour_in_sixteen_are_a_note(nut, suffix, top, is_dark):
+    values = NOISE.integers(0, top, (6, 8, 3), dtype=np.uint16, endpoint=True)
+    path = nut / "train" / "good" / f"5.{suffix}"
+    if suffix == "png":
+        write_deep_png(path, values)
+    else:
+        tifffile.imwrite(path, values, photometric="rgb")
+    found = check(nut)
+    assert found.problems == ()
+    notes = [note for note in found.notes if "decode dark" in note]
+    assert len(notes) == len(found.notes) == int(is_dark)
+    assert all(f"1 of 10 images, such as 'train/good/5.{suffix}'," in note for note in notes)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "gif", "webp", "png"])
+def test_pages_after_the_first_are_a_note(nut, suffix):
+    first, second = (Image.fromarray(NOISE.integers(1, 256, (6, 8, 3), np.uint8)) for _ in "ab")
+    path = nut / "train" / "good" / f"5.{suffix}"
+    first.save(path, save_all=True, append_images=[second])
+    (note,) = check(nut).notes
+    assert f"1 of 10 images, such as 'train/good/5.{suffix}', hold more than one page" in note
+
+
+def white_box(size: int = 64) -> np.ndarray:
+    """A mask of 100 pixels."""
+    mask = np.zeros((size, size), np.uint8)
+    mask[20:30, 21:31] = 255
+    return mask
+
+
+def masked_nut(nut: Path, mask: np.ndarray, name: str = "0_mask.png") -> CategoryCheck:
+    noise = NOISE.integers(1, 256, (*mask.shape, 3), dtype=np.uint8)
+    write_image(nut / "test" / "bent" / "0.png", noise)
+    (nut / "ground_truth" / "bent" / "0_mask.png").unlink()
+    write_image(nut / "ground_truth" / "bent" / name, mask)
+    return check(nut)
+
+
+def test_a_clean_mask_gives_no_note(nut):
+    assert masked_nut(nut, white_box()).notes == ()
+
+
+def test_a_lossy_mask_is_a_note(nut):
+    (note,) = masked_nut(nut, white_box(), "0_mask.jpg").notes
+    assert note.startswith(
+        "1 of 1 masks, such as 'ground_truth/bent/0_mask.jpg', hold several values above zero"
+    )
+
+
+def test_an_inverted_mask_is_a_note(nut):
+    (note,) = masked_nut(nut, 255 - white_box()).notes
+    assert "mark more than half of the image: if they are inverted" in note
+
+
+def test_pages_of_a_mask_are_a_note(nut):
+    (nut / "ground_truth" / "bent" / "0_mask.png").unlink()
+    pages = [Image.fromarray(np.eye(6, 8, k, dtype=np.uint8)) for k in (0, 1)]
+    path = nut / "ground_truth" / "bent" / "0_mask.tif"
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    (note,) = check(nut).notes
+    assert "1 of 1 masks" in note
+    assert "more than one page" in note
+
+
+def test_images_that_share_a_mask_are_named(nut):
+    write_image(nut / "test" / "bent" / "0.bmp")
+    (note,) = check(nut).notes
+    assert note.startswith(
+        "'test/bent/0.bmp' and 'test/bent/0.png' share the mask 'ground_truth/bent/0_mask.png'"
+    )
+
+
+def test_folders_that_lead_back_are_looked_at_once(nut):
+    bent = nut / "ground_truth" / "bent"
+    (bent / "again").symlink_to(nut / "ground_truth")
+    (nut / "ground_truth" / "a_second_name").symlink_to(bent)
+    assert check(nut).notes == ()
+    for index in range(3):
+        write_image(bent / f"{7 + index}_mask.png")
+    (note,) = check(nut).notes
+    assert "3 files in 'ground_truth/" in note
 
 
 def test_misplaced_are_notes(nut):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -272,6 +274,95 @@ def test_heat_maps_never_overwrite_images(data: Path, model: Path, tmp_path: Pat
         refused = invoke("predict", model, images, "--heatmaps", heatmaps)
         assert_refused(refused, "would overwrite", "another folder")
     assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_a_link_that_leads_back_stops_no_other_image(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    images = shutil.copytree(data / CATEGORY / "test" / "good", tmp_path / "images")
+    (images / "loop.png").symlink_to("loop.png")
+    found = invoke("predict", model, images, "--heatmaps", tmp_path / "heat")
+    assert found.exit_code == 1, found.output
+    assert "loop.png" in found.stderr
+    assert len(list((tmp_path / "heat").iterdir())) == len(found.stdout.splitlines()) == 4
+
+
+def test_what_is_left_unscored_is_said(data: Path, model: Path, tmp_path: Path) -> None:
+    images = shutil.copytree(data / CATEGORY / "test" / "good", tmp_path / "images")
+    for name in ("phone.HEIC", "camera.dng", "no_suffix", "Thumbs.db"):
+        shutil.copy(images / "000.png", images / name)
+    (images / "more").mkdir()
+    with Image.open(images / "000.png") as image:
+        image.save(images / "pages.tif", save_all=True, append_images=[image.copy()])
+    parts = (
+        f"2 files in '{images}', such as 'camera.dng', are not read: save photographs",
+        f"2 files in '{images}', such as 'Thumbs.db', are not read: not image files by their names",
+        f"folders inside '{images}', such as 'more', are not read",
+        f"1 of 5 images, such as '{images / 'pages.tif'}', hold more than one page",
+    )
+    found = invoke("predict", model, images, "--json")
+    assert found.exit_code == 0, found.output
+    notes = json.loads(found.stdout)["notes"]
+    assert len(notes) == len(parts)
+    for part, note in zip(parts, notes, strict=True):
+        assert part in note
+        assert f"note: {part}" in found.stderr
+
+
+def test_a_folder_of_what_is_not_read_is_refused_with_the_reason(
+    model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "1.HEIC").write_bytes(b"")
+    assert_refused(invoke("predict", model, tmp_path), "no images", "as JPEG or PNG")
+
+
+@pytest.mark.parametrize("json_option", [(), ("--json",)])
+def test_predict_finishes_though_nobody_reads(
+    data: Path, model: Path, tmp_path: Path, json_option: tuple[str, ...]
+) -> None:
+    images = data / CATEGORY / "test" / "good"
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(b"")
+    command = [sys.executable, "-m", "dfsc_tune", "predict", str(model), str(images), str(broken)]
+    targets = ("--output", str(tmp_path / "scores.csv"), "--heatmaps", str(tmp_path / "heat"))
+    with subprocess.Popen(
+        [*command, *targets, *json_option], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        told = process.stderr.read().decode()
+    assert process.returncode == 1
+    assert "broken.png" in told
+    assert "Traceback" not in told
+    assert len((tmp_path / "scores.csv").read_text().splitlines()) == 6
+    assert len(list((tmp_path / "heat").iterdir())) == 4
+
+
+def test_odd_masks_and_pages_are_said(tmp_path: Path, saved: tuple[Path, Result]) -> None:
+    data = make_masked_tray(tmp_path / "data")
+    (data / CATEGORY / "defects_config.json").unlink()
+    masks = data / CATEGORY / "ground_truth"
+    lossy = masks / "logical_anomalies" / "000" / "000.png"
+    with Image.open(lossy) as image:
+        image.save(lossy.with_suffix(".jpg"))
+    lossy.unlink()
+    inverted = masks / "logical_anomalies" / "001" / "000.png"
+    with Image.open(inverted) as image:
+        values = 255 - np.asarray(image)
+    Image.fromarray(values).save(inverted)
+    good = data / CATEGORY / "test" / "good" / "000.png"
+    with Image.open(good) as image:
+        image.save(good.with_suffix(".tif"), save_all=True, append_images=[image.copy()])
+    good.unlink()
+    found = evaluate_maps(saved[0], data, CATEGORY, include_selection=True)
+    notes = " | ".join(found.notes)
+    for part in (
+        "1 of 9 masks, such as 'ground_truth/logical_anomalies/000/000.jpg', hold several values",
+        "1 of 9 masks, such as 'ground_truth/logical_anomalies/001/000.png', mark more than half",
+        "1 of 12 images, such as 'test/good/000.tif', hold more than one page",
+    ):
+        assert part in notes
 
 
 def test_a_threshold_decides_what_is_anomalous(data: Path, model: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,7 @@ def data_name(data: str | None) -> str | None:
     """The data as settings name them, so that they are found from any folder; None: built-in."""
     from dfsc_tune.storage.object_store import is_remote
 
-    return data if data is None or is_remote(data) else str(Path(data).resolve())
+    return data if data is None or is_remote(data) else os.path.realpath(data)
 
 
 def data_folder(data: str | None, categories: list[str], console: Console) -> Path:

@@ -15,6 +15,7 @@ from dfsc_tune.cli.shared import (
     JsonOption,
     ResultsOption,
     RunNameOption,
+    echo,
     print_json,
     progress_bar,
     run_name,
@@ -101,7 +102,7 @@ def predict(
     json: JsonOption = False,
 ) -> None:
     """Score images: above a threshold, an image is called anomalous."""
-    from dfsc_tune.evaluation.predict import find_images
+    from dfsc_tune.evaluation.predict import describe_unscored, find_images
     from dfsc_tune.evaluation.predict import predict as score_images
     from dfsc_tune.models.detector import load_detector
 
@@ -110,24 +111,28 @@ def predict(
     origin = _threshold_origin(detector)
     if threshold is not None:
         detector, origin = replace(detector, threshold=threshold), "--threshold"
+    found = find_images(images)
+    notes = list(describe_unscored(images, found))
+    for note in notes:
+        echo(f"note: {note}", err=True)
     rows = []
-    for prediction in score_images(detector, find_images(images), heatmaps, torch_device(device)):
+    for prediction in score_images(detector, found, heatmaps, torch_device(device)):
         rows.append(asdict(prediction))
         if not json and prediction.score is not None:
             verdict = "anomalous" if prediction.anomalous else "good"
-            typer.echo(f"{prediction.score:10.4f}  {verdict:<10} {prediction.image}")
+            echo(f"{prediction.score:10.4f}  {verdict:<10} {prediction.image}")
         if prediction.error:
-            typer.echo(f"error: {prediction.error}", err=True)
+            echo(f"error: {prediction.error}", err=True)
+    if output is not None:
+        _write_table(output, rows)
     if json:
-        print_json({"threshold": detector.threshold, "images": rows})
+        print_json({"threshold": detector.threshold, "images": rows, "notes": notes})
     else:
-        typer.echo(
+        echo(
             f"{sum(bool(row['anomalous']) for row in rows)} of {len(rows)} anomalous: above "
             f"{detector.threshold:.4f}, {origin}",
             err=True,
         )
-    if output is not None:
-        _write_table(output, rows)
     if any(row["error"] for row in rows):
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -87,9 +88,11 @@ def reproduce(
     if seeds > MOST_SEEDS:
         raise UserError(f"--seeds is {MOST_SEEDS} at most")
     console = talk()
-    categories = asked_categories(category or ["all"], data)
+    categories = asked_categories(category or [], data)
     found_space = load_space(space or default_space(gpus, address, device, console))
-    scale = Scale(found_space, seeds, teacher, str(photographs.resolve()) if photographs else None)
+    scale = Scale(
+        found_space, seeds, teacher, os.path.realpath(photographs) if photographs else None
+    )
     request = SearchRequest(
         categories=tuple(categories),
         data=Path(),

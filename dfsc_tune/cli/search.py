@@ -216,9 +216,21 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
 
 
 def asked_categories(asked: list[str], data: str | None) -> list[str]:
-    """The categories named, none twice, or all there are."""
-    if ALL not in asked:
+    """The categories named, none twice; all there are for none, and for "all".
+
+    In data with a category of that very name, "all" is that one.
+    """
+    if asked and ALL not in asked:
         return list(dict.fromkeys(asked))
+    there = _every_category(data)
+    if not asked or ALL not in there:
+        return there
+    note = f"note: a category is called '{ALL}', so that one is meant; name each of the others"
+    typer.echo(note, err=True)
+    return list(dict.fromkeys(asked))
+
+
+def _every_category(data: str | None) -> list[str]:
     if data is None:
         from dfsc_tune.data.builtin import CATEGORIES
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 import math
+import os
 import shlex
 import signal
 import sys
@@ -136,9 +137,22 @@ def say_next(*words: object, before: str = "next") -> None:
     typer.echo(f"{before}: {shlex.join(['dfsc-tune', *map(str, words)])}", err=True)
 
 
+def echo(text: str, err: bool = False) -> None:
+    """Prints a line; once nobody reads it (`| head`), nothing, and the work goes on.
+
+    For commands that print while they work: whatever else prints ends with its reader.
+    """
+    try:
+        typer.echo(text, err=err)
+    except BrokenPipeError:
+        stream = sys.stderr if err else sys.stdout
+        # What the stream still buffers is written again at exit: let it go nowhere, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def print_json(value: object) -> None:
     """Prints JSON on stdout; what is not a number becomes null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
 
 from dfsc_tune.data.files import map_in_threads
 from dfsc_tune.data.fingerprint import content_digest
 from dfsc_tune.data.images import flatten, open_upright, safe_workers
 from dfsc_tune.data.layout import category_folder, complete_category, find_categories, list_category
-from dfsc_tune.data.masks import read_mask
+from dfsc_tune.data.masks import mask_notes, read_mask
 from dfsc_tune.data.misplaced import describe_misplaced
+from dfsc_tune.data.oddities import image_oddities, oddity_notes
 from dfsc_tune.data.records import Category, ImageRecord, Kind, Layout
 from dfsc_tune.errors import UserError
 
@@ -65,10 +63,10 @@ class _Seen:
     # Height and width; None where the file is broken.
     size: tuple[int, int] | None = None
     is_grey: bool = False
-    # What is odd of its pixels, as the end of "3 of 9 images …".
+    # As `image_oddities` says them.
     oddities: tuple[str, ...] = ()
-    # The largest grey value of a 16-bit image.
-    peak: int | None = None
+    # The oddities of its masks by their paths.
+    masks: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
@@ -113,7 +111,8 @@ def check_category(data: Path, name: str) -> CategoryCheck:
             *_idle_good(listed),
             *_pixel_notes(seen),
             *twins,
-            *_mask_notes(listed),
+            *_missing_masks(listed),
+            *mask_notes(listed, {path: x for one in seen for path, x in one.masks.items()}),
             *describe_misplaced(listed),
         ),
     )
@@ -130,30 +129,19 @@ def _look_at(record: ImageRecord, split: str, category: Category) -> _Seen:
                 digest,
                 size=(image.height, image.width),
                 is_grey=flat.mode in ("L", "I"),
-                oddities=tuple(_oddities(image)),
-                peak=int(np.asarray(flat).max()) if flat.mode == "I" else None,
+                oddities=tuple(image_oddities(record.path, image, flat)),
             )
             size = (image.height, image.width)
     except UserError as error:
         return _Seen(record, split, problems=(str(error),))
-    return replace(seen, problems=tuple(_mask_problems(record, category, size)))
-
-
-def _mask_problems(record: ImageRecord, category: Category, size: tuple[int, int]) -> Iterator[str]:
+    masks: dict[Path, tuple[str, ...]] = {}
+    problems: list[str] = []
     for path in record.mask_paths:
         try:
-            read_mask(path, record, category, size)
+            masks[path] = read_mask(path, record, category, size).oddities
         except UserError as error:
-            yield str(error)
-
-
-def _oddities(image: Image.Image) -> Iterator[str]:
-    if image.has_transparency_data:
-        yield "have transparency, which is laid over black"
-    if image.mode.startswith("I"):
-        yield "have 16-bit grey values, which are scaled to 8 bits"
-    if image.mode in ("CMYK", "YCbCr", "HSV"):
-        yield f"are in {image.mode} colours, which are turned into RGB without a colour profile"
+            problems.append(str(error))
+    return replace(seen, masks=masks, problems=tuple(problems))
 
 
 def _count_images(category: Category) -> tuple[ImageCount, ...]:
@@ -208,25 +196,18 @@ def _twins(seen: Sequence[_Seen]) -> tuple[list[str], list[str]]:
 
 
 def _pixel_notes(seen: Sequence[_Seen]) -> Iterator[str]:
-    readable = [one for one in seen if one.size]
-    for oddity in dict.fromkeys(oddity for one in readable for oddity in one.oddities):
-        yield _share([one.record for one in readable if oddity in one.oddities], seen) + oddity
-    grey = [one.record for one in readable if one.is_grey]
-    if 0 < len(grey) < len(readable):
-        yield _share(grey, seen) + "are grey, while the others are in colour"
-    peak = max((one.peak for one in readable if one.peak is not None), default=65_535)
-    if peak < 65_535 // 4:
-        yield (
-            f"the 16-bit images reach only {peak:,} of 65,535, so they decode dark: "
-            "scale their values to the whole range"
-        )
+    are_mixed = len({one.is_grey for one in seen if one.size}) > 1
+    grey = ("are grey, while the others are in colour",)
+    yield from oddity_notes(
+        "images",
+        {
+            one.record.name: one.oddities + (grey if are_mixed and one.is_grey else ())
+            for one in seen
+        },
+    )
 
 
-def _share(records: Sequence[ImageRecord], seen: Sequence[_Seen]) -> str:
-    return f"{len(records)} of {len(seen)} images, such as '{records[0].name}', "
-
-
-def _mask_notes(category: Category) -> Iterator[str]:
+def _missing_masks(category: Category) -> Iterator[str]:
     anomalous: dict[str, list[ImageRecord]] = defaultdict(list)
     for record in category.test:
         if record.kind != "good":

@@ -115,6 +115,14 @@ def _pixel_count(path: Path) -> int:
     return 0
 
 
+def has_more_pages(path: Path) -> bool:
+    """Whether a file holds pages or frames after the first; False where it cannot be read."""
+    # Of its own, as a broken second page must not keep the first from being read.
+    with suppress(Exception), Image.open(path) as image:
+        return bool(getattr(image, "is_animated", False))
+    return False
+
+
 @contextmanager
 def open_upright(path: Path) -> Iterator[Image.Image]:
     """The decoded image of a file, its EXIF rotation applied.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from dfsc_tune.data.declarations import DEFECTS_CONFIG
 from dfsc_tune.data.images import flatten, open_upright
+from dfsc_tune.data.oddities import mask_oddities, oddity_notes
 from dfsc_tune.data.records import Category, DefectEntry, ImageRecord
 from dfsc_tune.errors import UserError
 
@@ -25,6 +27,9 @@ class DefectMask:
     # A share of the mask's area where `relative_saturation`, else pixels.
     saturation_threshold: float
     relative_saturation: bool
+    path: Path
+    # What is odd of the file, as `mask_oddities` says it.
+    oddities: tuple[str, ...]
 
 
 def read_masks(
@@ -55,7 +60,34 @@ def read_mask(
         entry = _entry(values, category.defect_entries, path)
     elif not values.any():
         raise _empty(path)
-    return DefectMask(entry.name, values > 0, entry.saturation_threshold, entry.relative_saturation)
+    return DefectMask(
+        entry.name,
+        values > 0,
+        entry.saturation_threshold,
+        entry.relative_saturation,
+        path,
+        tuple(mask_oddities(path, values)),
+    )
+
+
+def mask_notes(category: Category, oddities: Mapping[Path, Sequence[str]]) -> Iterator[str]:
+    """A sentence for each oddity of mask files, and for each that several images are judged by.
+
+    Args:
+        category: what the masks are of.
+        oddities: those of the masks that were read, by their paths.
+    """
+    named = {path.relative_to(category.root).as_posix(): x for path, x in oddities.items()}
+    yield from oddity_notes("masks", named)
+    owners: dict[Path, list[str]] = defaultdict(list)
+    for record in category.test:
+        for path in record.mask_paths:
+            owners[path].append(record.name)
+    for path, names in owners.items():
+        if len(names) > 1:
+            shown = " and ".join(f"'{name}'" for name in names)
+            mask = path.relative_to(category.root).as_posix()
+            yield f"{shown} share the mask '{mask}': give each image a name and a mask of its own"
 
 
 def mask_entry(path: Path, entries: Mapping[int, DefectEntry]) -> DefectEntry:

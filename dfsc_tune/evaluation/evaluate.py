@@ -9,6 +9,7 @@ from dfsc_tune.data.files import map_in_threads
 from dfsc_tune.data.fingerprint import content_digest
 from dfsc_tune.data.images import decode_images, safe_workers
 from dfsc_tune.data.layout import read_category
+from dfsc_tune.data.oddities import page_notes
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation.maps import (
@@ -118,7 +119,7 @@ def _judged(category: Category, seen: set[str], include_selection: bool) -> Judg
             f"category '{category.name}' in {category.root.parent} has no good or no anomalous "
             f"test image to judge on{used}; add some{way_out}"
         )
-    notes = list(category.notes)
+    notes = [*category.notes, *page_notes({record.name: record.path for record in records})]
     if seen and include_selection:
         notes.append(
             f"{len(seen)} of these images were used to train or choose the model: the numbers "

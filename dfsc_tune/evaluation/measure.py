@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from dfsc_tune.data.masks import read_masks
+from dfsc_tune.data.masks import DefectMask, mask_notes, read_masks
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.evaluation.maps import AnomalyMap
 from dfsc_tune.metrics import (
@@ -106,12 +107,15 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
     scores: list[float] = []
     kept: list[AnomalyMap] = []
     defects: list[Defect] = []
+    oddities: dict[Path, tuple[str, ...]] = {}
     for index, (record, anomaly_map) in enumerate(zip(images.records, maps, strict=True)):
         scores.append(float(anomaly_map.max()))
         if not bare:
             kept.append(anomaly_map)
-            defects += read_defects(index, record, images.category, anomaly_map)
-    category, notes = images.category, images.notes
+            masks = _read_masks(record, images.category, anomaly_map)
+            defects += [_defect(index, mask) for mask in masks]
+            oddities |= {mask.path: mask.oddities for mask in masks}
+    category, notes = images.category, (*images.notes, *mask_notes(images.category, oddities))
     if bare:
         notes += (
             f"pixel metrics cannot be measured: {len(bare)} anomalous images have no mask under "
@@ -139,17 +143,20 @@ def read_defects(
     Raises:
         UserError: a mask is broken or has another size.
     """
+    return [_defect(index, mask) for mask in _read_masks(record, category, anomaly_map)]
+
+
+def _read_masks(
+    record: ImageRecord, category: Category, anomaly_map: AnomalyMap
+) -> tuple[DefectMask, ...]:
     height, width = anomaly_map.shape
-    return [
-        Defect(
-            index,
-            found.mask,
-            saturation_area(
-                found.saturation_threshold, found.relative_saturation, int(found.mask.sum())
-            ),
-        )
-        for found in read_masks(record, category, (height, width))
-    ]
+    return read_masks(record, category, (height, width))
+
+
+def _defect(index: int, found: DefectMask) -> Defect:
+    area = int(found.mask.sum())
+    saturation = saturation_area(found.saturation_threshold, found.relative_saturation, area)
+    return Defect(index, found.mask, saturation)
 
 
 def _pixel_metrics(

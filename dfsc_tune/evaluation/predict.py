@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain, count
@@ -9,6 +10,8 @@ from pathlib import Path
 
 from dfsc_tune.data.files import list_images
 from dfsc_tune.data.images import decode_images
+from dfsc_tune.data.misplaced import describe_unread
+from dfsc_tune.data.oddities import page_notes
 from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation.heatmap import overlay
 from dfsc_tune.models.detector import Detector
@@ -40,13 +43,29 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
         if path.is_dir():
             found = list_images(path)
             if not found:
-                raise UserError(f"no images in the folder {path}; give image files or their folder")
+                unread = "".join(f"; {sentence}" for sentence in describe_unread(path, str(path)))
+                raise UserError(
+                    f"no images in the folder {path}; give image files or their folder{unread}"
+                )
             images += found
         elif path.is_file():
             images.append(path)
         else:
             raise UserError(f"no such image or folder: {path}")
     return images
+
+
+def describe_unscored(paths: Sequence[Path], images: Sequence[Path]) -> Iterator[str]:
+    """A sentence for each kind of thing that is given and not scored.
+
+    Args:
+        paths: image files, and folders of them.
+        images: what `find_images` found there.
+    """
+    for path in paths:
+        if path.is_dir():
+            yield from describe_unread(path, str(path))
+    yield from page_notes({str(image): image for image in images})
 
 
 def predict(
@@ -107,9 +126,10 @@ def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
         name = next(name for name in names if name not in taken)
         taken.add(name)
         paths[image] = folder / name
-    originals = {image.resolve() for image in images}
+    # Not by Path.resolve: it raises where a link leads back to itself.
+    originals = {os.path.realpath(image) for image in images}
     for path in paths.values():
-        if path.resolve() in originals:
+        if os.path.realpath(path) in originals:
             raise UserError(
                 f"the heat maps would overwrite images such as {path}; choose another folder than "
                 "theirs"

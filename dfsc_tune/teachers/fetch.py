@@ -5,6 +5,7 @@ A download is checked by its sha256 and tried as a network, and only then takes 
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import zipfile
@@ -123,7 +124,7 @@ def use_teacher(file: Path, name: str | None = None) -> Path:
     Raises:
         UserError: the file is no teacher, or the name is not allowed or taken by other weights.
     """
-    given = find_teacher(str(file.resolve()))
+    given = find_teacher(os.path.realpath(file))
     suffix = ".safetensors" if given.suffix == ".safetensors" else ".pth"
     path = user_folder() / (check_name(name or given.stem) + suffix)
     taken = known_teachers().get(path.stem)
