@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from dfsc_tune.cli.search import asked_categories
 from dfsc_tune.cli.shared import say_next, talk
 from dfsc_tune.results import resume_command
 from tests.support.commands import assert_one_sentence, invoke
@@ -88,6 +89,36 @@ def test_search_refuses_broken_images() -> None:
     result = invoke("search", "--category", CATEGORY, "--data", "data")
     assert_one_sentence(result, "001.png", "dfsc-tune data check")
     assert not list(Path("results").glob("*"))
+
+
+def test_a_category_called_all_can_be_searched_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("all", "nut"):
+        Path("data", name, "train", "good").mkdir(parents=True)
+    assert asked_categories(["all"], "data") == ["all"]
+    assert "name each of the others" in capsys.readouterr().err
+    assert asked_categories(["nut", "all", "nut"], "data") == ["nut", "all"]
+    assert asked_categories([], "data") == ["all", "nut"]
+    Path("data", "all").rename("data/bolt")
+    assert asked_categories(["all"], "data") == ["bolt", "nut"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["search", "--category", CATEGORY, "--data", "loop"],
+        ["plan", "--category", CATEGORY, "--data", "loop"],
+        ["data", "check", "loop"],
+        ["predict", "loop", "loop"],
+        ["evaluate", "loop", "--data", "loop"],
+        ["evaluate", "--maps", "loop", "--category", CATEGORY, "--data", "data"],
+        ["train", "--config", "loop"],
+        ["teacher", "use", "loop"],
+    ],
+)
+def test_a_link_that_leads_back_is_one_sentence(arguments: list[str]) -> None:
+    Path("loop").symlink_to("loop")
+    make_tray(Path("data"), num_train=2, num_test=2)
+    assert_one_sentence(invoke(*arguments))
 
 
 def test_a_holdout_without_labels_says_what_is_needed() -> None:
