@@ -22,7 +22,6 @@ import torch
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from ray.exceptions import RayActorError, RayTaskError
-from ray.tune.search import Searcher
 from rich.console import Console
 
 from dfsc_tune import results
@@ -30,12 +29,13 @@ from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.progress import CHECKPOINT, Progress
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
-from dfsc_tune.search.controller import Controller
-from dfsc_tune.search.failures import MAX_RETRIES, Failure, classify, next_attempt
+from dfsc_tune.search.classify import classify
+from dfsc_tune.search.controller import Controller, OpenTrial
+from dfsc_tune.search.failures import MAX_RETRIES, Failure, next_attempt
 from dfsc_tune.search.ledger import Ledger, interruptions
 from dfsc_tune.search.live import LiveView
+from dfsc_tune.search.messages import Report
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.search.tuner import JOURNAL, take_up
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
@@ -69,14 +69,14 @@ def open_controller(request: SearchRequest, folder: Path, ledger: Ledger) -> Con
     return take_up(request, bases, folder, ledger)
 
 
-def result(config: dict[str, Any], step: int) -> dict[str, Any]:
+def result(trial: OpenTrial, step: int) -> Report:
     """What a trial would report: a curve that its settings alone decide."""
-    loss = config["trial_config"]["loss"]
-    value = math.exp(-abs(loss["margin"] - 0.7)) * loss["quantile"] * (1 - 1 / (step + 5))
-    momentum = config["trial_config"]["train"]["ema_momentum"]
+    loss = trial.config.loss
+    value = math.exp(-abs(loss.margin - 0.7)) * loss.quantile * (1 - 1 / (step + 5))
+    momentum = trial.config.train.ema_momentum
     aurocs = dict.fromkeys(("auroc_logical", "auroc_structural", "auroc_mean"), value)
     progress = Progress(step, value, {momentum: aurocs}, {"total": 1.0}, seconds=step / 10)
-    return to_metrics(progress) | {"device": "cpu", "hostname": "node"}
+    return Report(progress, "node", "cpu")
 
 
 class Crash(Exception):
@@ -86,18 +86,18 @@ class Crash(Exception):
 def play(controller: Controller, *, crash_after: int | None = None) -> None:
     """Carries a controller out to its end, one trial at a time, or to a number of reports."""
     num_reports = 0
-    while isinstance(config := controller.next_trial(), dict):
-        name, ends = config["trial"], False
+    while trial := controller.next_trial():
+        name, ends = trial.name, False
         controller.started(name)
         # A trial that goes on says again what its checkpoint holds.
         step = max(controller.tables.trials[name]["step"] - 10, 0)
         while not ends:
             step += 10
-            ends = controller.report(name, result(config, step))
+            ends = controller.report(name, result(trial, step))
             num_reports += 1
             if num_reports == crash_after:
                 raise Crash
-    assert config == Searcher.FINISHED
+    assert controller.starts_no_more
 
 
 def lines(folder: Path) -> list[str]:
@@ -148,10 +148,11 @@ def controller(request_: SearchRequest, tmp_path: Path) -> Controller:
 def test_what_runs_is_not_started_twice_and_capacity_is_kept(controller: Controller) -> None:
     controller.capacity = 2
     first, second = controller.next_trial(), controller.next_trial()
-    assert isinstance(first, dict)
-    assert isinstance(second, dict)
-    assert (first["trial"], second["trial"]) == ("0001", "0002")
+    assert first is not None
+    assert second is not None
+    assert (first.name, second.name) == ("0001", "0002")
     assert controller.next_trial() is None
+    assert not controller.starts_no_more
 
 
 def test_more_trials_can_be_added_later(request_: SearchRequest, tmp_path: Path) -> None:
@@ -175,18 +176,18 @@ def suggested(folder: Path) -> list[dict[str, Any]]:
     return [{**x["values"], "c": x["category"]} for x in events if x["event"] == "suggested"]
 
 
-def start(controller: Controller) -> dict[str, Any]:
-    config = controller.next_trial()
-    assert isinstance(config, dict)
-    controller.started(config["trial"])
-    return config
+def start(controller: Controller) -> OpenTrial:
+    trial = controller.next_trial()
+    assert trial is not None
+    controller.started(trial.name)
+    return trial
 
 
 def test_a_lost_worker_is_tried_again_after_a_pause_in_its_place(
     controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = start(controller)
-    controller.report("0001", result(config, 10))
+    trial = start(controller)
+    controller.report("0001", result(trial, 10))
     moment = time.monotonic() + 5
     monkeypatch.setattr(time, "monotonic", lambda: moment)
     controller.broke("0001", LOST)
@@ -196,10 +197,10 @@ def test_a_lost_worker_is_tried_again_after_a_pause_in_its_place(
     assert controller.next_trial() is None
     later = time.monotonic() + 2.1
     monkeypatch.setattr(time, "monotonic", lambda: later)
-    assert controller.next_trial() == config
+    assert controller.next_trial() is trial
     # It goes on from its checkpoint: what it says again is not counted again.
-    assert not controller.report("0001", result(config, 10))
-    assert not controller.report("0001", result(config, 20))
+    assert not controller.report("0001", result(trial, 10))
+    assert not controller.report("0001", result(trial, 20))
     assert controller.tables.trials["0001"]["step"] == 20
 
 
@@ -207,16 +208,16 @@ def test_a_worker_lost_again_and_again_without_a_report_fails_its_trial(
     controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dfsc_tune.search.failures._FIRST_PAUSE_SECONDS", 0.0)
-    config = start(controller)
+    trial = start(controller)
     for step in (10, 20):
         for _ in range(MAX_RETRIES):
             controller.broke("0001", LOST)
-            assert start(controller) == config
-        controller.report("0001", result(config, step))
+            assert start(controller) is trial
+        controller.report("0001", result(trial, step))
     for _ in range(MAX_RETRIES + 1):
         controller.broke("0001", LOST)
         following = start(controller)
-    assert following["trial"] == "0002"
+    assert following.name == "0002"
     assert controller.tables.trials["0001"]["state"] == "failed"
     assert "lost (4 times" in controller.tables.trials["0001"]["error"]
 
@@ -226,7 +227,7 @@ def test_a_bug_fails_its_trial_at_once(controller: Controller) -> None:
     controller.broke("0001", BUG)
     assert controller.tables.trials["0001"]["state"] == "failed"
     assert controller.tables.trials["0001"]["error"] == "TypeError: a bug"
-    assert start(controller)["trial"] == "0002"
+    assert start(controller).name == "0002"
     assert controller.stopped is None
 
 
@@ -237,14 +238,15 @@ def test_the_same_error_on_the_first_three_trials_stops_the_search(controller: C
         controller.broke(f"000{number}", Failure("bug", f"KeyError: 'x' at line {number}7"))
     assert "the first 3 trials failed with the same error" in str(controller.stopped)
     assert "KeyError" in str(controller.stopped)
-    assert controller.next_trial() == Searcher.FINISHED
+    assert controller.next_trial() is None
+    assert controller.starts_no_more
 
 
 @pytest.mark.parametrize("first", ["another error", "a good one"])
 def test_other_failures_do_not_stop_the_search(controller: Controller, first: str) -> None:
-    config = start(controller)
+    trial = start(controller)
     if first == "a good one":
-        controller.report("0001", result(config, 40))
+        controller.report("0001", result(trial, 40))
     else:
         controller.fail("0001", "ValueError")
     for number in range(2, 8):
@@ -263,13 +265,13 @@ def test_out_of_memory_is_tried_again_with_twice_the_share(
     folder.mkdir()
     controller = open_controller(replace(request_, space=space, gpus=1), folder, Ledger(folder))
     controller.capacity = 2
-    shares = [start(controller)["gpus"]]
+    shares = [start(controller).gpus]
     for _ in range(2):
         controller.broke("0001", classify(task_error(torch.OutOfMemoryError("CUDA out of memory"))))
-        shares.append(start(controller)["gpus"])
+        shares.append(start(controller).gpus)
     assert shares == [0.25, 0.5, 1.0]
     # The next trials are as large: they begin with the share that was enough.
-    assert start(controller)["gpus"] == 1.0
+    assert start(controller).gpus == 1.0
     controller.broke("0001", Failure("memory", "CUDA out of memory"))
     assert controller.tables.trials["0001"]["state"] == "failed"
 
@@ -277,12 +279,12 @@ def test_out_of_memory_is_tried_again_with_twice_the_share(
 def test_a_trial_that_hangs_is_ended(
     controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = start(controller)
+    trial = start(controller)
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 1e6)
     # Before the first report nothing is known of how long one takes.
     assert controller.hung() == []
-    controller.report("0001", result(config, 10))
+    controller.report("0001", result(trial, 10))
     # One second a report: ten of them, and five minutes to start.
     monkeypatch.setattr(time, "monotonic", lambda: now + 1e6 + 309)
     assert controller.hung() == []
@@ -291,23 +293,23 @@ def test_a_trial_that_hangs_is_ended(
     assert "no report for 310 s" in controller.tables.trials["0001"]["error"]
     # Its process is killed, and Tune tells of that: it is not tried again.
     controller.broke("0001", LOST)
-    assert start(controller)["trial"] == "0002"
+    assert start(controller).name == "0002"
 
 
 def test_a_trial_that_waits_for_a_place_does_not_hang(
     controller: Controller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     controller.capacity = 2
-    config = start(controller)
-    controller.report("0001", result(config, 40))
+    trial = start(controller)
+    controller.report("0001", result(trial, 40))
     waiting = controller.next_trial()
-    assert isinstance(waiting, dict)
+    assert waiting is not None
     now = time.monotonic()
     monkeypatch.setattr(time, "monotonic", lambda: now + 1e6)
     assert controller.hung() == []
-    controller.started(waiting["trial"])
+    controller.started(waiting.name)
     monkeypatch.setattr(time, "monotonic", lambda: now + 2e6)
-    assert controller.hung() == [waiting["trial"]]
+    assert controller.hung() == [waiting.name]
 
 
 def test_a_disk_that_fails_stops_the_search_and_fails_no_trial(
@@ -333,7 +335,7 @@ def test_books_that_cannot_be_closed_are_told_and_nothing_is_published_from_old_
     request_: SearchRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published: list[object] = []
-    monkeypatch.setattr(tuner, "publish", lambda *args, **kwargs: published.append(args))
+    monkeypatch.setattr(tuner, "finalize", lambda *args, **kwargs: published.append(args))
     folder = tmp_path / "run"
     folder.mkdir()
     write_settings(folder, run_settings(CATEGORIES))
@@ -352,12 +354,12 @@ def test_books_that_cannot_be_closed_are_told_and_nothing_is_published_from_old_
 
 def test_checkpoints_are_kept_of_complete_trials_only(controller: Controller) -> None:
     for number, last_step in ((1, 40), (2, 10)):
-        config = start(controller)
+        trial = start(controller)
         folder = controller.checkpoint_dir(f"000{number}")
         folder.mkdir(parents=True)
         for name in (CHECKPOINT, "trial.previous.pt"):
             (folder / name).touch()
-        controller.report(f"000{number}", result(config, last_step))
+        controller.report(f"000{number}", result(trial, last_step))
         if last_step < 40:
             controller.fail(f"000{number}", "no")
     assert [x.name for x in controller.checkpoint_dir("0001").iterdir()] == [CHECKPOINT]

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import heapq
-from types import SimpleNamespace
+import itertools
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ray_asha import RayAsha
 
-from dfsc_tune.cost.expected import Judgement, TrialTimes, Values, expect, judgements, simulate
-from dfsc_tune.search.scheduler import CategoryAsha
+from dfsc_tune.cost.expected import TrialTimes, Values, expect, simulate
+from dfsc_tune.spaces.asha import judged_steps
 from dfsc_tune.spaces.space import Budget, load_space
 
 # A second a step, nothing else: times are whole numbers, so who reports first is exact.
@@ -30,21 +31,17 @@ def budget(num_steps: int, interval: int, grace: int, factor: int = 3) -> Budget
 
 def played_by_ray(spent: Budget, values: list[Values], at_once: int) -> list[list[int]]:
     """Each trial's steps where Ray's scheduler decides: every report reaches it, as from Tune."""
-    stages = {judgement.step: index for index, judgement in enumerate(judgements(spent))}
-    asha = CategoryAsha(spent)
+    stages = {step: index for index, step in enumerate(judged_steps(spent))}
+    asha = RayAsha(spent)
     steps = [[0] * len(of_category) for of_category in values]
     order = [(c, t) for t in range(max(map(len, values))) for c in range(len(values))]
     waiting = [(c, t) for c, t in order if t < len(values[c])]
     running: list[tuple[int, int, int]] = []
-    trials: list[SimpleNamespace] = []
+    started = itertools.count()
 
     def start(now: int) -> None:
-        if len(trials) < len(waiting):
-            category, number = waiting[len(trials)]
-            config = {"category": str(category), "role": "sampler" if number else "paper"}
-            trials.append(SimpleNamespace(trial_id=str(len(trials)), config=config))
-            asha.on_trial_add(None, trials[-1])
-            heapq.heappush(running, (now + spent.report_interval, len(trials) - 1, 0))
+        if (index := next(started)) < len(waiting):
+            heapq.heappush(running, (now + spent.report_interval, index, 0))
 
     for _ in range(at_once):
         start(0)
@@ -54,41 +51,22 @@ def played_by_ray(spent: Budget, values: list[Values], at_once: int) -> list[lis
         step = min(before + spent.report_interval, spent.num_steps)
         # Between judgements a value decides nothing: Ray must not look at it.
         value = values[category][number, stages[step]] if step in stages else -1e9
-        result = {"step": step, "value": float(value)}
-        decision = asha.on_trial_result(None, trials[index], result)
-        if decision == "STOP" or step == spent.num_steps:
-            asha.on_trial_complete(None, trials[index], result)
-            steps[category][number] = step
-            start(now)
-        else:
+        if asha.goes_on(str(category), str(index), step, float(value), spared=number == 0):
             left = min(spent.report_interval, spent.num_steps - step)
             heapq.heappush(running, (now + left, index, step))
+        else:
+            steps[category][number] = step
+            start(now)
     return steps
 
 
 def drawn(spent: Budget, num_trials: tuple[int, ...], seed: int, levels: int = 0) -> list[Values]:
     """Random values; of few `levels`, so that many tie."""
     rng = np.random.default_rng(seed)
-    shapes = [(count, len(judgements(spent))) for count in num_trials]
+    shapes = [(count, len(judged_steps(spent))) for count in num_trials]
     if levels:
         return [rng.integers(0, levels, shape).astype(np.float64) for shape in shapes]
     return [rng.standard_normal(shape) for shape in shapes]
-
-
-@pytest.mark.parametrize(
-    ("spent", "expected"),
-    [
-        (budget(70, 5, 5), [(5, 0), (15, 1), (45, 2), (70, None)]),
-        # A rung is judged at the first report after it; one at the full budget judges nobody.
-        (budget(99, 20, 33), [(40, 0), (99, None)]),
-        (budget(100, 20, 21, 2), [(40, 0), (60, 1), (100, None)]),
-        (budget(70, 7, 70), [(70, None)]),
-    ],
-)
-def test_trials_are_judged_where_ray_judges(
-    spent: Budget, expected: list[tuple[int, int | None]]
-) -> None:
-    assert judgements(spent) == [Judgement(*x) for x in expected]
 
 
 def test_one_rung_by_hand() -> None:

@@ -42,10 +42,8 @@ def searcher() -> StudySearcher:
 
 def test_all_but_the_papers_trials_choose_among_the_momenta() -> None:
     ours = searcher()
-    trains = [
-        TrialConfig.model_validate(ours.suggest(str(index))["trial_config"]).train
-        for index in range(3)
-    ]
+    suggested = [ours.suggest(str(index)) for index in range(3)]
+    trains = [x.config.train for x in suggested if x is not None]
     assert [x.choose_ema_momentum for x in trains] == [False, False, True]
     assert [x.ema_momentum for x in trains[:2]] == [0.99, 0.99]
     assert all(set(x.ema_momenta) == {0.0, 0.9, 0.99} for x in trains)
@@ -110,9 +108,9 @@ def finalized(
 
 
 def test_the_best_momentum_counts_at_each_report(
-    published: tuple[Path, TrialConfig, list[Progress]],
+    finalized: tuple[Path, TrialConfig, list[Progress]],
 ) -> None:
-    folder, _, reports = published
+    folder, _, reports = finalized
     for progress in reports:
         values = {momentum: x["auroc_mean"] for momentum, x in progress.metrics.items()}
         assert len(values) == 3
@@ -126,9 +124,9 @@ def test_the_best_momentum_counts_at_each_report(
 
 
 def test_what_is_published_is_that_average(
-    published: tuple[Path, TrialConfig, list[Progress]], category_data: CategoryData
+    finalized: tuple[Path, TrialConfig, list[Progress]], category_data: CategoryData
 ) -> None:
-    folder, config, reports = published
+    folder, config, reports = finalized
     momentum = reports[-1].ema_momentum
     best = load(folder / "best" / f"{config.category}.yaml", TrialConfig)
     assert best.train.ema_momenta == (momentum,)
@@ -142,9 +140,9 @@ def test_what_is_published_is_that_average(
 
 
 def test_the_published_config_trains_to_the_same_scores(
-    published: tuple[Path, TrialConfig, list[Progress]], data_folder: Path, tmp_path: Path
+    finalized: tuple[Path, TrialConfig, list[Progress]], data_folder: Path, tmp_path: Path
 ) -> None:
-    folder, config, _ = published
+    folder, config, _ = finalized
     best = load(folder / "best" / f"{config.category}.yaml", TrialConfig)
     train_config(
         best, data_folder, tmp_path / "again", note=lambda text: None, progress=lambda x: None

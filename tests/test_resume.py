@@ -17,16 +17,16 @@ from safetensors.torch import load_file, save_file
 from dfsc_tune import results
 from dfsc_tune.cli.search import _print_outcome
 from dfsc_tune.cli.shared import talk
-from dfsc_tune.config import Network, TrialConfig
+from dfsc_tune.config import Network
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import read_card, shipped_teacher
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.messages import Report
 from dfsc_tune.search.provenance import with_teachers
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import request_of, resume_search
-from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.prepare import prepare_category
@@ -58,7 +58,7 @@ def _begun_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_settings(RUN, tuner._settings(request, bases, read))
     with closing(Ledger(RUN)) as ledger:
         ledger.append({"event": "began", "settings": request.digest(bases)})
-        assert isinstance(tuner.take_up(request, bases, RUN, ledger).next_trial(), dict)
+        assert tuner.take_up(request, bases, RUN, ledger).next_trial() is not None
 
 
 def edit_settings(change: Callable[[dict[str, Any]], None]) -> None:
@@ -224,11 +224,12 @@ def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() ->
     read = prepare_category(bases[CATEGORY], Path("data"))
     with closing(Ledger(RUN)) as ledger:
         controller = tuner.take_up(request, bases, RUN, ledger)
-        config = TrialConfig.model_validate(controller.next_trial()["trial_config"])
+        trial = controller.next_trial()
+        assert trial is not None
         run_trial(
-            config,
+            trial.config,
             read.trial,
-            lambda progress: controller.report("0001", to_metrics(progress)),
+            lambda progress: controller.report("0001", Report(progress)),
             controller.checkpoint_dir("0001"),
         )
     finish(published=False, trials=(2, 3))

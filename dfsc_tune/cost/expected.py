@@ -1,7 +1,6 @@
 """What a search takes under ASHA, before it is run: its steps and times in simulated searches.
 
-The rules are those of `CategoryAsha` over Ray's AsyncHyperBandScheduler, which a test holds them
-to. What trials will report is not known, so each value is drawn: trials are exchangeable (none is
+What trials will report is not known, so each value is drawn: trials are exchangeable (none is
 better by its place in the search), and a trial's values at two rungs correlate by some ρ. Curves
 that never cross (ρ = 1) let later trials pass more often than curves that are all noise (ρ = 0), by
 up to a quarter of the steps of 40 trials; each simulated search draws its ρ evenly from 0 to 1.
@@ -11,13 +10,13 @@ from __future__ import annotations
 
 import heapq
 import math
-from bisect import insort
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from dfsc_tune.spaces.asha import Asha, judged_steps
 from dfsc_tune.spaces.space import Budget
 
 _MOST_SEARCHES = 500
@@ -26,27 +25,6 @@ _LEAST_SEARCHES = 20
 _TRIALS_SIMULATED = 50_000
 
 Values = npt.NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class Judgement:
-    """A report at which a trial that has come so far is compared, or ends."""
-
-    step: int
-    rung: int | None
-    """Whose values the trial's is compared with and joins; None at the full budget."""
-
-
-def judgements(budget: Budget) -> list[Judgement]:
-    """The reports at which ASHA judges a trial, the last of them at the full budget.
-
-    Each rung has the first report at or after its step to itself: no two rungs lie within a
-    `report_interval`, as no `grace_period` is below it.
-    """
-    interval = budget.report_interval
-    at = [math.ceil(rung / interval) * interval for rung in _rungs(budget)]
-    below = [Judgement(step, rung) for rung, step in enumerate(at) if step < budget.num_steps]
-    return [*below, Judgement(budget.num_steps, None)]
 
 
 @dataclass(frozen=True)
@@ -90,13 +68,13 @@ def simulate(
 
     Args:
         budget: of each category.
-        values: what each category's trials report, (trials, judgements).
+        values: what each category's trials report, (trials, judged reports).
         at_once: how many trials run at the same time.
         times: of each category's trials.
         num_spared: how many of each category's first trials are never stopped.
     """
-    stages = judgements(budget)
-    rungs = [[_Rung(budget.reduction_factor) for _ in _rungs(budget)] for _ in values]
+    judged = judged_steps(budget)
+    asha = Asha(budget)
     steps = [[0] * len(of_category) for of_category in values]
     waiting = sorted(
         (trial, category) for category, x in enumerate(steps) for trial in range(len(x))
@@ -107,7 +85,7 @@ def simulate(
 
     def wait(order: int, stage: int) -> None:
         of_category = times[waiting[order][1]]
-        due = starts[order] + of_category.until(stages[stage].step, budget.report_interval)
+        due = starts[order] + of_category.until(judged[stage], budget.report_interval)
         # At the same moment, trials report in the order of their start.
         heapq.heappush(running, (due, order, stage))
 
@@ -122,10 +100,11 @@ def simulate(
         now, order, stage = heapq.heappop(running)
         trial, category = waiting[order]
         value = float(values[category][trial, stage])
-        if _goes_on(stages[stage], value, rungs[category], spared=trial < num_spared):
+        spared = trial < num_spared
+        if asha.goes_on(str(category), str(order), judged[stage], value, spared=spared):
             wait(order, stage + 1)
         else:
-            steps[category][trial] = stages[stage].step
+            steps[category][trial] = judged[stage]
             trial_seconds += now - starts[order]
             start()
     return Simulated(steps, trial_seconds, now)
@@ -183,7 +162,7 @@ def expect(
     rng = np.random.default_rng(seed)
     most = _TRIALS_SIMULATED // sum(num_trials)
     num_simulations = min(max(most, _LEAST_SEARCHES), _MOST_SEARCHES)
-    num_stages = len(judgements(budget))
+    num_stages = len(judged_steps(budget))
     found = [
         simulate(budget, _draw(num_trials, num_stages, rng), at_once, times, num_spared)
         for _ in range(num_simulations)
@@ -205,36 +184,3 @@ def _draw(num_trials: Sequence[int], num_stages: int, rng: np.random.Generator) 
         passing = rng.standard_normal((count, num_stages))
         values.append(np.sqrt(correlation) * lasting + np.sqrt(1 - correlation) * passing)
     return values
-
-
-def _goes_on(judgement: Judgement, value: float, rungs: Sequence[_Rung], spared: bool) -> bool:
-    """Enters a trial's value into the rungs; whether the trial is not stopped."""
-    return judgement.rung is not None and (rungs[judgement.rung].judge(value) or spared)
-
-
-class _Rung:
-    """The values recorded at a rung."""
-
-    def __init__(self, reduction_factor: int) -> None:
-        self._quantile = 1 - 1 / reduction_factor
-        self._values: list[float] = []
-
-    def judge(self, value: float) -> bool:
-        """Records a value; whether it is not below the quantile of those before it."""
-        passes = not self._values or value >= self._cutoff()
-        insort(self._values, value)
-        return passes
-
-    def _cutoff(self) -> float:
-        # NumPy's linear interpolation, on a list that is kept sorted.
-        place = (len(self._values) - 1) * self._quantile
-        below = int(place)
-        above = min(below + 1, len(self._values) - 1)
-        low, high = self._values[below], self._values[above]
-        return low + (high - low) * (place - below)
-
-
-def _rungs(budget: Budget) -> list[int]:
-    """The steps of the rungs, lowest first, counted as Ray does."""
-    ratio = math.log(budget.num_steps / budget.grace_period) / math.log(budget.reduction_factor)
-    return [budget.grace_period * budget.reduction_factor**k for k in range(int(ratio + 1))]

@@ -9,6 +9,8 @@ from typing import Any
 
 import pandas as pd
 
+from dfsc_tune.spaces import asha
+
 
 @dataclass(frozen=True)
 class Rung:
@@ -25,12 +27,9 @@ class Rung:
 
 
 def rung_steps(budget: Mapping[str, Any]) -> list[int]:
-    """The steps of the rungs: grace_period · reduction_factor^k below the full budget."""
-    steps, step = [], int(budget["grace_period"])
-    while step < budget["num_steps"]:
-        steps.append(step)
-        step *= int(budget["reduction_factor"])
-    return steps
+    """The steps of the rungs that can stop a trial: those below the full budget."""
+    steps = asha.rung_steps(budget["num_steps"], budget["grace_period"], budget["reduction_factor"])
+    return [step for step in steps if step < budget["num_steps"]]
 
 
 def rung_table(
@@ -38,8 +37,7 @@ def rung_table(
 ) -> list[Rung]:
     """The rungs at which some trial was judged, from the first.
 
-    As Ray's ASHA has it, a report below the full budget counts at the highest rung that it has
-    reached and where its trial has not been judged yet; what stops a trial is its last one.
+    What stops a trial is the last rung at which it was judged.
 
     Args:
         trials: of one category.
@@ -72,7 +70,7 @@ def _judged(reports: pd.DataFrame, steps: Sequence[int]) -> pd.DataFrame:
     known: dict[str, set[int]] = defaultdict(set)
     rows = []
     for trial, step, value in ordered[["trial", "step", "value"]].itertuples(index=False):
-        rung = max((x for x in steps if x <= step and x not in known[trial]), default=None)
+        rung = asha.rung_of_report(steps, step, known[trial])
         if rung is not None:
             known[trial].add(rung)
             rows.append((rung, trial, value))

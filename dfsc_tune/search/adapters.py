@@ -19,8 +19,10 @@ from ray.tune.search import Searcher
 from ray.tune.stopper import Stopper
 
 from dfsc_tune.errors import StorageError
+from dfsc_tune.search.classify import classify
 from dfsc_tune.search.controller import Controller
-from dfsc_tune.search.failures import Failure, classify
+from dfsc_tune.search.failures import Failure
+from dfsc_tune.search.messages import Report, failure_of
 
 Result = TypeVar("Result")
 
@@ -48,9 +50,13 @@ class ControllerSearcher(_OfController, Searcher):
     """Gives Tune what to start next."""
 
     def suggest(self, trial_id: str) -> Any:
-        """A trial's config, None if there is none now, or FINISHED."""
-        finished: dict[str, Any] | str | None = Searcher.FINISHED
-        return self._safely(self._controller.next_trial, finished)
+        """A trial's Tune config, None if there is none now, or FINISHED."""
+        trial = self._safely(self._controller.next_trial, None)
+        if trial is not None:
+            # Plain values: Tune copies a config for each trial, and shows none of it.
+            settings = trial.config.model_dump()
+            return {"trial": trial.name, "trial_config": settings, "gpus": trial.gpus}
+        return Searcher.FINISHED if self._controller.starts_no_more else None
 
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
@@ -68,9 +74,15 @@ class ControllerScheduler(_OfController, FIFOScheduler):
     """Passes each report on, and ends the trial if the controller says so."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """Whether the trial goes on."""
-        ends = self._safely(lambda: self._controller.report(_name(trial), result), False)
+        """CONTINUE or STOP."""
+        ends = self._safely(lambda: self._take(_name(trial), result), False)
         return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
+
+    def _take(self, name: str, result: Mapping[str, Any]) -> bool:
+        if (reason := failure_of(result)) is not None:
+            self._controller.fail(name, reason)
+            return True
+        return self._controller.report(name, Report.from_plain(result))
 
 
 class ControllerCallback(_OfController, Callback):

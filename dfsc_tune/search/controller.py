@@ -1,8 +1,12 @@
 """Decides a search: which trials there are, what they reported, what happens to them next.
 
-It alone decides; Ray Tune only carries out. Each suggestion, report and failure is in the ledger
-before it has an effect, and the controller follows from the ledger alone: to resume a search is to
-take the ledger's events once more and go on.
+It alone decides; Ray Tune only carries out, and nothing here knows of Ray (`adapters` passes on).
+A trial's journey: `next_trial` suggests it, `started` notes that it runs, `report` takes what it
+tells, compares it and ends it or not; `fail`, `broke` and `hung` are for what goes wrong.
+
+Each suggestion, report and failure is in the ledger before it has an effect, and one method,
+`_follow`, gives an event its effect, whether it happens now or is read from the ledger: to resume a
+search is to take the ledger's events once more and go on.
 """
 
 from __future__ import annotations
@@ -12,13 +16,10 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from ray.tune.search import Searcher
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError
@@ -26,16 +27,15 @@ from dfsc_tune.progress import CHECKPOINT
 from dfsc_tune.results import CHECKPOINTS, ENDED, RunTables
 from dfsc_tune.search.failures import Failure, next_attempt
 from dfsc_tune.search.ledger import BROKE, FINALIZED, Event, Ledger
-from dfsc_tune.search.scheduler import CategoryAsha
-from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, StudySearcher, end_state
-from dfsc_tune.search.trainable import from_metrics
+from dfsc_tune.search.messages import Report
+from dfsc_tune.search.searcher import StudySearcher, SuggestedTrial
+from dfsc_tune.spaces.asha import Asha
+from dfsc_tune.spaces.space import SPARED, Role
 from dfsc_tune.storage.checkpoints import previous
 
 _SAME_ERRORS = 3
 _DEADLINE_FACTOR = 10.0
 _DEADLINE_START_SECONDS = 300.0
-# What a report says beyond its progress.
-_HOST = "hostname"
 
 Why = signal.Signals | str | Exception
 """Why a search ends before its time: a signal, a sentence, or an error of the machinery."""
@@ -45,14 +45,15 @@ Why = signal.Signals | str | Exception
 class OpenTrial:
     """A trial that was suggested and has not ended."""
 
-    trial_id: str
-    config: dict[str, Any]
+    name: str
+    config: TrialConfig
+    role: Role
     gpus: float
     step: int = 0
     seconds: float = 0.0
     num_retries: int = 0
     """Since the last report."""
-    given: bool = False
+    is_given: bool = False
     """Whether Tune has it, if only to wait for a free place."""
     ready_at: float = 0.0
     """When it may be given to Tune; by the monotonic clock, as all times here."""
@@ -68,7 +69,7 @@ class Controller:
         folder: Path,
         ledger: Ledger,
         searcher: StudySearcher,
-        asha: CategoryAsha,
+        asha: Asha,
         *,
         gpus_per_trial: float = 0.0,
         deadline_seconds: float | None = None,
@@ -79,8 +80,8 @@ class Controller:
         Args:
             folder: the run.
             ledger: of that run, open.
-            searcher: that has suggested nothing yet.
-            asha: that has heard nothing yet.
+            searcher: one that has suggested nothing yet.
+            asha: one that has taken no report yet.
             gpus_per_trial: each trial's share of a GPU to begin with.
             deadline_seconds: a trial that reports nothing for so long hangs; None: see `deadline`.
             on_end: told each trial that ends from now on, and its state, before anything else is
@@ -105,20 +106,24 @@ class Controller:
         self._num_finalized = -1
         self._first_errors: list[str | None] = []
         self._on_end: Callable[[str, str], None] | None = None
+        self._replay()
+        self._on_end = on_end
+
+    def _replay(self) -> None:
+        """Takes the events of earlier sessions once more."""
         with self.tables.held():
-            for number, event in enumerate(ledger.events, start=1):
+            for number, event in enumerate(self._ledger.events, start=1):
                 try:
                     self._follow(event)
                 except KeyError as error:
                     raise UserError(
-                        f"the ledger {ledger.path} is damaged: before line {number}, lines are "
-                        "missing; restore it, or start a new run"
+                        f"the ledger {self._ledger.path} is damaged: before line {number}, lines "
+                        "are missing; restore it, or start a new run"
                     ) from error
             # Those of a large run take much memory.
-            ledger.events.clear()
+            self._ledger.events.clear()
             for name in self._open:
                 self.tables.end(name, "interrupted")
-        self._on_end = on_end
 
     @property
     def is_finished(self) -> bool:
@@ -126,8 +131,13 @@ class Controller:
         return not self._open and not self._searcher.num_left
 
     @property
+    def starts_no_more(self) -> bool:
+        """Whether `next_trial` will never again give a trial in this session."""
+        return self.stopped is not None or self.is_finished
+
+    @property
     def is_finalized(self) -> bool:
-        """Whether all that has ended is published."""
+        """Whether the results of all that has ended are written."""
         return self._num_finalized == self.num_ended
 
     @property
@@ -144,65 +154,57 @@ class Controller:
         """The folder of a trial's checkpoints."""
         return self._checkpoints / trial
 
-    def next_trial(self) -> dict[str, Any] | str | None:
-        """The Tune config of a trial to start now; None if there is none yet; FINISHED."""
+    def next_trial(self) -> OpenTrial | None:
+        """A trial to start now; None if there is none yet, or never again (`starts_no_more`)."""
         if self.stopped is not None:
-            return Searcher.FINISHED
+            return None
         now = time.monotonic()
         for trial in self._open.values():
-            if not trial.given and trial.ready_at <= now:
-                return self._start(trial)
+            if not trial.is_given and trial.ready_at <= now:
+                trial.is_given = True
+                return trial
         if len(self._open) >= self.capacity:
             # A trial that waits to be tried again keeps its place.
             return None
         name = f"{self._num_trials + 1:04d}"
-        if self._searcher.suggest(name) is None:
-            return None if self._open else Searcher.FINISHED
-        category, suggestion = self._searcher.asked(name)
+        if (suggested := self._searcher.suggest(name)) is None:
+            return None
         self._ledger.append(
             {
                 "event": "suggested",
                 "trial": name,
-                "category": category,
-                "values": suggestion.values,
-                "role": suggestion.role,
-                "params": suggestion.params,
+                "category": suggested.config.category,
+                "values": suggested.suggestion.values,
+                "role": suggested.suggestion.role,
+                "params": suggested.suggestion.params,
             }
         )
-        self._begin(name)
-        return self._start(self._open[name])
+        trial = self._begin(name, suggested)
+        trial.is_given = True
+        return trial
 
     def started(self, name: str) -> None:
         """Notes that a trial runs."""
         if trial := self._open.get(name):
             trial.heard_at = time.monotonic()
-            self.tables.start(name, _config(trial), trial.config["role"])
+            self.tables.start(name, trial.config, trial.role)
 
-    def report(self, name: str, result: Mapping[str, Any]) -> bool:
+    def report(self, name: str, report: Report) -> bool:
         """Takes a trial's report; whether the trial ends with it."""
         trial = self._open.get(name)
         if trial is None:
             return True
         trial.heard_at = time.monotonic()
-        if result.get(FAILURE):
-            self.fail(name, result[FAILURE])
-            return True
-        if result[STEP] <= trial.step:
+        if report.progress.step <= trial.step:
             # It went on from a checkpoint and says again what is known.
             return False
-        kept = {key: result[key] for key in ("step", "value", "metrics", "losses", "seconds")}
-        kept |= {key: result.get(key) for key in (_HOST, DEVICE)}
-        event = {"event": "reported", "trial": name, **kept}
-        self._ledger.append(event)
-        self._follow(event)
+        self._happen({"event": "reported", "trial": name, **report.to_plain()})
         return name not in self._open
 
     def fail(self, name: str, reason: str) -> None:
         """Ends a trial as failed."""
         if name in self._open:
-            event = {"event": "failed", "trial": name, "reason": reason}
-            self._ledger.append(event)
-            self._follow(event)
+            self._happen({"event": "failed", "trial": name, "reason": reason})
             self._stop_if_all_fail_alike(reason)
 
     def broke(self, name: str, failure: Failure) -> None:
@@ -211,7 +213,7 @@ class Controller:
         if trial is None:
             return
         silent_seconds = time.monotonic() - trial.heard_at
-        trial.given, trial.heard_at = False, math.inf
+        trial.is_given, trial.heard_at = False, math.inf
         retry = next_attempt(failure, trial.num_retries, trial.gpus)
         if retry is not None:
             self._note_loss(name, failure, max(silent_seconds, 0.0))
@@ -237,7 +239,7 @@ class Controller:
     def hung(self) -> list[str]:
         """Fails the trials that have not reported for too long; their names."""
         late = time.monotonic() - self.deadline
-        names = [t.trial_id for t in self._open.values() if t.heard_at < late]
+        names = [trial.name for trial in self._open.values() if trial.heard_at < late]
         for name in names:
             self.fail(name, f"it hung: no report for {self.deadline:.0f} s")
         return names
@@ -269,10 +271,8 @@ class Controller:
         self._searcher.close()
 
     def finalized(self) -> None:
-        """Notes that what was found so far is published."""
-        event = {"event": FINALIZED, "num_ended": self.num_ended}
-        self._ledger.append(event)
-        self._follow(event)
+        """Notes that the results of what has ended are written."""
+        self._happen({"event": FINALIZED, "num_ended": self.num_ended})
 
     def ended(self, why: str | None) -> None:
         """Notes that this session does no more, and why if that is before its time."""
@@ -280,48 +280,51 @@ class Controller:
         with suppress(StorageError):
             self._ledger.append({"event": ENDED, "why": why})
 
+    def _happen(self, event: Event) -> None:
+        """Writes an event down, then gives it its effect."""
+        self._ledger.append(event)
+        self._follow(event)
+
     def _follow(self, event: Event) -> None:
-        """Lets an event have its effect, whether it happens now or is taken from the ledger."""
+        """Gives an event its effect, whether it happens now or is read from the ledger."""
         match event:
             case {"event": "suggested", "trial": name, "category": category}:
                 suggestion = {key: event[key] for key in ("values", "role", "params")}
-                self._searcher.suggest_again(name, category, **suggestion)
-                self._begin(name)
+                self._begin(name, self._searcher.suggest_again(name, category, **suggestion))
             case {"event": "reported", "trial": name}:
-                self._follow_report(self._open[name], event)
+                self._follow_report(self._open[name], Report.from_plain(event))
             case {"event": "failed", "trial": name, "reason": reason}:
                 del self._open[name]
-                self._searcher.on_trial_error(name)
+                self._searcher.fail(name)
                 self._end(name, "failed", reason)
             case {"event": "published", "num_ended": num_ended}:
                 self._num_finalized = num_ended
 
-    def _begin(self, name: str) -> None:
-        """Opens the trial that the searcher has just suggested."""
-        config = self._searcher.config(name)
+    def _begin(self, name: str, suggested: SuggestedTrial) -> OpenTrial:
+        """Opens a trial that the searcher has just suggested."""
+        role = suggested.suggestion.role
         self._num_trials += 1
-        trial = self._open[name] = OpenTrial(name, config, self._gpus)
-        self._asha.on_trial_add(None, trial)
-        self.tables.start(name, _config(trial), config["role"])
+        trial = self._open[name] = OpenTrial(name, suggested.config, role, self._gpus)
+        self.tables.start(name, trial.config, role)
+        return trial
 
-    def _start(self, trial: OpenTrial) -> dict[str, Any]:
-        trial.given = True
-        return {**trial.config, "trial": trial.trial_id, "gpus": trial.gpus}
-
-    def _follow_report(self, trial: OpenTrial, result: Mapping[str, Any]) -> None:
-        name = trial.trial_id
-        self._slowest_report = max(self._slowest_report, result["seconds"] - trial.seconds)
-        trial.step, trial.seconds, trial.num_retries = result[STEP], result["seconds"], 0
-        self.tables.report(name, from_metrics(result), result[_HOST], result[DEVICE])
-        num_steps = self.tables.configs[name].train.num_steps
-        decision = self._asha.on_trial_result(None, trial, dict(result))
-        if decision != "STOP" and trial.step < num_steps:
-            self._searcher.on_trial_result(name, result)
+    def _follow_report(self, trial: OpenTrial, report: Report) -> None:
+        name, progress = trial.name, report.progress
+        self._slowest_report = max(self._slowest_report, progress.seconds - trial.seconds)
+        trial.step, trial.seconds, trial.num_retries = progress.step, progress.seconds, 0
+        self.tables.report(name, progress, report.node, report.device)
+        # The winner is compared with the spared trials at the full budget.
+        if self._asha.goes_on(
+            trial.config.category,
+            name,
+            progress.step,
+            progress.value,
+            spared=trial.role in SPARED,
+        ):
+            self._searcher.report(name, progress.step, progress.value)
             return
         del self._open[name]
-        self._asha.on_trial_complete(None, trial, dict(result))
-        self._searcher.on_trial_complete(name, result)
-        self._end(name, end_state(result, num_steps))
+        self._end(name, self._searcher.finish(name, progress.step, progress.value))
 
     def _end(self, name: str, state: str, reason: str | None = None) -> None:
         if len(self._first_errors) < _SAME_ERRORS:
@@ -342,7 +345,3 @@ class Controller:
                 f"the first {_SAME_ERRORS} trials failed with the same error, so the rest would: "
                 f"{reason}"
             )
-
-
-def _config(trial: OpenTrial) -> TrialConfig:
-    return TrialConfig.model_validate(trial.config["trial_config"])

@@ -4,69 +4,75 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import dataclass
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.search.study import CategoryStudy, State, Suggestion
+from dfsc_tune.spaces.parameters import Value
+from dfsc_tune.spaces.space import Role
 
-# Keys of what a trial reports to Tune.
-VALUE = "value"
-STEP = "step"
-FAILURE = "failure"
-DEVICE = "device"
+
+@dataclass(frozen=True)
+class SuggestedTrial:
+    """A trial to run: its settings in full, checked, and the suggestion they come from."""
+
+    config: TrialConfig
+    suggestion: Suggestion
 
 
 class StudySearcher:
-    """Suggests trials of several categories in turn, each from its own study.
-
-    A trial's Tune config is `{"category", "role", "trial_config"}`, the last a plain tree of its
-    settings.
-    """
+    """Suggests trials of several categories in turn, each from its own study."""
 
     def __init__(
         self, studies: Mapping[str, CategoryStudy], bases: Mapping[str, TrialConfig]
     ) -> None:
+        """Takes the studies, none of which has suggested anything.
+
+        Args:
+            studies: of each category.
+            bases: each category's config before any parameter is chosen.
+        """
         self._studies = dict(studies)
         self._bases = dict(bases)
         self._turn = list(studies)
-        self._asked: dict[str, tuple[str, Suggestion]] = {}
+        self._open: dict[str, SuggestedTrial] = {}
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | None:
-        """The next trial's Tune config; None if all have been suggested."""
+    def suggest(self, name: str) -> SuggestedTrial | None:
+        """The next trial, to be known by that name; None if all have been suggested."""
         while self._turn:
             category = self._turn.pop(0)
             suggestion = self._studies[category].suggest()
-            if suggestion is None:
-                continue
-            self._turn.append(category)
-            self._asked[trial_id] = (category, suggestion)
-            return self.config(trial_id)
+            if suggestion is not None:
+                self._turn.append(category)
+                return self._begin(name, category, suggestion)
         return None
 
-    def suggest_again(self, trial_id: str, category: str, **suggestion: Any) -> None:
-        """Suggests a trial that an earlier session suggested.
+    def suggest_again(
+        self,
+        name: str,
+        category: str,
+        values: Mapping[str, Value],
+        role: Role,
+        params: Mapping[str, Value],
+    ) -> SuggestedTrial:
+        """A trial that an earlier session suggested, once more.
 
         Args:
-            trial_id: its name.
+            name: of the trial.
             category: whose study it belongs to.
-            suggestion: as `CategoryStudy.suggest_again` takes it.
+            values: as `CategoryStudy.suggest_again` takes them.
+            role: see there.
+            params: see there.
         """
         self._turn.remove(category)
         self._turn.append(category)
-        self._asked[trial_id] = (category, self._studies[category].suggest_again(**suggestion))
+        suggestion = self._studies[category].suggest_again(values, role, params)
+        return self._begin(name, category, suggestion)
 
-    def asked(self, trial_id: str) -> tuple[str, Suggestion]:
-        """The category and suggestion of a trial that has not ended."""
-        return self._asked[trial_id]
-
-    def config(self, trial_id: str) -> dict[str, Any]:
-        """The Tune config of a trial that has not ended."""
-        category, suggestion = self._asked[trial_id]
-        return {
-            "category": category,
-            "role": suggestion.role,
-            "trial_config": self._bases[category].with_values(suggestion.values).model_dump(),
-        }
+    def _begin(self, name: str, category: str, suggestion: Suggestion) -> SuggestedTrial:
+        config = self._bases[category].with_values(suggestion.values)
+        trial = self._open[name] = SuggestedTrial(config, suggestion)
+        return trial
 
     @property
     def num_expected(self) -> dict[str, int]:
@@ -78,35 +84,34 @@ class StudySearcher:
         """How many trials are still to be suggested."""
         return sum(study.num_left for study in self._studies.values())
 
-    def on_trial_result(self, trial_id: str, result: Mapping[str, Any]) -> None:
+    def report(self, name: str, step: int, value: float) -> None:
         """Passes a report on to the trial's study."""
-        category, suggestion = self._asked[trial_id]
-        if suggestion.number is not None:
-            self._studies[category].report(suggestion.number, result[STEP], result[VALUE])
+        trial = self._open[name]
+        if trial.suggestion.number is not None:
+            self._studies[trial.config.category].report(trial.suggestion.number, step, value)
 
-    def on_trial_complete(self, trial_id: str, result: Mapping[str, Any]) -> None:
-        """Passes a trial's last report on to its study, and how the trial ended with it."""
-        self.on_trial_result(trial_id, result)
-        category, suggestion = self._asked.pop(trial_id)
-        if suggestion.number is not None:
-            state = end_state(result, self._bases[category].train.num_steps)
-            value = result[VALUE] if state == "complete" else None
-            self._studies[category].finish(suggestion.number, state, value)
+    def finish(self, name: str, step: int, value: float) -> State:
+        """Passes a trial's last report on to its study; how the trial ended with it.
 
-    def on_trial_error(self, trial_id: str) -> None:
+        Only a trial at the full budget is complete, and one whose value is not finite has failed.
+        """
+        self.report(name, step, value)
+        state: State = "complete" if step >= self._open[name].config.train.num_steps else "pruned"
+        if not math.isfinite(value):
+            state = "failed"
+        self._end(name, state, value if state == "complete" else None)
+        return state
+
+    def fail(self, name: str) -> None:
         """Tells the trial's study that it failed."""
-        category, suggestion = self._asked.pop(trial_id)
-        if suggestion.number is not None:
-            self._studies[category].finish(suggestion.number, "failed")
+        self._end(name, "failed")
+
+    def _end(self, name: str, state: State, value: float | None = None) -> None:
+        trial = self._open.pop(name)
+        if trial.suggestion.number is not None:
+            self._studies[trial.config.category].finish(trial.suggestion.number, state, value)
 
     def close(self) -> None:
         """Tells the studies that trials still running will not end: a search was broken off."""
-        for trial_id in list(self._asked):
-            self.on_trial_error(trial_id)
-
-
-def end_state(result: Mapping[str, Any], num_steps: int) -> State:
-    """How a trial ended, from its last report: only one at the full budget is complete."""
-    if not math.isfinite(result[VALUE]):
-        return "failed"
-    return "complete" if result[STEP] >= num_steps else "pruned"
+        for name in list(self._open):
+            self.fail(name)

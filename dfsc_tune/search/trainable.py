@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
+import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +17,8 @@ from ray import tune
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import SETTINGS
+from dfsc_tune.search.messages import Report, failure_to_plain
 from dfsc_tune.search.mirror import StoredCheckpoints
-from dfsc_tune.search.searcher import DEVICE, FAILURE, STEP, VALUE
 from dfsc_tune.training.prepare import TrialData
 from dfsc_tune.training.train import TrialError
 from dfsc_tune.training.trial import run_trial
@@ -36,7 +35,7 @@ def tune_trial(
     """Runs one trial inside a Tune session, from its last checkpoint if it was begun before.
 
     Args:
-        config: what `Controller.next_trial` gave.
+        config: what `adapters.ControllerSearcher` suggests.
         data: each category's images in Ray's object store: one copy a node, shared by all trials.
         checkpoints: the folder, the same on all nodes, in which each trial has its own; or where
             they are kept in an object store.
@@ -50,11 +49,11 @@ def tune_trial(
     trial_config = TrialConfig.model_validate(config["trial_config"])
 
     def report(progress: Progress) -> None:
-        tune.report(to_metrics(progress) | {DEVICE: device})
+        tune.report(Report(progress, platform.node(), device).to_plain())
 
     try:
         _check_shared(checkpoints)
-        trial_data = _fetch(data[config["category"]])
+        trial_data = _fetch(data[trial_config.category])
         with _folder(checkpoints, config["trial"]) as (folder, keep):
 
             def keep_and_report(progress: Progress) -> None:
@@ -64,7 +63,7 @@ def tune_trial(
             run_trial(trial_config, trial_data, keep_and_report, folder, device)
     except TrialError as failure:
         # Reported, not raised: nothing is wrong with this process, and it can take the next trial.
-        tune.report({VALUE: math.nan, STEP: 0, FAILURE: str(failure)})
+        tune.report(failure_to_plain(str(failure)))
 
 
 def _check_shared(checkpoints: Path | StoredCheckpoints) -> None:
@@ -95,20 +94,3 @@ def _fetch(shared: ray.ObjectRef[TrialData]) -> TrialData:
     """A category's data; trials that follow one another in a process find them on its device."""
     fetched: TrialData = ray.get(shared)
     return fetched
-
-
-def to_metrics(progress: Progress) -> dict[str, Any]:
-    """The progress as Tune takes it: plain values under string keys."""
-    metrics = [{"ema_momentum": key, **aurocs} for key, aurocs in progress.metrics.items()]
-    # As a list, for Tune would make a dict's entries entries of its own.
-    return {**asdict(progress), "metrics": metrics, "losses": list(progress.losses.items())}
-
-
-def from_metrics(result: Mapping[str, Any]) -> Progress:
-    """The progress that a Tune result carries."""
-    values = {field.name: result[field.name] for field in fields(Progress)}
-    metrics = {
-        entry["ema_momentum"]: {name: x for name, x in entry.items() if name != "ema_momentum"}
-        for entry in result["metrics"]
-    }
-    return Progress(**{**values, "metrics": metrics, "losses": dict(result["losses"])})

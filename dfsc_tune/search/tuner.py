@@ -46,7 +46,6 @@ from dfsc_tune.search.remote_run import (
     trial_checkpoints,
 )
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.scheduler import CategoryAsha
 from dfsc_tune.search.searcher import StudySearcher
 from dfsc_tune.search.session import (
     check_cluster,
@@ -61,6 +60,7 @@ from dfsc_tune.search.session import (
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.search.warm_start import with_warm_start
+from dfsc_tune.spaces.asha import Asha
 from dfsc_tune.training.machine import describe_machine
 from dfsc_tune.training.prepare import CategoryData, prepare_category, with_chosen_objective
 
@@ -126,7 +126,7 @@ def take_up(
         folder,
         ledger,
         StudySearcher(studies, bases),
-        CategoryAsha(request.space.budget),
+        Asha(request.space.budget),
         gpus_per_trial=gpus_per_trial(request),
         deadline_seconds=request.space.resources.deadline_seconds,
         on_end=on_end,

@@ -12,7 +12,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -20,6 +19,7 @@ from rich.console import Console
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
+from dfsc_tune.search.messages import Report
 from tests.scale.search import CATEGORY, Trials, large_search, open_controller
 
 # Trials of one speed would report in lockstep, which no real ones do.
@@ -125,33 +125,34 @@ def play(controller: Controller, trials: Trials, meter: Meter, num_workers: int)
     chance = np.random.default_rng(0)
     controller.capacity = num_workers
     view = LiveView(controller, {CATEGORY: ["margin"]}, Console(file=io.StringIO()))
-    queue: list[tuple[float, str, float, dict[str, Any], Iterator[dict[str, Any]]]] = []
+    queue: list[tuple[float, str, float, Iterator[Report]]] = []
     now = 0.0
     while True:
         while len(queue) < num_workers:
             with meter.of("suggestion"):
-                config = controller.next_trial()
-                if isinstance(config, dict):
-                    controller.started(config["trial"])
-            if not isinstance(config, dict):
+                trial = controller.next_trial()
+                if trial is not None:
+                    controller.started(trial.name)
+            if trial is None:
                 break
             meter.num_trials += 1
             yield
             interval = float(np.exp(_SPEED_SPREAD * chance.standard_normal()))
-            coming = iter(trials(config))
-            heapq.heappush(queue, (now + interval, config["trial"], interval, config, coming))
+            coming = iter(trials(trial.config))
+            heapq.heappush(queue, (now + interval, trial.name, interval, coming))
         if not queue:
             return
-        now, name, interval, config, coming = heapq.heappop(queue)
-        result = next(coming)
+        now, name, interval, coming = heapq.heappop(queue)
+        report = next(coming)
         with meter.of("report"):
-            ends = controller.report(name, result)
+            ends = controller.report(name, report)
             controller.hung()
         if ends:
             with meter.of("line on the terminal"):
-                view.on_trial_complete(0, [], SimpleNamespace(config=config))  # type: ignore[arg-type]
+                told = SimpleNamespace(config={"trial": name})
+                view.on_trial_complete(0, [], told)  # type: ignore[arg-type]
         else:
-            heapq.heappush(queue, (now + interval, name, interval, config, coming))
+            heapq.heappush(queue, (now + interval, name, interval, coming))
 
 
 def _memory_mb() -> float:

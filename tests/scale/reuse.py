@@ -49,7 +49,7 @@ def measure(results: Path, num_trials: int) -> list[float]:
     noting = functools.partial(noting_trial, moments=(results / _MOMENTS).resolve())
     with (
         mock.patch.object(tuner, "tune_trial", noting),
-        mock.patch.object(tuner, "publish"),
+        mock.patch.object(tuner, "finalize"),
     ):
         tuner.run_search(request, Console(quiet=True))
     lines = (results / "reuse" / LEDGER).read_text().splitlines()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, get_args
+from typing import get_args
 from unittest import mock
 
 import numpy as np
@@ -13,11 +13,11 @@ import numpy as np
 from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import load
-from dfsc_tune.search import scheduler
+from dfsc_tune.search import controller
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.messages import Report
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.trainable import to_metrics
 from dfsc_tune.search.tuner import take_up
 from dfsc_tune.settings import validate
 from dfsc_tune.spaces.space import Role, SearchSpace, load_space
@@ -27,10 +27,8 @@ CATEGORY = "juice_bottle"
 NUM_REPORTS = 20
 _CURVES = Path(__file__).parents[2] / "results" / "reference" / "search_curves"
 
-Reports = list[dict[str, Any]]
-"""What a trial reports, in its order."""
-Trials = Callable[[Mapping[str, Any]], Reports]
-"""From a trial's Tune config to its reports."""
+Trials = Callable[[TrialConfig], list[Report]]
+"""From a trial's config to what it reports, in its order."""
 
 
 def large_search(results: Path, num_trials: int, sampler: str) -> SearchRequest:
@@ -55,7 +53,7 @@ def open_controller(request: SearchRequest, ledger: Ledger) -> Controller:
 @contextmanager
 def never_stopping() -> Iterator[None]:
     """Within the block ASHA decides, but its word does not count: each trial reports to its end."""
-    with mock.patch.object(scheduler, "SPARED", get_args(Role)):
+    with mock.patch.object(controller, "SPARED", get_args(Role)):
         yield
 
 
@@ -65,8 +63,7 @@ def recorded_trials() -> Trials:
     recorded = blackbox.curves.steps / blackbox.curves.steps[-1]
     shares = np.arange(1, NUM_REPORTS + 1) / NUM_REPORTS
 
-    def reports(config: Mapping[str, Any]) -> Reports:
-        trial = TrialConfig.model_validate(config["trial_config"])
+    def reports(trial: TrialConfig) -> list[Report]:
         curves = blackbox.curve(searchable_values(trial), trial.train.ema_momenta, seed=0)
         values = {x: np.interp(shares, recorded, curve).tolist() for x, curve in curves.items()}
         return [
@@ -77,7 +74,7 @@ def recorded_trials() -> Trials:
     return reports
 
 
-def report(trial: TrialConfig, number: int, values: dict[float, float]) -> dict[str, Any]:
+def report(trial: TrialConfig, number: int, values: dict[float, float]) -> Report:
     """What a trial reports for the so manieth time, its value for each EMA momentum given."""
     best = max(values, key=lambda x: values[x])
     momenta = [best, *values] if trial.train.choose_ema_momentum else [*values]
@@ -89,4 +86,4 @@ def report(trial: TrialConfig, number: int, values: dict[float, float]) -> dict[
         losses={"total": 1.0},
         seconds=60.0 * number,
     )
-    return to_metrics(progress) | {"device": "cpu", "hostname": "node"}
+    return Report(progress, "node", "cpu")

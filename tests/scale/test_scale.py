@@ -15,10 +15,10 @@ import pytest
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.search.ledger import Ledger
+from dfsc_tune.search.messages import Report
 from tests.scale.decisions import Meter, play
 from tests.scale.search import (
     NUM_REPORTS,
-    Reports,
     large_search,
     never_stopping,
     open_controller,
@@ -63,8 +63,7 @@ def bytes_written() -> int:
     return int(next(line.split()[1] for line in lines if line.startswith("wchar")))
 
 
-def trial(config: Any) -> Reports:
-    settings = TrialConfig.model_validate(config["trial_config"])
+def trial(settings: TrialConfig) -> list[Report]:
     momenta = settings.train.ema_momenta
     curve = [1 - 1 / (1 + settings.loss.margin + x) for x in range(NUM_REPORTS)]
     return [report(settings, n + 1, dict.fromkeys(momenta, x)) for n, x in enumerate(curve)]

@@ -9,14 +9,13 @@ import numpy as np
 import optuna
 import pandas as pd
 from optuna.distributions import FloatDistribution
-from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from dfsc_tune.config import TrialConfig, searchable_values
 from dfsc_tune.metrics import LEVEL
-from dfsc_tune.search.scheduler import CategoryAsha
-from dfsc_tune.search.searcher import STEP, VALUE, StudySearcher
+from dfsc_tune.search.searcher import StudySearcher, SuggestedTrial
 from dfsc_tune.search.study import CategoryStudy
+from dfsc_tune.spaces.asha import Asha
 from dfsc_tune.spaces.parameters import (
     AnyParameter,
     CategoricalParameter,
@@ -24,9 +23,9 @@ from dfsc_tune.spaces.parameters import (
     FreeParameter,
     Value,
 )
-from dfsc_tune.spaces.space import Budget, CategorySpace, SamplerName
+from dfsc_tune.spaces.space import SPARED, Budget, CategorySpace, SamplerName
 from tests.studies.blackbox import Array, Blackbox
-from tests.studies.simulate import Strategy, simulate
+from tests.studies.simulate import Strategy, Tried, simulate
 
 BUDGETS = (4, 6, 8, 12, 16, 24, 32)
 """What may be spent, in full trainings."""
@@ -43,7 +42,7 @@ def _ours(
     sampler: SamplerName = "tpe",
     starting_points: Sequence[Mapping[str, Value]] = (),
 ) -> Strategy:
-    """What a search does: our studies, EMA momenta free, our scheduler, best at full budget."""
+    """What a search does: our studies, EMA momenta free, ASHA, best at full budget."""
     momenta = FreeParameter(choices=tuple(float(x) for x in blackbox.curves.momenta))
     parameters: dict[str, AnyParameter] = {**blackbox.curves.parameters, _MOMENTUM: momenta}
     return _searched(blackbox, seed, sampler, parameters, starting_points=starting_points)
@@ -65,7 +64,7 @@ def _searched(
     )
     return Strategy(
         searcher=StudySearcher({_CATEGORY: study}, {_CATEGORY: base}),
-        scheduler=CategoryAsha(budget),
+        asha=Asha(budget),
         read=_read,
     )
 
@@ -74,11 +73,15 @@ def _random(blackbox: Blackbox, seed: int, early_stopping: bool) -> Strategy:
     return _searched(blackbox, seed, "random", _ranges(blackbox), early_stopping)
 
 
-def _read(config: Mapping[str, Any]) -> tuple[Mapping[str, Value], Sequence[float]]:
-    trial = TrialConfig.model_validate(config["trial_config"])
-    train = trial.train
+def _read(trial: SuggestedTrial) -> Tried:
+    return tried(trial.config, spared=trial.suggestion.role in SPARED)
+
+
+def tried(config: TrialConfig, *, spared: bool = False) -> Tried:
+    """What a trial of that config tries."""
+    train = config.train
     momenta = train.ema_momenta if train.choose_ema_momentum else (train.ema_momentum,)
-    return searchable_values(trial), momenta
+    return Tried(searchable_values(config), momenta, spared)
 
 
 def _grid(blackbox: Blackbox, seed: int) -> Strategy:
@@ -103,30 +106,45 @@ def _stock(blackbox: Blackbox, seed: int) -> Strategy:
         for _, point in CategorySpace({}, ranges, (), "tpe").first_points()[:2]
     )
 
-    def read(config: Mapping[str, Any]) -> tuple[Mapping[str, Value], Sequence[float]]:
+    def read(config: Mapping[str, Any]) -> Tried:
         values = {x: 1 - y if x in mirrored else y for x, y in config.items()}
-        return values, (float(values[_MOMENTUM]),)
+        return Tried(values, (float(values[_MOMENTUM]),))
 
     budget = _budget(blackbox, early_stopping=True)
     return Strategy(
-        searcher=OptunaSearch(
-            {name: _distribution(x) for name, x in ranges.items()},
-            metric=VALUE,
-            mode="max",
-            points_to_evaluate=[paper, without],
-            seed=seed,
+        searcher=_OptunaSearch(
+            OptunaSearch(
+                {name: _distribution(x) for name, x in ranges.items()},
+                metric="value",
+                mode="max",
+                points_to_evaluate=[paper, without],
+                seed=seed,
+            )
         ),
-        scheduler=AsyncHyperBandScheduler(
-            time_attr=STEP,
-            metric=VALUE,
-            mode="max",
-            max_t=budget.num_steps,
-            grace_period=budget.grace_period,
-            reduction_factor=budget.reduction_factor,
-        ),
+        asha=Asha(budget),
         read=read,
         best_at_full_budget=False,
     )
+
+
+class _OptunaSearch:
+    """Ray's OptunaSearch, called as Tune does."""
+
+    def __init__(self, search: OptunaSearch) -> None:
+        self._search = search
+
+    def suggest(self, name: str) -> Any:
+        """A trial's config; None if there is none."""
+        config = self._search.suggest(name)
+        return config if isinstance(config, dict) else None
+
+    def report(self, name: str, step: int, value: float) -> None:
+        """Takes a report."""
+        self._search.on_trial_result(name, {"value": value, "training_iteration": step})
+
+    def finish(self, name: str, step: int, value: float) -> None:
+        """Takes the last report, which reaches Optuna only here."""
+        self._search.on_trial_complete(name, {"value": value, "training_iteration": step})
 
 
 OURS = "ours"

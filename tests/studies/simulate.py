@@ -1,4 +1,4 @@
-"""A search on a blackbox in simulated time: Tune's order of calls without Ray running."""
+"""A search on a blackbox in simulated time, without Ray running."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from ray.tune.schedulers import TrialScheduler
 
-from dfsc_tune.search.searcher import STEP, VALUE
+from dfsc_tune.spaces.asha import Asha
 from dfsc_tune.spaces.parameters import Value
 from tests.studies.blackbox import Array, Blackbox
 
@@ -20,29 +19,27 @@ _SPEED_SPREAD = 0.1
 
 
 class Searching(Protocol):
-    """What Tune calls of a search algorithm."""
+    """What suggests trials: a `StudySearcher`, or another in its place."""
 
-    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial's config."""
+    def suggest(self, name: str) -> Any:
+        """The next trial, to be known by that name; None if there is none."""
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+    def report(self, name: str, step: int, value: float) -> None:
         """Takes a report."""
 
-    def on_trial_complete(self, trial_id: str, result: dict[str, Any]) -> None:
+    def finish(self, name: str, step: int, value: float) -> object:
         """Takes the last report of a trial that ended or was stopped."""
 
 
-class Scheduling(Protocol):
-    """What Tune calls of a trial scheduler."""
+@dataclass(frozen=True)
+class Tried:
+    """What a trial tries."""
 
-    def on_trial_add(self, controller: Any, trial: Any) -> None:
-        """Takes a new trial."""
-
-    def on_trial_result(self, controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Whether the trial goes on."""
-
-    def on_trial_complete(self, controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Takes the last report of a trial."""
+    settings: Mapping[str, Value]
+    momenta: Sequence[float]
+    """The EMA momenta that are scored from its training, the best of which counts."""
+    spared: bool = False
+    """Whether ASHA lets it go on whatever it reports."""
 
 
 @dataclass(frozen=True)
@@ -50,19 +47,17 @@ class Strategy:
     """A way to search: who suggests, who stops, and which trial is called best."""
 
     searcher: Searching
-    scheduler: Scheduling
-    read: Callable[[Mapping[str, Any]], tuple[Mapping[str, Value], Sequence[float]]]
-    """The settings of a config that the searcher suggested, and the EMA momenta that are scored
-    from its training, the best of which counts."""
+    asha: Asha
+    read: Callable[[Any], Tried]
+    """What a trial tries that the searcher suggested."""
     best_at_full_budget: bool = True
     """Whether only trials at the full budget can be best, or any by its last report."""
 
 
 @dataclass
 class _Trial:
-    trial_id: str
-    config: dict[str, Any]
-    settings: Mapping[str, Value]
+    name: str
+    tried: Tried
     curves: dict[float, Array]
     speed: float
     num_reports: int = 0
@@ -90,14 +85,13 @@ def simulate(
 
     def start(now: float) -> None:
         name = str(next(names))
-        config = strategy.searcher.suggest(name)
-        if not isinstance(config, dict):
+        suggested = strategy.searcher.suggest(name)
+        if suggested is None:
             return
-        settings, momenta = strategy.read(config)
+        tried = strategy.read(suggested)
         speed = float(np.exp(_SPEED_SPREAD * rng.standard_normal()))
-        curves = blackbox.curve(settings, momenta, seed)
-        trial = _Trial(name, config, settings, curves, speed)
-        strategy.scheduler.on_trial_add(None, trial)
+        curves = blackbox.curve(tried.settings, tried.momenta, seed)
+        trial = _Trial(name, tried, curves, speed)
         heapq.heappush(queue, (now + speed * steps[0], int(name), trial))
 
     for _ in range(num_workers):
@@ -111,20 +105,16 @@ def simulate(
             key=lambda item: item[1],
         )
         trial.num_reports += 1
-        result = {STEP: step, VALUE: value, "training_iteration": trial.num_reports}
-        decision = strategy.scheduler.on_trial_result(None, trial, result)
         if step == steps[-1] or not strategy.best_at_full_budget:
-            candidates[trial.trial_id] = (value, {**trial.settings, "ema_momentum": momentum})
+            candidates[trial.name] = (value, {**trial.tried.settings, "ema_momentum": momentum})
             _, best = max(candidates.values(), key=lambda candidate: candidate[0])
             if not standings or standings[-1].settings != best:
                 standings.append(Standing(spent, best))
-        if decision == TrialScheduler.STOP or step == steps[-1]:
-            # As Tune does: the last report reaches the searcher only here.
-            strategy.searcher.on_trial_complete(trial.trial_id, result)
-            strategy.scheduler.on_trial_complete(None, trial, result)
+        if not strategy.asha.goes_on("", trial.name, step, value, spared=trial.tried.spared):
+            strategy.searcher.finish(trial.name, step, value)
             start(now)
         else:
-            strategy.searcher.on_trial_result(trial.trial_id, result)
+            strategy.searcher.report(trial.name, step, value)
             interval = int(steps[trial.num_reports]) - step
             heapq.heappush(queue, (now + trial.speed * interval, order, trial))
     return standings

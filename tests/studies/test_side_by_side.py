@@ -141,23 +141,26 @@ from ray import tune
 from dfsc_tune.search.adapters import ControllerScheduler, ControllerSearcher
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.ledger import Ledger
-from tests.studies.side_by_side import STRATEGIES
-from dfsc_tune.search.trainable import to_metrics
+from tests.studies.side_by_side import STRATEGIES, tried
+from dfsc_tune.config import TrialConfig
+from dfsc_tune.search.messages import Report
 from dfsc_tune.progress import Progress
 
 blackbox = pickle.loads(Path(sys.argv[1]).read_bytes())
-read = STRATEGIES["ours"](blackbox, 5).read
+
+def read(config):
+    return tried(TrialConfig.model_validate(config["trial_config"]))
 
 def trial(config):
-    settings, momenta = read(config)
-    curves = blackbox.curve(settings, momenta, 5)
+    momenta = read(config).momenta
+    curves = blackbox.curve(read(config).settings, momenta, 5)
     for index, step in enumerate(blackbox.curves.steps):
         value = max(float(curve[index]) for curve in curves.values())
-        tune.report(to_metrics(Progress(int(step), value, {momenta[0]: {}}, {}, 0.0)))
+        tune.report(Report(Progress(int(step), value, {momenta[0]: {}}, {}, 0.0)).to_plain())
 
 strategy = STRATEGIES["ours"](blackbox, 5)
 folder = Path.cwd()
-controller = Controller(folder, Ledger(folder), strategy.searcher, strategy.scheduler)
+controller = Controller(folder, Ledger(folder), strategy.searcher, strategy.asha)
 ray.init("local", num_cpus=1, include_dashboard=False, log_to_driver=False, logging_level="error")
 done = tune.Tuner(
     trial,
@@ -168,7 +171,7 @@ done = tune.Tuner(
     ),
     run_config=tune.RunConfig(storage_path=str(folder), verbose=0),
 ).fit()
-trials = [(dict(read(x.config)[0]), x.metrics["step"], x.metrics["value"]) for x in done]
+trials = [(dict(read(x.config).settings), x.metrics["step"], x.metrics["value"]) for x in done]
 Path("trials.pickle").write_bytes(pickle.dumps(trials))
 """
 
@@ -188,21 +191,20 @@ def test_a_simulated_search_is_the_one_that_tune_runs(blackbox: Blackbox, tmp_pa
     real = pickle.loads((tmp_path / "trials.pickle").read_bytes())
     strategy = STRATEGIES["ours"](blackbox, 5)
     ended: list[tuple[dict[str, object], int, float]] = []
-    on_complete = strategy.searcher.on_trial_complete
-    asked: dict[str, dict[str, object]] = {}
+    finish = strategy.searcher.finish
+    suggested: dict[str, object] = {}
     suggest = strategy.searcher.suggest
 
-    def noting_suggest(trial_id: str) -> object:
-        asked[trial_id] = suggest(trial_id)
-        return asked[trial_id]
+    def noting_suggest(name: str) -> object:
+        suggested[name] = suggest(name)
+        return suggested[name]
 
-    def noting_complete(trial_id: str, result: dict[str, object]) -> None:
-        settings = dict(strategy.read(asked[trial_id])[0])
-        ended.append((settings, result["step"], result["value"]))
-        on_complete(trial_id, result)
+    def noting_finish(name: str, step: int, value: float) -> object:
+        ended.append((dict(strategy.read(suggested[name]).settings), step, value))
+        return finish(name, step, value)
 
     strategy.searcher.suggest = noting_suggest
-    strategy.searcher.on_trial_complete = noting_complete
+    strategy.searcher.finish = noting_finish
     simulate(strategy, blackbox, num_workers=1, num_steps=24 * int(STEPS[-1]), seed=5)
     assert len(real) == 24
     assert {step for _, step, _ in real} > {10, 60}
