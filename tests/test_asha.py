@@ -42,14 +42,14 @@ def random_value(rng: np.random.Generator, levels: int, nan_share: float) -> flo
 def test_every_decision_is_the_one_of_rays_scheduler() -> None:
     rng = np.random.default_rng(0)
     num_stops = num_decisions = 0
-    for _ in range(2000):
+    for _ in range(500):
         spent = random_budget(rng)
         ours, rays = Asha(spent), RayAsha(spent)
         levels, nan_share = int(rng.choice([0, 3, 97])), float(rng.choice([0, 0.2]))
         running = {f"{x:04d}": 0 for x in range(int(rng.integers(2, 25)))}
         while running:
             # Trials of two categories report in any order.
-            trial = str(rng.choice(list(running)))
+            trial = list(running)[rng.integers(len(running))]
             step = running[trial] = min(running[trial] + spent.report_interval, spent.num_steps)
             report = (str(int(trial) % 2), trial, step, random_value(rng, levels, nan_share))
             goes_on = ours.goes_on(*report, spared=trial < "0002")
@@ -58,8 +58,8 @@ def test_every_decision_is_the_one_of_rays_scheduler() -> None:
             num_stops += not goes_on and step < spent.num_steps
             if not goes_on:
                 del running[trial]
-    assert num_decisions > 100_000
-    assert num_stops > 5000
+    assert num_decisions > 20_000
+    assert num_stops > 1000
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,16 @@ from ray.exceptions import RayActorError, RayTaskError
 from rich.console import Console
 
 from dfsc_tune import results
+from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.progress import CHECKPOINT, Progress
 from dfsc_tune.results import LEDGER, write_settings
 from dfsc_tune.search import tuner
+from dfsc_tune.search.adapters import (
+    ControllerCallback,
+    ControllerScheduler,
+    ControllerSearcher,
+)
 from dfsc_tune.search.classify import classify
 from dfsc_tune.search.controller import Controller, OpenTrial
 from dfsc_tune.search.failures import MAX_RETRIES, Failure, next_attempt
@@ -153,6 +159,44 @@ def test_what_runs_is_not_started_twice_and_capacity_is_kept(controller: Control
     assert (first.name, second.name) == ("0001", "0002")
     assert controller.next_trial() is None
     assert not controller.starts_no_more
+
+
+def test_a_config_is_checked_once_where_it_is_suggested(
+    controller: Controller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dfsc_tune.search.failures._FIRST_PAUSE_SECONDS", 0.0)
+    checked = count_checks(monkeypatch)
+    searcher, scheduler = ControllerSearcher(controller), ControllerScheduler(controller)
+    callback = ControllerCallback(controller)
+    for number in range(1, 10):
+        config = searcher.suggest("of Tune's own")
+        controller.broke(config["trial"], LOST)
+        assert searcher.suggest("of another try") == config
+        told = SimpleNamespace(config=config)
+        callback.on_trial_start(0, [], told)
+        for step in (10, 20, 30, 40):
+            progress = Progress(step, number / 10, {0.99: {}}, {"total": 1.0}, step / 10)
+            plain = Report(progress, "node", "cpu").to_plain()
+            if scheduler.on_trial_result(None, told, plain) == "STOP":
+                break
+        assert controller.num_ended == number
+        controller.finalized()
+        assert len(checked) == number
+
+
+def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What is checked to be a trial's config from now on, however it comes."""
+    checked: list[object] = []
+    validator = TrialConfig.__pydantic_validator__
+
+    def validate_python(tree: object, *args: object, **options: object) -> object:
+        checked.append(tree)
+        return validator.validate_python(tree, *args, **options)
+
+    monkeypatch.setattr(
+        TrialConfig, "__pydantic_validator__", SimpleNamespace(validate_python=validate_python)
+    )
+    return checked
 
 
 def test_more_trials_can_be_added_later(request_: SearchRequest, tmp_path: Path) -> None:
