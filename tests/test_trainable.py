@@ -1,4 +1,4 @@
-"""What Ray runs for a trial, without Ray: where it refuses to train, how often it checks a config."""
+"""What Ray runs for a trial, without Ray: where it refuses to train, what it checks."""
 
 from __future__ import annotations
 
