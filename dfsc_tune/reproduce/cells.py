@@ -39,6 +39,7 @@ class Cell:
     """
 
     exhibit: str
+    """The table's or figure's name."""
     protocol: Protocol
     category: str
     line: str
@@ -66,7 +67,7 @@ class Cell:
 
 
 def cells_of(
-    exhibit: PaperTable,
+    table: PaperTable,
     models: Lines,
     splits: Mapping[str, Splits],
     published: Callable[[str, str, Measure], float | None],
@@ -75,7 +76,7 @@ def cells_of(
     """All numbers of a table, protocol after protocol.
 
     Args:
-        exhibit: which.
+        table: which.
         models: that were trained for it.
         splits: by category, then by protocol.
         published: the paper's number of a category (or `AVERAGE`), line and measure.
@@ -85,17 +86,17 @@ def cells_of(
     for protocol in next(iter(splits.values())):
         of_protocol = {category: found[protocol] for category, found in splits.items()}
         lines = dict(models)
-        if exhibit.chooses_margin:
+        if table.chooses_margin:
             lines |= _choices(models, of_protocol, protocol)
-        bases = {line.label: line.over for line in exhibit.lines}
-        bases |= dict.fromkeys((CHOSEN, FIXED), exhibit.lines[0].label)
-        for measure in exhibit.measures:
+        bases = {line.label: line.over for line in table.lines}
+        bases |= dict.fromkeys((CHOSEN, FIXED), table.lines[0].label)
+        for measure in table.measures:
             for line in lines:
                 base = lines.get(bases.get(line) or "")
                 numbers = _numbers(lines[line], base, of_protocol, protocol, measure)
                 for category, (number, gain) in numbers.items():
                     cell = Cell(
-                        exhibit.name, protocol, category, line, measure, over=bases.get(line) or ""
+                        table.name, protocol, category, line, measure, over=bases.get(line) or ""
                     )  # fmt: skip
                     paper = published(category, line, measure)
                     known = comparable and protocol != "holdout"

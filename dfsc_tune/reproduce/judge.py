@@ -1,4 +1,4 @@
-"""Scores a study's trained models on test images, once each, for all protocols.
+"""Scores trained models on test images, once each, for all protocols.
 
 A protocol (an objective) says on which images a setting is chosen and on which it is reported. The
 trainings know nothing of it, so one model's scores serve them all.
@@ -6,8 +6,9 @@ trainings know nothing of it, so one model's scores serve them all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.evaluation.measure import AU_SPRO_LIMIT, read_defects
 from dfsc_tune.metrics import Defect, au_spro_by_kind
 from dfsc_tune.metrics.image import GOOD
-from dfsc_tune.models.detector import Detector
 from dfsc_tune.reproduce.tables import Protocol, Scoring
 from dfsc_tune.results import CHECKPOINTS, Run
 from dfsc_tune.search.provenance import base_config, check_same
@@ -30,21 +30,61 @@ from dfsc_tune.training.objectives import Split, split_test
 from dfsc_tune.training.prepare import CategoryData, prepare_category, prepare_images
 from dfsc_tune.training.trial import finished_detector
 
-SCORES, AREAS = "test_scores.parquet", "test_areas.parquet"
-_MODEL = ["category", "trial", "sigmoid", "ema_momentum"]
-
 Splits = dict[Protocol, Split]
+
+Model = Mapping[str, Any]
+"""A model's name: the columns and values that its rows are found by."""
+
+Maps = Sequence[npt.NDArray[np.float32]]
+"""An anomaly map (H, W) an image, at the image's original size."""
+
+
+class Rows:
+    """Rows about models, in a Parquet file that grows.
+
+    Args:
+        path: of the file, which need not be there yet.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self.table = pd.read_parquet(path) if path.exists() else pd.DataFrame()
+
+    def of(self, model: Model) -> pd.DataFrame:
+        """A model's rows."""
+        if self.table.empty:
+            return self.table
+        matching = (self.table[name] == value for name, value in model.items())
+        return self.table[np.logical_and.reduce(list(matching))]
+
+    def add(self, model: Model, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Adds a model's rows, also on the disk."""
+        added = pd.DataFrame([{**model, **row} for row in rows])
+        self.table = pd.concat([self.table, added], ignore_index=True)
+        with atomic_path(self._path) as temporary:
+            self.table.to_parquet(temporary, index=False)
+
+
+class Judged:
+    """The scores and areas of judged models, kept in a folder.
+
+    `scores` has a row a model and image: what names the model, image, kind, score. `areas` has a
+    row a model and protocol: what names the model, protocol, au_spro (of the protocol's report
+    part, the mean of both kinds).
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.scores = Rows(folder / "test_scores.parquet")
+        self.areas = Rows(folder / "test_areas.parquet")
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a study's models are worth."""
+class Scored:
+    """A model's answers to a `Judge`'s images."""
 
-    scores: pd.DataFrame
-    """A row a model and image: category, trial, sigmoid, ema_momentum, image, kind, score."""
-    areas: pd.DataFrame
-    """A row a model and protocol: category, trial, sigmoid, ema_momentum, protocol, au_spro (of its
-    report part, the mean of both kinds); of the categories that they were asked for."""
+    scores: Sequence[float]
+    maps: Callable[[], Maps]
+    """Makes the anomaly maps, which take gigabytes, where they are wanted."""
 
 
 def splits_of(category: Category, protocols: Sequence[Protocol]) -> Splits:
@@ -75,7 +115,7 @@ def _recipe(name: str) -> str:
     return name.split("/")[1]
 
 
-def judge_study(
+def judge_batch(
     run: Run,
     data: Path,
     scorings: Sequence[Scoring],
@@ -85,10 +125,10 @@ def judge_study(
     device: str,
     say: Callable[[str], None],
 ) -> Judged:
-    """Scores each model trained to the full budget that is not scored yet.
+    """Scores each model of a batch trained to the full budget that is not scored yet.
 
     Args:
-        run: the study's.
+        run: the batch's.
         data: the folder that holds its categories.
         scorings: each is a model of its own of every training.
         protocols: that the scores are to serve.
@@ -100,112 +140,23 @@ def judge_study(
     Raises:
         UserError: data or teacher are not those that the models were trained with.
     """
-    scores, found_areas = read_rows(run.folder / SCORES), read_rows(run.folder / AREAS)
+    judged = Judged(run.folder)
     complete = run.trials[run.trials["state"] == "complete"]
-    for name, trials in complete.groupby("category"):
-        models = [
-            (str(row["trial"]), scoring)
-            for row in trials.to_dict("records")
-            for scoring in scorings
-        ]
-        unscored = _missing(scores, str(name), models)
-        unmeasured = _missing(found_areas, str(name), models) if name in areas else []
-        if not unscored and not unmeasured:
-            continue
-        say(f"scoring {len({*unscored, *unmeasured})} models of {name} …")
-        judge = Judge(run, str(name), data, device, protocols)
-        for trial, scoring in dict.fromkeys([*unscored, *unmeasured]):
-            model = _named(str(name), trial, scoring)
-            detector = judge.detector(trial, scoring)
-            if (trial, scoring) in unscored:
-                rows = [{**model, **row} for row in judge.scores(detector)]
-                scores = with_rows(run.folder / SCORES, scores, rows)
-            if (trial, scoring) in unmeasured:
-                rows = [{**model, **row} for row in judge.areas(detector)]
-                found_areas = with_rows(run.folder / AREAS, found_areas, rows)
-    return Judged(scores, found_areas)
+    for category, trials in complete.groupby("category"):
+        judge = Judge(run, str(category), data, device, protocols, say)
+        for trial in trials["trial"]:
+            for scoring in scorings:
+                judge.complete(
+                    judged,
+                    named(str(category), str(trial), scoring),
+                    partial(judge.scored, str(trial), scoring),
+                    areas=category in areas,
+                )
+    return judged
 
 
-class Judge:
-    """A category's images, ready to be scored by its models.
-
-    `images` are all that a protocol selects or reports on.
-    """
-
-    def __init__(
-        self, run: Run, category: str, data: Path, device: str, protocols: Sequence[Protocol]
-    ) -> None:
-        self._run = run
-        self._base = base_config(run, category)
-        makes = "synthetic" in protocols
-        name = "synthetic" if makes else "oracle"
-        objective = self._base.objective.model_copy(update={"name": name})
-        config = self._base.model_copy(update={"objective": objective})
-        self.data: CategoryData = prepare_category(config, data, device)
-        check_same(run, category, self.data.fingerprint, self.data.trial.teacher)
-        self._device = device
-        self._splits = splits_of(self.data.category, protocols)
-        self.images: PreparedImages = self.data.trial.selection
-        if makes:
-            tested = prepare_images(
-                self.data.category.test,
-                self.data.trial.teacher,
-                config.model,
-                device,
-                config.speed.feature_dtype,
-            )
-            self.images = tested + self.images
-
-    def detector(self, trial: str, scoring: Scoring) -> Detector:
-        """A trained model, scored as asked."""
-        rows = self._run.trials.set_index("trial")
-        searched = self._run.settings["searched"][self._base.category]
-        values = rows.loc[[trial], searched].to_dict("records")[0]
-        values |= {"sigmoid": scoring.sigmoid, "ema_momentum": scoring.ema_momentum}
-        checkpoint = self._run.folder / CHECKPOINTS / trial
-        return finished_detector(
-            self._base.with_values({str(name): x for name, x in values.items()}),
-            self.data.trial,
-            checkpoint,
-        )
-
-    def scores(self, detector: Detector) -> Iterator[dict[str, Any]]:
-        """A row an image."""
-        maps = detector.difference_maps(self.images.pixels, self.images.features, self._device)
-        scores = detector.scores(maps, self.images.sizes).tolist()
-        for record, score in zip(self.images.records, scores, strict=True):
-            yield {"image": record.name, "kind": record.kind, "score": score}
-
-    def areas(self, detector: Detector) -> Iterator[dict[str, Any]]:
-        """A row a protocol. All anomalous images must have masks."""
-        differences = detector.difference_maps(
-            self.images.pixels, self.images.features, self._device
-        )
-        return self.areas_of(detector.anomaly_maps(differences, self.images.sizes))
-
-    def areas_of(self, maps: Sequence[npt.NDArray[np.float32]]) -> Iterator[dict[str, Any]]:
-        """As `areas`, of the anomaly maps (H, W) of all images at their original sizes."""
-        category = self.data.category
-        by_name = {x.name: found for x, found in zip(self.images.records, maps, strict=True)}
-        for protocol, split in self._splits.items():
-            yield {"protocol": protocol, "au_spro": _area(category, split.report, by_name)}
-
-
-def _area(
-    category: Category,
-    records: Sequence[ImageRecord],
-    maps: dict[str, npt.NDArray[np.float32]],
-) -> float:
-    """The AU-sPRO of some images, the mean of both kinds."""
-    chosen = [maps[record.name] for record in records]
-    kinds = [record.kind for record in records]
-    defects: list[Defect] = []
-    for index, (record, anomaly_map) in enumerate(zip(records, chosen, strict=True)):
-        defects += read_defects(index, record, category, anomaly_map)
-    return au_spro_by_kind(chosen, kinds, defects, (AU_SPRO_LIMIT,))["mean"][AU_SPRO_LIMIT]
-
-
-def _named(category: str, trial: str, scoring: Scoring) -> dict[str, Any]:
+def named(category: str, trial: str, scoring: Scoring) -> Model:
+    """The name of a training's model, scored in some way."""
     return {
         "category": category,
         "trial": trial,
@@ -214,24 +165,115 @@ def _named(category: str, trial: str, scoring: Scoring) -> dict[str, Any]:
     }
 
 
-def _missing(
-    known: pd.DataFrame, category: str, models: Sequence[tuple[str, Scoring]]
-) -> list[tuple[str, Scoring]]:
-    """The models that have no row yet."""
-    there = set(known[_MODEL].itertuples(index=False, name=None)) if len(known) else set()
-    return [x for x in models if tuple(_named(category, *x).values()) not in there]
+class Judge:
+    """A category's images, prepared when the first model is to be scored on them.
+
+    Args:
+        run: of a batch, whose data and settings they are.
+        category: of it.
+        data: the folder that holds its categories.
+        device: where models run.
+        protocols: that the scores are to serve.
+        say: told when images are prepared.
+    """
+
+    def __init__(
+        self,
+        run: Run,
+        category: str,
+        data: Path,
+        device: str,
+        protocols: Sequence[Protocol],
+        say: Callable[[str], None],
+    ) -> None:
+        self._run = run
+        self._base = base_config(run, category)
+        self._folder = data
+        self._device = device
+        self._protocols = protocols
+        self._say = say
+
+    @cached_property
+    def data(self) -> CategoryData:
+        """The category, prepared; UserError if it is not what the models were trained with."""
+        category = self._base.category
+        self._say(f"scoring models of {category} …")
+        name = "synthetic" if "synthetic" in self._protocols else "oracle"
+        objective = self._base.objective.model_copy(update={"name": name})
+        config = self._base.model_copy(update={"objective": objective})
+        data = prepare_category(config, self._folder, self._device)
+        check_same(self._run, category, data.fingerprint, data.trial.teacher)
+        return data
+
+    @cached_property
+    def images(self) -> PreparedImages:
+        """All images that a protocol selects or reports on."""
+        selection = self.data.trial.selection
+        if "synthetic" not in self._protocols:
+            return selection
+        tested = prepare_images(
+            self.data.category.test,
+            self.data.trial.teacher,
+            self._base.model,
+            self._device,
+            self._base.speed.feature_dtype,
+        )
+        return tested + selection
+
+    def complete(
+        self, judged: Judged, model: Model, score: Callable[[], Scored], *, areas: bool
+    ) -> None:
+        """Scores a model unless that is done.
+
+        Args:
+            judged: what is done, and is added to.
+            model: its name.
+            score: runs it on `images`.
+            areas: whether its AU-sPRO is wanted too; all anomalous images must have masks.
+        """
+        unscored = judged.scores.of(model).empty
+        unmeasured = areas and judged.areas.of(model).empty
+        if not unscored and not unmeasured:
+            return
+        found = score()
+        if unscored:
+            records = zip(self.images.records, found.scores, strict=True)
+            judged.scores.add(
+                model, ({"image": x.name, "kind": x.kind, "score": score} for x, score in records)
+            )
+        if unmeasured:
+            maps = dict(zip([x.name for x in self.images.records], found.maps(), strict=True))
+            splits = splits_of(self.data.category, self._protocols)
+            judged.areas.add(
+                model,
+                (
+                    {"protocol": name, "au_spro": _area(self.data.category, split.report, maps)}
+                    for name, split in splits.items()
+                ),
+            )
+
+    def scored(self, trial: str, scoring: Scoring) -> Scored:
+        """The answers of a trial's model, scored in some way."""
+        rows = self._run.trials.set_index("trial")
+        searched = self._run.settings["searched"][self._base.category]
+        values = rows.loc[[trial], searched].to_dict("records")[0]
+        values |= {"sigmoid": scoring.sigmoid, "ema_momentum": scoring.ema_momentum}
+        config = self._base.with_values({str(name): x for name, x in values.items()})
+        checkpoint = self._run.folder / CHECKPOINTS / trial
+        detector = finished_detector(config, self.data.trial, checkpoint)
+        images = self.images
+        differences = detector.difference_maps(images.pixels, images.features, self._device)
+        return Scored(
+            detector.scores(differences, images.sizes).tolist(),
+            partial(detector.anomaly_maps, differences, images.sizes),
+        )
 
 
-def read_rows(path: Path) -> pd.DataFrame:
-    """A table of scores or areas; empty where it is not there yet."""
-    return pd.read_parquet(path) if path.exists() else pd.DataFrame()
-
-
-def with_rows(path: Path, known: pd.DataFrame, rows: Sequence[dict[str, Any]]) -> pd.DataFrame:
-    """The table with rows added, also on the disk."""
-    if not rows:
-        return known
-    table = pd.concat([known, pd.DataFrame(rows)], ignore_index=True)
-    with atomic_path(path) as temporary:
-        table.to_parquet(temporary, index=False)
-    return table
+def _area(category: Category, records: Sequence[ImageRecord], maps: Mapping[str, Any]) -> float:
+    """The AU-sPRO of some images, the mean of both kinds; their maps by name."""
+    chosen = [maps[record.name] for record in records]
+    kinds = [record.kind for record in records]
+    defects: list[Defect] = []
+    for index, (record, anomaly_map) in enumerate(zip(records, chosen, strict=True)):
+        defects += read_defects(index, record, category, anomaly_map)
+    return au_spro_by_kind(chosen, kinds, defects, (AU_SPRO_LIMIT,))["mean"][AU_SPRO_LIMIT]

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pandas as pd
 
 from dfsc_tune.data.records import ImageRecord
 from dfsc_tune.metrics import (
@@ -16,7 +15,7 @@ from dfsc_tune.metrics import (
     mean_image_auroc_difference,
     mean_image_auroc_interval,
 )
-from dfsc_tune.reproduce.judge import Judged
+from dfsc_tune.reproduce.judge import Judged, Model, named
 from dfsc_tune.reproduce.tables import Line, Measure, Protocol, setting_for
 from dfsc_tune.results import Run
 from dfsc_tune.training.objectives import Split, judge_synthetic, objective_value
@@ -32,6 +31,18 @@ class Models:
     scores: dict[int, Scores] = field(default_factory=dict)
     areas: dict[tuple[int, Protocol], float] = field(default_factory=dict)
     """AU-sPRO of the protocol's report part, where it was measured."""
+
+    @classmethod
+    def of(cls, judged: Judged, by_seed: Mapping[int, Model]) -> Models:
+        """The models of some names, as far as they are judged."""
+        models = cls()
+        for seed, model in by_seed.items():
+            scores = judged.scores.of(model)
+            if len(scores):
+                models.scores[seed] = dict(zip(scores["image"], scores["score"], strict=True))
+            for row in judged.areas.of(model).to_dict("records"):
+                models.areas[seed, row["protocol"]] = row["au_spro"]
+        return models
 
 
 @dataclass(frozen=True)
@@ -60,15 +71,13 @@ def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
     trials = run.trials[(run.trials["category"] == category) & (run.trials["state"] == "complete")]
     for name, value in wanted.items():
         trials = trials[trials[name] == value]
-    models = Models()
-    for row in trials.to_dict("records"):
-        trial, seed = str(row["trial"]), int(row["seed"])
-        scores = _of_model(judged.scores, category, trial, line)
-        if len(scores):
-            models.scores[seed] = dict(zip(scores["image"], scores["score"], strict=True))
-        for found in _of_model(judged.areas, category, trial, line).to_dict("records"):
-            models.areas[seed, found["protocol"]] = found["au_spro"]
-    return models
+    return Models.of(
+        judged,
+        {
+            int(row["seed"]): named(category, str(row["trial"]), line.scoring)
+            for row in trials.to_dict("records")
+        },
+    )
 
 
 def choose(by_line: Mapping[str, Models], split: Split, protocol: Protocol) -> Models:
@@ -186,14 +195,3 @@ def _selection_value(scores: Scores, split: Split, protocol: Protocol) -> float:
 
 def _in_order(scores: Scores, records: Sequence[ImageRecord]) -> list[float]:
     return [scores[record.name] for record in records]
-
-
-def _of_model(table: pd.DataFrame, category: str, trial: str, line: Line) -> pd.DataFrame:
-    if table.empty:
-        return table
-    return table[
-        (table["category"] == category)
-        & (table["trial"] == trial)
-        & (table["sigmoid"] == line.scoring.sigmoid)
-        & (table["ema_momentum"] == line.scoring.ema_momentum)
-    ]

@@ -54,10 +54,10 @@ def shown_tables(cells: Sequence[Cell]) -> list[Section]:
 
 def write_page(found: Reproduction) -> Path:
     """Writes the table as one HTML page beside its runs; the file."""
-    target = found.folder / f"{found.exhibit.name}.html"
+    target = found.folder / f"{found.table.name}.html"
     page = render_template(
         "reproduction.html",
-        title=found.exhibit.title,
+        title=found.table.title,
         legend=LEGEND,
         notes=found.notes,
         sections=shown_tables(found.cells),

@@ -13,7 +13,7 @@ from dfsc_tune.reproduce.tables import BY_ANOMALIB, Measure, PaperTable
 
 
 def published(
-    exhibit: PaperTable,
+    table: PaperTable,
     category: str,
     line: str,
     measure: Measure,
@@ -22,7 +22,7 @@ def published(
     """What the paper states, as a share; None where it states nothing.
 
     Args:
-        exhibit: which table.
+        table: which table.
         category: or `AVERAGE`.
         line: its label.
         measure: what is measured.
@@ -35,7 +35,7 @@ def published(
         return None
     tables = paper_tables()
     line = line.removesuffix(BY_ANOMALIB)
-    match exhibit.name:
+    match table.name:
         case "table1":
             percent = _auroc(tables, category, line, measure)
         case "table2":
@@ -43,37 +43,37 @@ def published(
         case "table3":
             percent = _by_margin(tables, category, line)
         case "table4" if category == AVERAGE:
-            places = [x.label for x in exhibit.lines]
+            places = [x.label for x in table.lines]
             percent = tables["image_auroc_by_ablation"][places.index(line)]["auroc"]
         case _:
             percent = None
     return None if percent is None else float(percent) / 100
 
 
-def cited_cells(exhibit: PaperTable, categories: Sequence[str], lines: Iterable[str]) -> list[Cell]:
+def cited_cells(table: PaperTable, categories: Sequence[str], lines: Iterable[str]) -> list[Cell]:
     """What the paper states of systems that are not run here.
 
     Args:
-        exhibit: which table.
+        table: which table.
         categories: of it.
         lines: those that are run here, by their labels.
     """
-    if not exhibit.compares_methods:
+    if not table.compares_methods:
         return []
     tables = paper_tables()
     systems = (
         tables["image_auroc"]["logical"][CATEGORIES[0]]
-        if exhibit.name == "table1"
+        if table.name == "table1"
         else tables["au_spro_fpr_0.05"][CATEGORIES[0]]
     )
     ours = {line.removesuffix(BY_ANOMALIB) for line in lines}
     return [
-        Cell(exhibit.name, "oracle", category, system, measure, paper=number)
-        for measure in exhibit.measures
+        Cell(table.name, "oracle", category, system, measure, paper=number)
+        for measure in table.measures
         for system in systems
         if system not in ours
         for category in (*categories, AVERAGE)
-        if (number := published(exhibit, category, system, measure, categories)) is not None
+        if (number := published(table, category, system, measure, categories)) is not None
     ]
 
 

@@ -16,12 +16,12 @@ from dfsc_tune.data.records import Category
 from dfsc_tune.errors import UserError
 from dfsc_tune.pages.score_sections import is_real_loco
 from dfsc_tune.reproduce.baselines import Baseline, judge_baselines
+from dfsc_tune.reproduce.batches import Scale, batch_space
 from dfsc_tune.reproduce.cells import Cell, cells_of
-from dfsc_tune.reproduce.judge import Judged, judge_study, splits_of, with_made
+from dfsc_tune.reproduce.judge import Judged, judge_batch, splits_of, with_made
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
-from dfsc_tune.reproduce.studies import Scale, study_space
-from dfsc_tune.reproduce.tables import DFSC, Line, PaperTable, Scoring, Study
+from dfsc_tune.reproduce.tables import DFSC, Batch, Line, PaperTable, Scoring
 from dfsc_tune.results import Run
 from dfsc_tune.search.fixed_trials import carry_out
 from dfsc_tune.search.request import SearchRequest
@@ -35,7 +35,7 @@ _PAPER_SCALE = ("small", 256, 70_000)
 class Reproduction:
     """A table made again."""
 
-    exhibit: PaperTable
+    table: PaperTable
     folder: Path
     cells: list[Cell]
     notes: list[str]
@@ -44,24 +44,24 @@ class Reproduction:
 
 
 def requests(
-    exhibit: PaperTable, request: SearchRequest, scale: Scale
-) -> Iterator[tuple[Study, SearchRequest]]:
+    table: PaperTable, request: SearchRequest, scale: Scale
+) -> Iterator[tuple[Batch, SearchRequest]]:
     """The searches that a table needs.
 
     Args:
-        exhibit: which.
+        table: which.
         request: where and on what; its space and name are replaced, and its results folder becomes
             that of the reproduction.
         scale: how large.
     """
-    for study in exhibit.studies:
-        space = study_space(study, request.categories, scale)
+    for batch in table.batches:
+        space = batch_space(batch, request.categories, scale)
         folder = request.results / request.name
-        yield study, replace(request, space=space, name=study.name, results=folder)
+        yield batch, replace(request, space=space, name=batch.name, results=folder)
 
 
 def reproduce(
-    exhibit: PaperTable,
+    table: PaperTable,
     request: SearchRequest,
     scale: Scale,
     console: Console,
@@ -71,7 +71,7 @@ def reproduce(
     """Trains, scores and tabulates; leaves the cells as Parquet beside the runs.
 
     Args:
-        exhibit: which table or figure.
+        table: which table or figure.
         request: as `requests` takes it.
         scale: how large.
         console: for progress.
@@ -84,30 +84,30 @@ def reproduce(
     # Before hours of training, and not only after them:
     categories = request.categories
     read = {name: read_category(request.data, name) for name in categories}
-    splits = {name: splits_of(x, exhibit.protocols) for name, x in read.items()}
-    areas = _with_areas(exhibit, read.values())
+    splits = {name: splits_of(x, table.protocols) for name, x in read.items()}
+    areas = _with_areas(table, read.values())
     runs: dict[str, tuple[Run, Judged]] = {}
     folder = request.results / request.name
-    for study, of_study in requests(exhibit, request, scale):
-        console.print(f"study {study.name}: {of_study.results / of_study.name}")
-        run, interrupted_by = carry_out(of_study, console)
+    for batch, of_batch in requests(table, request, scale):
+        console.print(f"batch {batch.name}: {of_batch.results / of_batch.name}")
+        run, interrupted_by = carry_out(of_batch, console)
         if interrupted_by is not None:
-            return Reproduction(exhibit, folder, [], [], interrupted_by)
+            return Reproduction(table, folder, [], [], interrupted_by)
         with console.status("scoring …"):
-            judged = judge_study(
+            judged = judge_batch(
                 run,
                 request.data,
-                _scorings(exhibit.lines, study),
-                exhibit.protocols,
+                _scorings(table.lines, batch),
+                table.protocols,
                 areas=areas,
                 device=driver_device(request),
                 say=console.print,
             )
-        runs[study.name] = run, judged
-        splits = {name: with_made(x, judged.scores, name) for name, x in splits.items()}
+        runs[batch.name] = run, judged
+        splits = {name: with_made(x, judged.scores.table, name) for name, x in splits.items()}
     models: dict[str, dict[str, Models]] = {
-        line.label: {name: models_of(line, name, *runs[line.study.name]) for name in categories}
-        for line in exhibit.lines
+        line.label: {name: models_of(line, name, *runs[line.batch.name]) for name in categories}
+        for line in table.lines
     }
     if baselines:
         run, _ = runs[DFSC.name]
@@ -122,39 +122,39 @@ def reproduce(
             say=console.print,
         )
     comparable = all(is_real_loco(request.data, name) for name in categories)
-    of_paper = partial(published, exhibit, categories=categories)
+    of_paper = partial(published, table, categories=categories)
     cells = [
-        *cells_of(exhibit, models, splits, of_paper, comparable),
-        *cited_cells(exhibit, categories, models),
+        *cells_of(table, models, splits, of_paper, comparable),
+        *cited_cells(table, categories, models),
     ]
-    with atomic_path(folder / f"{exhibit.name}.parquet") as temporary:
+    with atomic_path(folder / f"{table.name}.parquet") as temporary:
         pd.DataFrame(cells).to_parquet(temporary, index=False)
-    notes = list(_notes(exhibit, scale, comparable, models.values(), areas))
-    return Reproduction(exhibit, folder, cells, notes)
+    notes = list(_notes(table, scale, comparable, models.values(), areas))
+    return Reproduction(table, folder, cells, notes)
 
 
-def _with_areas(exhibit: PaperTable, categories: Iterable[Category]) -> list[str]:
+def _with_areas(table: PaperTable, categories: Iterable[Category]) -> list[str]:
     """The categories to measure AU-sPRO of, if the table is of it: those that lack no mask.
 
     Raises UserError where there is none such.
     """
-    if "au_spro" not in exhibit.measures:
+    if "au_spro" not in table.measures:
         return []
     found = [x.name for x in categories if not any(record.lacks_mask for record in x.test)]
     if not found:
         raise UserError(
-            f"{exhibit.name} is of AU-sPRO, which needs a mask of every anomalous test image, and "
+            f"{table.name} is of AU-sPRO, which needs a mask of every anomalous test image, and "
             "no category has them all; add them under ground_truth"
         )
     return found
 
 
-def _scorings(lines: Iterable[Line], study: Study) -> list[Scoring]:
-    return list(dict.fromkeys(line.scoring for line in lines if line.study == study))
+def _scorings(lines: Iterable[Line], batch: Batch) -> list[Scoring]:
+    return list(dict.fromkeys(line.scoring for line in lines if line.batch == batch))
 
 
 def _notes(
-    exhibit: PaperTable,
+    table: PaperTable,
     scale: Scale,
     comparable: bool,
     models: Collection[Mapping[str, Models]],
@@ -179,15 +179,15 @@ def _notes(
             f"not at the paper's scale: PDN {network} at {size} pixels, {steps:,} steps, in place "
             "of small, 256 and 70,000"
         )
-    if any(study.larger_network for study in exhibit.studies) and model.network != "small":
+    if any(batch.larger_network for batch in table.batches) and model.network != "small":
         yield "EfficientAD-M here has the PDN above that of EfficientAD-S, not medium"
-    if any(study.penalty for study in exhibit.studies) and scale.photographs is None:
+    if any(batch.penalty for batch in table.batches) and scale.photographs is None:
         yield "EfficientAD was trained without its penalty, which needs --photographs"
     if scale.num_seeds == 1:
         yield "one seed: how much numbers vary between trainings is not known; --seeds 3 tells"
     unmasked = sorted({name for of_line in models for name in of_line} - set(areas))
-    if "au_spro" in exhibit.measures and unmasked:
+    if "au_spro" in table.measures and unmasked:
         yield f"AU-sPRO cannot be measured without all masks, which {', '.join(unmasked)} lack"
     if any(not model.scores for of_line in models for model in of_line.values()):
         yield "some trainings failed or are missing: their cells are left out"
-    yield from exhibit.notes
+    yield from table.notes

@@ -22,7 +22,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("oracle", "holdout")
 """The paper's first."""
 
 MOST_SEEDS = 10
-"""A study lists its trainings for so many seeds, so that one that ran can be given more."""
+"""A batch lists its trainings for so many seeds, so that one that ran can be given more."""
 MARGINS = (0.0, 0.2, 0.4, 1.0, 2.0)
 """Of Table 3."""
 # The paper's text states none but 0.999; these are ours.
@@ -38,7 +38,7 @@ Setting = Mapping[str, Value | None]
 
 
 @dataclass(frozen=True)
-class Study:
+class Batch:
     """Trainings that are one search, all of the same network and data: each with every seed."""
 
     name: str
@@ -65,7 +65,7 @@ class Line:
     """One line of a table: trainings, and how they are scored."""
 
     label: str
-    study: Study
+    batch: Batch
     setting: Setting
     scoring: Scoring = Scoring()
     over: str | None = None
@@ -92,9 +92,9 @@ class PaperTable:
         return (*PROTOCOLS, "synthetic") if self.chooses_margin else PROTOCOLS
 
     @property
-    def studies(self) -> tuple[Study, ...]:
+    def batches(self) -> tuple[Batch, ...]:
         """The searches it needs, none twice."""
-        return tuple({line.study.name: line.study for line in self.lines}.values())
+        return tuple({line.batch.name: line.batch for line in self.lines}.values())
 
 
 _PAPERS: dict[str, Any] = {"train": {"ema_momentum": _MOMENTUM}, "score": {"sigmoid": True}}
@@ -110,13 +110,13 @@ _PLAIN: dict[str, Any] = {
     "model": {"instance_norm_relu": False},
     "score": {"sigmoid": False},
 }
-DFSC = Study("dfsc", ({"margin": PAPERS_MARGIN},), _PAPERS)
-EFFICIENTAD_S = Study("efficientad_s", ({"margin": 0.0},), _PLAIN, penalty=True)
-EFFICIENTAD_M = Study(
+DFSC = Batch("dfsc", ({"margin": PAPERS_MARGIN},), _PAPERS)
+EFFICIENTAD_S = Batch("efficientad_s", ({"margin": 0.0},), _PLAIN, penalty=True)
+EFFICIENTAD_M = Batch(
     "efficientad_m", ({"margin": 0.0},), _PLAIN, penalty=True, larger_network=True
 )
-_MARGINS = Study("margins", tuple({"margin": margin} for margin in MARGINS), _PAPERS)
-_QUANTILES = Study(
+_MARGINS = Batch("margins", tuple({"margin": margin} for margin in MARGINS), _PAPERS)
+_QUANTILES = Batch(
     "quantiles",
     tuple({"margin": PAPERS_MARGIN, "quantile": quantile} for quantile in QUANTILES),
     _PAPERS,
@@ -124,7 +124,7 @@ _QUANTILES = Study(
 _VANILLA: Setting = {"margin": 0.0, "instance_norm_relu": False}
 _NORMS: Setting = {"margin": 0.0, "instance_norm_relu": True}
 _CONSTRAINED: Setting = {"margin": PAPERS_MARGIN, "instance_norm_relu": True}
-_ABLATION = Study(
+_ABLATION = Batch(
     "ablation",
     (_VANILLA, _NORMS, _CONSTRAINED),
     # Gradients never see an average: one training is scored with and without.
@@ -142,8 +142,8 @@ _MARGINS_NOTE = (
 )
 
 PAPER_TABLES: dict[str, PaperTable] = {
-    exhibit.name: exhibit
-    for exhibit in (
+    table.name: table
+    for table in (
         PaperTable(
             "table1",
             "Table 1: image AUROC",

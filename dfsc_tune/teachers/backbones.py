@@ -61,13 +61,17 @@ class Backbone(nn.Module):
         self.register_buffer("std", torch.tensor(kind.std).view(1, 3, 1, 1))
         self.eval().requires_grad_(False)
 
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Images (B, 3, S, S) as the stem takes them, of values from 0 to 255."""
+        return (pixels / 255 - self.mean) / self.std
+
     def forward(self, pixels: Tensor) -> list[Tensor]:
         """Features (B, C_l, h_l, w_l) after each wanted layer.
 
         Args:
             pixels: (B, 3, image_size, image_size) with values from 0 to 255.
         """
-        features = self.stem((pixels / 255 - self.mean) / self.std)
+        features = self.stem(self.normalize(pixels))
         found = []
         for number, layer in self.layers.items():
             features = layer(features)

@@ -1,4 +1,4 @@
-"""A study as a search space, at some scale."""
+"""A batch as a search space, at some scale."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.models.teacher_files import known_teachers
-from dfsc_tune.reproduce.tables import MOST_SEEDS, Study, setting_for
+from dfsc_tune.reproduce.tables import MOST_SEEDS, Batch, setting_for
 from dfsc_tune.settings import validate
 from dfsc_tune.spaces.parameters import Value
 from dfsc_tune.spaces.space import SearchSpace, merged
@@ -35,17 +35,17 @@ class Scale:
         return self.space.for_category("").base_config("").model
 
 
-def study_space(study: Study, categories: Iterable[str], scale: Scale) -> SearchSpace:
-    """A study as a search space: its trainings listed for each category, seed after seed.
+def batch_space(batch: Batch, categories: Iterable[str], scale: Scale) -> SearchSpace:
+    """A batch as a search space: its trainings listed for each category, seed after seed.
 
     Raises:
-        UserError: what the scale fixes is what the study varies.
+        UserError: what the scale fixes is what the batch varies.
     """
     listed: dict[str, list[dict[str, Value]]] = {
         category: [
             {**setting_for(setting, category), "seed": seed}
             for seed in range(MOST_SEEDS)
-            for setting in study.settings
+            for setting in batch.settings
         ]
         for category in categories
     }
@@ -56,12 +56,12 @@ def study_space(study: Study, categories: Iterable[str], scale: Scale) -> Search
                 choices[name].append(value)
     budget = scale.space.budget.model_dump()
     budget |= {
-        "num_trials": len(study.settings) * scale.num_seeds,
+        "num_trials": len(batch.settings) * scale.num_seeds,
         "grace_period": budget["num_steps"],
     }
     tree = {
         "fixed": functools.reduce(
-            merged, (scale.space.fixed, study.fixed, _of_scale(study, scale))
+            merged, (scale.space.fixed, batch.fixed, _of_scale(batch, scale))
         ),
         "parameters": {
             name: {"type": "categorical", "choices": found} for name, found in choices.items()
@@ -73,17 +73,17 @@ def study_space(study: Study, categories: Iterable[str], scale: Scale) -> Search
         "objective": scale.space.objective.model_copy(update={"name": "oracle"}).model_dump(),
         "resources": scale.space.resources.model_dump(),
     }
-    return validate(SearchSpace, tree, source=f"the scale of study '{study.name}'")
+    return validate(SearchSpace, tree, source=f"the scale of batch '{batch.name}'")
 
 
-def _of_scale(study: Study, scale: Scale) -> dict[str, Any]:
-    """What of a study's fixed settings depends on the scale."""
-    network = _LARGER[scale.model.network] if study.larger_network else scale.model.network
+def _of_scale(batch: Batch, scale: Scale) -> dict[str, Any]:
+    """What of a batch's fixed settings depends on the scale."""
+    network = _LARGER[scale.model.network] if batch.larger_network else scale.model.network
     model: dict[str, Any] = {"network": network}
-    if not study.larger_network and scale.teacher is not None:
+    if not batch.larger_network and scale.teacher is not None:
         model["teacher"] = scale.teacher
-    elif study.larger_network:
+    elif batch.larger_network:
         there = network == "medium" and _MEDIUM_TEACHER in known_teachers()
         model["teacher"] = _MEDIUM_TEACHER if there else None
-    penalty = {"penalty_images": scale.photographs} if study.penalty and scale.photographs else {}
+    penalty = {"penalty_images": scale.photographs} if batch.penalty and scale.photographs else {}
     return {"model": model, "train": penalty}
