@@ -103,7 +103,9 @@ def finalized(
     run_trial(config, category_data.trial, report, folder / "checkpoint")
     tables.end("a", "complete")
     tables.write()
-    finalize(folder, {config.category: category_data}, {"a": config}, {"a": folder / "checkpoint"})
+    finalize(
+        folder, {config.category: category_data}, {"a": config}, lambda _: folder / "checkpoint"
+    )
     return folder, config, reports
 
 

@@ -13,10 +13,8 @@ import pytest
 
 from dfsc_tune.data.remote import fetch_data, remote_categories
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.results import remote as stored
-from dfsc_tune.results.remote import take_over
-from dfsc_tune.search.mirror import Mirror
-from dfsc_tune.search.remote_run import check_name
+from dfsc_tune.search import remote_run
+from dfsc_tune.search.remote_run import Mirror, check_name, take_over
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.spaces.space import load_space
 from dfsc_tune.storage.copies import fetch_folder
@@ -249,8 +247,8 @@ def test_a_run_that_goes_on_is_not_taken_over(store: Store, tmp_path: Path) -> N
 def test_a_clock_that_is_ahead_makes_no_driver_look_dead(
     goes_on: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "_STALE_SECONDS", 0.2)
-    monkeypatch.setattr(stored, "_POLL_SECONDS", 0.05)
+    monkeypatch.setattr(remote_run, "_STALE_SECONDS", 0.2)
+    monkeypatch.setattr(remote_run, "_POLL_SECONDS", 0.05)
     ahead = datetime.datetime.now(datetime.UTC) - datetime.timedelta(minutes=5)
     looks = itertools.count()
 
@@ -262,7 +260,7 @@ def test_a_clock_that_is_ahead_makes_no_driver_look_dead(
     notes: list[str] = []
     if goes_on:
         with pytest.raises(UserError, match="still going on in process 1 on elsewhere"):
-            stored._wait_for_driver(run, notes.append)
+            remote_run._wait_for_driver(run, notes.append)
     else:
-        stored._wait_for_driver(run, notes.append)
+        remote_run._wait_for_driver(run, notes.append)
     assert len(notes) == 1

@@ -196,7 +196,7 @@ def trained(
     )
     tables.end("config", "complete")
     tables.write()
-    finalize(folder, {TRAY: category_data}, {"config": trial_config}, {"config": folder / "trial"})
+    finalize(folder, {TRAY: category_data}, {"config": trial_config}, lambda _: folder / "trial")
     return folder
 
 

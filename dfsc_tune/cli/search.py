@@ -111,7 +111,7 @@ def search(
     categories = asked_categories(category, data)
     folder = data_folder(data, categories, console)
     from dfsc_tune.results import find_run
-    from dfsc_tune.results.remote import working_folder
+    from dfsc_tune.search.remote_run import working_folder
     from dfsc_tune.search.request import SearchRequest
     from dfsc_tune.search.tuner import run_search
     from dfsc_tune.storage.object_store import Store, is_remote
@@ -159,7 +159,7 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
     from dfsc_tune.results import find_run, read_settings
-    from dfsc_tune.results.remote import take_over
+    from dfsc_tune.search.remote_run import take_over
     from dfsc_tune.storage.object_store import Store, is_remote
 
     console = talk()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ def finalize(
     folder: Path,
     data: Mapping[str, CategoryData],
     configs: Mapping[str, TrialConfig],
-    checkpoints: Mapping[str, Path],
+    checkpoint_dir: Callable[[str], Path],
     device: str = "cpu",
     *,
     only_scores: bool = False,
@@ -47,7 +47,7 @@ def finalize(
         folder: the run.
         data: the searched categories.
         configs: of each trial, by its id.
-        checkpoints: the folder of each trial's last checkpoint.
+        checkpoint_dir: gives the folder of a trial's last checkpoint.
         device: where the models run.
         only_scores: whether another than the best single trial is to be chosen, by who asks.
 
@@ -69,7 +69,7 @@ def finalize(
                 role: finished_detector(
                     configs[name],
                     data[category].trial,
-                    checkpoints[name],
+                    checkpoint_dir(name),
                     origin=f"run {folder.name}, trial {name}",
                     selection_digests=data[category].selection_digests,
                     training_digests=data[category].training_digests,

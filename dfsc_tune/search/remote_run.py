@@ -1,34 +1,88 @@
-"""What differs for a search whose run is kept in an object store."""
+"""The process that goes on with a run in an object store, on a copy of it: one at a time.
+
+The copy is the truth while the run goes on. A thread copies what changed to the store every few
+seconds; that a trial ended is in the store before anything else is done about it. So when the
+machine is lost, with it go at most the last seconds of trials that were still running, and those go
+on from their checkpoints, which they put into the store themselves, each before it is reported.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import json
+import os
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
 
+import psutil
+
 from dfsc_tune.errors import StorageError, UserError
-from dfsc_tune.results import CHECKPOINTS, resume_command
-from dfsc_tune.results.remote import check_absent
-from dfsc_tune.search.mirror import FetchedCheckpoints, Mirror, StoredCheckpoints
+from dfsc_tune.progress import CHECKPOINT
+from dfsc_tune.results import CHECKPOINTS, LEDGER, SETTINGS, resume_command
+from dfsc_tune.results.remote import DRIVER, check_exists, copy_run, is_checkpoint
+from dfsc_tune.search.remote_checkpoints import StoredCheckpoints
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.storage.object_store import Store
+from dfsc_tune.storage.copies import local_copy
+from dfsc_tune.storage.object_store import Store, StoredFile
+
+_COPY_SECONDS = 5.0
+_BEAT_SECONDS = 20.0
+"""After which the file that names the process is put anew."""
+_STALE_SECONDS = 90.0
+# No clock with which a store grants access is wrong by so much.
+_DEAD_SECONDS = 900.0
+_POLL_SECONDS = 5.0
 
 
-def stored_run(request: SearchRequest) -> Store | None:
-    """Where the run is kept, if in a store."""
-    return Store(request.store) / request.name if request.store else None
+def working_folder(store: Store) -> Path:
+    """The folder of this machine for the runs of a store's results folder that go on here."""
+    return local_copy(store, "runs")
 
 
 def check_name(request: SearchRequest) -> None:
     """Refuses the name of a run that the store has already, or that no address can hold."""
-    if (run := stored_run(request)) is not None:
-        if quote(request.name, safe="") != request.name:
-            raise UserError(
-                f"--name {request.name} cannot be part of an address in {request.store}; use "
-                "letters, digits, '.', '-' and '_'"
-            )
-        check_absent(run)
+    if (run := _stored_run(request)) is None:
+        return
+    if quote(request.name, safe="") != request.name:
+        raise UserError(
+            f"--name {request.name} cannot be part of an address in {request.store}; use "
+            "letters, digits, '.', '-' and '_'"
+        )
+    if run.find(SETTINGS) is not None:
+        raise UserError(
+            f"the run '{run.name}' exists already in {run.parent}; go on with it by `dfsc-tune "
+            f"resume {run}`, or choose another --name"
+        )
+
+
+def take_over(run: Store, note: Callable[[str], None]) -> Path:
+    """The folder of a stored run on this machine, as new as the store's, to go on with it.
+
+    Args:
+        run: the run in its store.
+        note: told why it takes time.
+
+    Raises:
+        UserError: there is no such run, or another process goes on with it.
+    """
+    check_exists(run)
+    _wait_for_driver(run, note)
+    folder = working_folder(run.parent) / run.name
+    ledger = folder / LEDGER
+    here = ledger.read_bytes() if ledger.exists() else b""
+    # A driver that died here may have written what it could not put into the store any more.
+    if not here.startswith(run.read(LEDGER) or b"") or not (folder / SETTINGS).exists():
+        # Beside it: a copy that breaks off must not be taken for the run.
+        part = folder.with_name(f".{folder.name}.part")
+        copy_run(run, part)
+        shutil.rmtree(folder, ignore_errors=True)
+        part.replace(folder)
+    return folder
 
 
 @contextmanager
@@ -43,7 +97,7 @@ def kept_in_store(
     Raises:
         StorageError: at the beginning or the end, the store cannot be written to.
     """
-    run = stored_run(request)
+    run = _stored_run(request)
     if run is None:
         yield None
         return
@@ -63,13 +117,127 @@ def kept_in_store(
 
 def trial_checkpoints(request: SearchRequest, folder: Path) -> Path | StoredCheckpoints:
     """Where trials keep their checkpoints, on whatever node they run."""
-    run = stored_run(request)
+    run = _stored_run(request)
     return StoredCheckpoints(str(run / CHECKPOINTS)) if run else (folder / CHECKPOINTS).resolve()
 
 
-def readable_checkpoints(request: SearchRequest, folders: Mapping[str, Path]) -> Mapping[str, Path]:
-    """The folders of checkpoints, by trial, with what is in them."""
-    run = stored_run(request)
-    if run is None:
-        return folders
-    return FetchedCheckpoints(folders, StoredCheckpoints(str(run / CHECKPOINTS)))
+def with_stored_checkpoints(
+    request: SearchRequest, checkpoint_dir: Callable[[str], Path]
+) -> Callable[[str], Path]:
+    """The folder of a trial's last checkpoint by its name, into which it is fetched if need be."""
+    if (run := _stored_run(request)) is None:
+        return checkpoint_dir
+    stored = StoredCheckpoints(str(run / CHECKPOINTS))
+
+    def fetched(trial: str) -> Path:
+        folder = checkpoint_dir(trial)
+        if not (folder / CHECKPOINT).exists():
+            stored.fetch(trial, folder)
+        return folder
+
+    return fetched
+
+
+class Mirror:
+    """Copies a run's folder to its store while the run goes on."""
+
+    def __init__(self, folder: Path, store: Store) -> None:
+        self.folder = folder
+        self.store = store
+        self.checkpoints = StoredCheckpoints(str(store / CHECKPOINTS))
+        self._pushed: dict[str, tuple[int, int]] = {}
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._beat_at = 0.0
+        self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
+
+    def start(self) -> None:
+        """Puts what there is into the store, and goes on doing so.
+
+        Raises:
+            StorageError: the store cannot be written to.
+        """
+        self._beat()
+        self.push()
+        self._thread.start()
+
+    def push(self) -> None:
+        """Puts every file that changed into the store; checkpoints are put by their trials."""
+        with self._lock:
+            for path in sorted(self.folder.rglob("*")):
+                name = path.relative_to(self.folder).as_posix()
+                if path.is_file() and not path.name.startswith(".") and not is_checkpoint(name):
+                    self._put(path, name)
+
+    def trial_ended(self, trial: str, state: str) -> None:
+        """Puts the ledger into the store, and then drops what an unfinished trial left there."""
+        with self._lock:
+            self._put(self.folder / LEDGER, LEDGER)
+        if state != "complete":
+            self.checkpoints.delete(trial)
+
+    def close(self) -> None:
+        """Puts the last changes into the store, and lets go of the run.
+
+        Raises:
+            StorageError: the store cannot be written to; the run's folder has everything.
+        """
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        self.push()
+        self.store.delete(DRIVER)
+
+    def _put(self, path: Path, name: str) -> None:
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            stamp = (status.st_mtime_ns, status.st_size)
+            if self._pushed.get(name) != stamp:
+                self.store.put(path, name)
+                self._pushed[name] = stamp
+
+    def _run(self) -> None:
+        while not self._ended.wait(_COPY_SECONDS):
+            # Should the store not answer for a while, the next trial that ends says so.
+            with suppress(StorageError, OSError):
+                self._beat()
+                self.push()
+
+    def _beat(self) -> None:
+        if time.monotonic() >= self._beat_at:
+            process = {"host": socket.gethostname(), "pid": os.getpid()}
+            self.store.write(DRIVER, json.dumps(process).encode())
+            self._beat_at = time.monotonic() + _BEAT_SECONDS
+
+
+def _stored_run(request: SearchRequest) -> Store | None:
+    """Where the run is kept, if in a store."""
+    return Store(request.store) / request.name if request.store else None
+
+
+def _wait_for_driver(run: Store, note: Callable[[str], None]) -> None:
+    """Returns once no other process can still be going on with a run."""
+    first: StoredFile | None = None
+    deadline = 0.0
+    while (beat := run.find(DRIVER)) is not None:
+        driver = json.loads(run.read(DRIVER) or b"{}")
+        host, pid = driver.get("host"), driver.get("pid")
+        is_here = host == socket.gethostname()
+        if beat.age_seconds > _DEAD_SECONDS or (is_here and not psutil.pid_exists(pid)):
+            return
+        is_lately_here = is_here and beat.age_seconds <= _STALE_SECONDS
+        if is_lately_here or (first is not None and beat.changed != first.changed):
+            raise UserError(
+                f"the run {run} is still going on in process {pid} on {host}; wait for it, or end "
+                "that process first"
+            )
+        if first is None:
+            # Not by the age: this machine's clock may be ahead of the store's.
+            first, deadline = beat, time.monotonic() + _STALE_SECONDS
+            note(
+                f"process {pid} on {host} worked on this run lately; looking for "
+                f"{_STALE_SECONDS:.0f} s whether it still does"
+            )
+        elif time.monotonic() > deadline:
+            return
+        time.sleep(_POLL_SECONDS)

@@ -90,4 +90,4 @@ def train_config(
         ) from interrupt
     finally:
         tables.write()
-    finalize(folder, {config.category: read}, {_TRIAL: config}, {_TRIAL: checkpoints}, device)
+    finalize(folder, {config.category: read}, {_TRIAL: config}, lambda _: checkpoints, device)

@@ -18,7 +18,7 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import SETTINGS
 from dfsc_tune.search.messages import Report, failure_to_plain
-from dfsc_tune.search.mirror import StoredCheckpoints
+from dfsc_tune.search.remote_checkpoints import StoredCheckpoints
 from dfsc_tune.training.prepare import TrialData
 from dfsc_tune.training.train import TrialError
 from dfsc_tune.training.trial import run_trial

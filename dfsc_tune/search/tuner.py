@@ -42,8 +42,8 @@ from dfsc_tune.search.packing import with_packing
 from dfsc_tune.search.remote_run import (
     check_name,
     kept_in_store,
-    readable_checkpoints,
     trial_checkpoints,
+    with_stored_checkpoints,
 )
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.searcher import StudySearcher
@@ -197,10 +197,7 @@ def _carry_out(
                 folder,
                 data,
                 controller.tables.configs,
-                readable_checkpoints(
-                    request,
-                    {trial: controller.checkpoint_dir(trial) for trial in controller.tables.trials},
-                ),
+                with_stored_checkpoints(request, controller.checkpoint_dir),
                 driver_device(request),
                 only_scores=request.go_on_by is not None,
             )
