@@ -13,6 +13,18 @@ from dfsc_tune.training.prepare import CategoryData, prepare_category
 from tests.support.trays import CATEGORY, make_tray
 
 
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
+    """Two processes for the suite; none, but pytest's own, for what is named or debugged."""
+    named = any(".py" in argument for argument in config.args)
+    return 0 if named or config.option.keyword else 2
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts files with slow tests first, so that at the end no process waits for the other."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     # Results are compared bit by bit, and small tensors gain nothing from threads.

@@ -173,9 +173,11 @@ def test_what_no_search_made_is_refused() -> None:
     assert_one_sentence(invoke("confirm", "x"), "was not made by a search")
 
 
-def test_starting_it_again_says_how_to_resume() -> None:
+def test_starting_it_again_says_how_to_resume_and_changes_nothing() -> None:
+    before = (RUN / "run.yaml").read_bytes()
     again = invoke("search", "--category", CATEGORY, "--data", "data", "--name", "x")
     assert_one_sentence(again, "exists already", "`dfsc-tune resume x`")
+    assert (RUN / "run.yaml").read_bytes() == before
 
 
 def test_a_name_is_free_again_if_its_run_died_before_it_began() -> None:

@@ -18,15 +18,19 @@ from tests.support.trays import CATEGORY, make_tray
 SPACE = """\
 fixed:
   model: {network: tiny, image_size: 128, teacher: random}
-  train: {learning_rate: 1e-2, extra_ema_momenta: [0.0]}
 parameters:
   margin: {type: float, low: 0.0, high: 2.0}
-  ema_momentum: {type: float, low: 0.5, high: 0.9, scale: log_complement}
-starting_points: [{ema_momentum: 0.6}]
-budget: {num_trials: 6, num_steps: 16, report_interval: 2, grace_period: 4, reduction_factor: 2}
+  # With the last of them a trial breaks: its losses become no number.
+  learning_rate: {type: categorical, choices: [1e-2, 3e-3, 1e-3, 1e30]}
+  optimizer: {type: categorical, choices: [adamw, adam]}
+  weight_decay: {type: float, low: 1e-6, high: 1e-3, scale: log, when: {optimizer: adamw}}
+  ema_momentum: {type: free, choices: [0.0, 0.5, 0.9]}
+starting_points: [{learning_rate: 1e30}]
+budget: {num_trials: 8, num_steps: 16, report_interval: 2, grace_period: 4, reduction_factor: 2}
 resources: {gpus_per_trial: 1}
 """
-_ONE_AT_A_TIME = ["--gpus", "1", "--device", "cpu"]
+BREAKING_RATE = 1e30
+_ONE_AT_A_TIME = ["--gpus", "1", "--device", "cpu", "--seed", "7"]
 LEDGER = "ledger.jsonl"
 _COMMAND = [sys.executable, "-c", "from dfsc_tune.cli import app; app()"]
 ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_AUTH_MODE": "disabled"}
