@@ -25,7 +25,6 @@ from ray.exceptions import RayActorError, RayTaskError
 from rich.console import Console
 
 from dfsc_tune import results
-from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.progress import CHECKPOINT, Progress
 from dfsc_tune.results import LEDGER, write_settings
@@ -45,6 +44,7 @@ from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.tuner import JOURNAL, take_up
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
+from tests.support.config_checks import count_checks
 from tests.support.synthetic_run import run_settings
 
 SPACE = """\
@@ -182,21 +182,6 @@ def test_a_config_is_checked_once_where_it_is_suggested(
         assert controller.num_ended == number
         controller.finalized()
         assert len(checked) == number
-
-
-def count_checks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
-    """What is checked to be a trial's config from now on, however it comes."""
-    checked: list[object] = []
-    validator = TrialConfig.__pydantic_validator__
-
-    def validate_python(tree: object, *args: object, **options: object) -> object:
-        checked.append(tree)
-        return validator.validate_python(tree, *args, **options)
-
-    monkeypatch.setattr(
-        TrialConfig, "__pydantic_validator__", SimpleNamespace(validate_python=validate_python)
-    )
-    return checked
 
 
 def test_more_trials_can_be_added_later(request_: SearchRequest, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The layers below the search run where Ray, Optuna and Typer are not installed."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,12 @@ def test_a_config_trains_without_the_engine(data_folder: Path, tmp_path: Path) -
         "train: {num_steps: 2, report_interval: 1}\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", CODE], cwd=tmp_path, capture_output=True, text=True, check=True
+        [sys.executable, "-c", CODE],
+        cwd=tmp_path,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "auroc_mean" in done.stdout
     assert (tmp_path / "run" / "models" / "tray" / "model.safetensors").is_file()

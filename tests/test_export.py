@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
 import torch
+from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
 import dfsc_tune
@@ -27,6 +30,7 @@ from dfsc_tune.models.scoring import MapNormalization
 from dfsc_tune.settings import loads
 from dfsc_tune.training.prepare import CategoryData, prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.readmes import block
 from tests.support.trays import CATEGORY
 
 pytestmark = pytest.mark.slow
@@ -119,6 +123,34 @@ def test_the_metadata_say_what_a_user_needs(
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.load(str(exported["torchscript"]), _extra_files=files)
     assert {name: text.decode() for name, text in files.items()} == texts
+
+
+def test_the_exported_model_is_used_as_the_readme_says(
+    detector: Detector,
+    category_data: CategoryData,
+    exported: dict[export.Format, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    target = tmp_path / "results" / "nightly" / "models" / "my_product" / "model.onnx"
+    target.parent.mkdir(parents=True)
+    shutil.copy(exported["onnx"], target)
+    # In 16 bits and on its side, as cameras write them.
+    with Image.open(category_data.split.report[0].path) as opened:
+        values = np.asarray(opened.convert("L")).astype(np.uint16) * 257
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    image = tmp_path / "incoming" / "001.png"
+    image.parent.mkdir()
+    Image.fromarray(values).save(image, exif=exif)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(block("python onnx"), names)
+    (prediction,) = predict(detector, [image])
+    assert names["scores"][0] == pytest.approx(prediction.score, abs=1e-4)
+    assert names["maps"][0].shape == (128, 96)
+    assert capsys.readouterr().out.startswith("anomalous" if prediction.anomalous else "good")
 
 
 @pytest.mark.parametrize("sigmoid", [True, False])

@@ -8,23 +8,17 @@ from pathlib import Path
 from typing import Any, get_args
 
 import duckdb
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import ExifTags, Image
 from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig
-from dfsc_tune.evaluation.export import export_detector
-from dfsc_tune.evaluation.predict import predict
 from dfsc_tune.results import load
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import Budget, Resources, SamplerName, SearchSpace
-from dfsc_tune.training.prepare import CategoryData
-from dfsc_tune.training.trial import finished_detector, run_trial
 from tests.support.readmes import (
     BLOCKS,
     COMMANDS,
@@ -72,9 +66,9 @@ def test_every_command_has_help_and_stands_in_a_readme(path: tuple[str, ...]) ->
     assert f"dfsc-tune {' '.join(path)} " in " \n".join((*LINES, ""))
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", [*PAGES, ".github/CONTRIBUTING.md"])
 def test_links_lead_somewhere(name: str) -> None:
-    links = re.findall(r"\]\(([^)\s]+)\)", PAGES[name])
+    links = re.findall(r"\]\(([^)\s]+)\)", (ROOT / name).read_text(encoding="utf-8"))
     assert links
     for link in links:
         path, _, anchor = link.partition("#")
@@ -118,34 +112,6 @@ def test_the_analyses_run_and_agree(
     # The made-up AUROC is highest at a margin of 0.8.
     assert names["table"].loc["pushpins"].idxmax() == 1.0
     assert names["paper"].loc["pushpins", 0.4] == 97.7
-
-
-def test_the_exported_model_is_used_as_the_readme_says(
-    category_data: CategoryData,
-    trial_config: TrialConfig,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
-    detector = finished_detector(trial_config, category_data.trial, tmp_path)
-    target = tmp_path / "results" / "nightly" / "models" / "my_product" / "model.onnx"
-    export_detector(detector, target, "onnx")
-    # In 16 bits and on its side, as cameras write them.
-    with Image.open(category_data.split.report[0].path) as opened:
-        values = np.asarray(opened.convert("L")).astype(np.uint16) * 257
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = 6
-    image = tmp_path / "incoming" / "001.png"
-    image.parent.mkdir()
-    Image.fromarray(values).save(image, exif=exif)
-    monkeypatch.chdir(tmp_path)
-    names: dict[str, Any] = {}
-    exec(block("python onnx"), names)
-    (prediction,) = predict(detector, [image])
-    assert names["scores"][0] == pytest.approx(prediction.score, abs=1e-4)
-    assert names["maps"][0].shape == (128, 96)
-    assert capsys.readouterr().out.startswith("anomalous" if prediction.anomalous else "good")
 
 
 def test_every_column_of_the_paper_s_tables_is_documented() -> None:

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from test_controller import count_checks
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.search import trainable
 from dfsc_tune.search.messages import Report, failure_of
 from dfsc_tune.training.prepare import CategoryData
+from tests.support.config_checks import count_checks
 
 
 @pytest.fixture
