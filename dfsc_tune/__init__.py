@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dfsc_tune.models.detector import Detector, load_detector
     from dfsc_tune.search.single import train_config
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Detector",
     "TrialConfig",

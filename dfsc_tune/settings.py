@@ -94,6 +94,11 @@ def validate(
         raise UserError(f"{where}: {place}{_rule(first)}{got}{more}") from error
 
 
+def spelled_out(settings: SettingsT) -> SettingsT:
+    """The same settings, with each default as if it had been given."""
+    return type(settings).model_validate(settings.model_dump())
+
+
 def dump(settings: BaseModel, header: str = "") -> str:
     """The settings as YAML that `load` takes, after `header` as comment lines."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())

@@ -30,6 +30,7 @@ from dfsc_tune.reproduce.tables import PROTOCOLS
 from dfsc_tune.results import Run
 from dfsc_tune.teachers.backbones import BACKBONES, Backbone
 from dfsc_tune.training.prepare import CategoryData, prepare_category
+from tests.support.synthetic_run import run_settings
 from tests.support.trays import CATEGORY, make_masked_tray
 
 BASELINES = Baseline("PatchCore"), Baseline("STFPM")
@@ -90,12 +91,12 @@ def test_baselines_are_trained_once_for_what_is_asked(
 ) -> None:
     monkeypatch.setattr(baselines, "train_baseline", lambda *_: Brightness())
     data = make_masked_tray(tmp_path / "data")
-    settings = {
-        "categories": [CATEGORY],
-        "data": str(data),
-        "base_configs": {CATEGORY: trial_config.model_dump(mode="json")},
-        "datasets": {CATEGORY: prepare_category(trial_config, data).summary()},
-    }
+    settings = run_settings(
+        (CATEGORY,),
+        data=str(data),
+        base_configs={CATEGORY: trial_config.model_dump()},
+        datasets={CATEGORY: prepare_category(trial_config, data).summary()},
+    )
     run = Run(tmp_path, settings, pd.DataFrame(), pd.DataFrame(), pd.DataFrame())
     trained: list[str] = []
 

@@ -15,7 +15,7 @@ from dfsc_tune.metrics import image_auroc_difference
 from dfsc_tune.pages import compare_runs, comparison_table, write_comparison
 from dfsc_tune.pages.comparison import comparison_figures
 from dfsc_tune.results import Run, load, write_settings, write_table
-from tests.support.synthetic_run import CATEGORY, KINDS, make_run, run_settings
+from tests.support.synthetic_run import CATEGORY, KINDS, dataset, make_run, run_settings
 
 COUNTS = dict.fromkeys(KINDS, 30)
 
@@ -59,8 +59,7 @@ def test_runs_on_the_same_images_are_paired(runs: list[Run]) -> None:
 
 
 def test_runs_on_other_images_are_not_paired_and_say_so(runs: list[Run], tmp_path: Path) -> None:
-    settings = run_settings()
-    settings["datasets"][CATEGORY]["fingerprint"] = "1" * 32
+    settings = run_settings(datasets={CATEGORY: dataset(fingerprint="1" * 32)})
     write_settings(tmp_path / "better", settings)
     (comparison,) = compare_runs([runs[0], load(tmp_path / "better")])
     (paired,) = compare_runs(runs[:2])
@@ -92,8 +91,8 @@ def test_only_shared_categories_are_compared(tmp_path: Path) -> None:
 
 
 def test_what_makes_numbers_incomparable_is_noted(runs: list[Run], tmp_path: Path) -> None:
-    settings = run_settings(objective={"name": "oracle", "metric": "mean"})
-    settings["datasets"][CATEGORY]["teacher_sha256"] = "1" * 64
+    datasets = {CATEGORY: dataset(teacher_sha256="1" * 64)}
+    settings = run_settings(objective={"name": "oracle"}, datasets=datasets)
     write_settings(tmp_path / "better", settings)
     write_settings(tmp_path / "empty", run_settings())
     others = [load(tmp_path / "better"), load(tmp_path / "empty")]

@@ -19,7 +19,7 @@ from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
 from tests.support.commands import assert_one_sentence, invoke
-from tests.support.synthetic_run import run_settings
+from tests.support.synthetic_run import dataset, run_settings
 from tests.support.trays import CATEGORY, make_tray
 
 TINY = ModelConfig(network="tiny", image_size=128)
@@ -250,9 +250,9 @@ def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.
         "gpus_per_trial": 0.0,
         "device": "auto",
         "address": None,
-        "hardware": {"num_cpus": 1, "gpus": []},
+        "hardware": {"platform": "os", "processor": "one", "num_cpus": 1, "gpus": []},
         "created": "2026-11-23T10:00:00+00:00",
-        "datasets": {CATEGORY: {"validation": 6, "selection": {"good": 4, "logical": 10}}},
+        "datasets": {CATEGORY: dataset(validation=6, selection={"good": 4, "logical": 10})},
     }
     write_settings(folder, run_settings((CATEGORY,), **settings))
     tables = RunTables(folder)

@@ -27,6 +27,7 @@ from dfsc_tune.pages.score_figures import score_histograms
 from dfsc_tune.pages.thresholds import exact_interval, operating_points
 from dfsc_tune.results import RunTables, load, write_settings
 from dfsc_tune.search.finalize import finalize
+from dfsc_tune.spaces.space import Budget
 from dfsc_tune.training.prepare import CategoryData
 from dfsc_tune.training.trial import run_trial
 from tests.support.synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
@@ -187,7 +188,7 @@ def trained(
 ) -> Path:
     """A run of one trained config, with its model."""
     folder = tmp_path_factory.mktemp("trained")
-    settings = run_settings((TRAY,), searched={TRAY: ["margin"]}, space={})
+    settings = run_settings((TRAY,), searched={TRAY: ["margin"]}, space=None)
     write_settings(folder, settings)
     tables = RunTables(folder)
     tables.start("config", trial_config, "config")
@@ -305,7 +306,7 @@ def test_exact_intervals_are_clopper_and_pearsons() -> None:
 
 
 def test_rungs_count_whom_asha_judged() -> None:
-    assert rung_steps(BUDGET) == [10, 30]
+    assert rung_steps(Budget(**BUDGET)) == [10, 30]
     trials = pd.DataFrame(
         {
             "trial": ["a", "b", "c", "d"],
@@ -323,7 +324,7 @@ def test_rungs_count_whom_asha_judged() -> None:
             for step in steps
         ]
     )  # fmt: skip
-    first, second = rung_table(trials, reports, BUDGET)
+    first, second = rung_table(trials, reports, Budget(**BUDGET))
     assert (first.step, first.reached, first.stopped, first.best) == (10, 4, 1, 0.9)
     assert first.median == pytest.approx(0.65)
     assert first.highest_stopped == 0.6
@@ -331,7 +332,7 @@ def test_rungs_count_whom_asha_judged() -> None:
 
 
 def test_rungs_between_two_reports_are_counted_as_ray_does() -> None:
-    budget = {**BUDGET, "grace_period": 1, "report_interval": 10}
+    budget = Budget(**BUDGET).model_copy(update={"grace_period": 1})
     steps, values = (10, 20, 30, 40), (0.5, 0.6, 0.7, 0.4)
     scheduler = AsyncHyperBandScheduler(
         time_attr="step", metric="value", mode="max", max_t=90, grace_period=1, reduction_factor=3

@@ -41,6 +41,7 @@ from dfsc_tune.search.controller import CHECKPOINTS
 from dfsc_tune.spaces.space import SearchSpace, load_space
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.synthetic_run import run_settings
 from tests.support.trays import CATEGORY, make_tray
 
 PAPER_SCALE = Scale(load_space("default"), num_seeds=2)
@@ -323,12 +324,13 @@ def trained(folder: Path, data: Path, category: str) -> tuple[Run, TrialConfig]:
     prepared = prepare_category(base, data)
     config = base.with_values(point)
     run_trial(config, prepared.trial, lambda progress: None, folder / CHECKPOINTS / "0001")
-    settings = {
-        "data": str(data),
-        "base_configs": {category: base.model_dump(mode="json")},
-        "datasets": {category: prepared.summary()},
-        "searched": {category: list(point)},
-    }
+    settings = run_settings(
+        (category,),
+        data=str(data),
+        base_configs={category: base.model_dump()},
+        datasets={category: prepared.summary()},
+        searched={category: list(point)},
+    )
     row = {"category": category, "trial": "0001", "state": "complete", **point}
     return Run(folder, settings, pd.DataFrame([row]), pd.DataFrame(), pd.DataFrame()), config
 
@@ -368,7 +370,8 @@ def test_models_are_scored_once_for_all_lines_and_measured_as_evaluate_does(
 
 def test_other_data_are_refused(rendered: Path, tmp_path: Path) -> None:
     run, _ = trained(tmp_path / "run", rendered, "juice_bottle")
-    run.settings["datasets"]["juice_bottle"]["fingerprint"] = "0" * 32
+    other = run.settings.datasets["juice_bottle"].model_copy(update={"fingerprint": "0" * 32})
+    run.settings.datasets["juice_bottle"] = other
     with pytest.raises(UserError, match="the data of juice_bottle changed"):
         judge_batch(
             run, rendered, [Scoring()], PROTOCOLS, areas=[], device="cpu", say=lambda text: None

@@ -19,21 +19,12 @@ from dfsc_tune.metrics import Interval
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import SCHEMAS, SCORES, RunTables, files, write_settings, write_table
 from tests.support.commands import invoke
+from tests.support.synthetic_run import dataset, run_settings
 
-SETTINGS = {
-    "name": "first",
-    "created": "2026-11-23T00:00:00+00:00",
-    "categories": ["tray"],
-    "data": None,
-    "objective": {"name": "holdout", "metric": "mean"},
-    "searched": {"tray": ["margin"]},
-    "datasets": {
-        "tray": {
-            "selection": {"good": 20, "logical": 10, "structural": 10},
-            "report": {"good": 20, "logical": 10, "structural": 10},
-        }
-    },
-}
+COUNTS = {"good": 20, "logical": 10, "structural": 10}
+SETTINGS = run_settings(
+    searched={"tray": ["margin"]}, datasets={"tray": dataset(selection=COUNTS, report=COUNTS)}
+)
 CONFIG = TrialConfig(
     category="tray", train=TrainConfig(num_steps=20, report_interval=10, extra_ema_momenta=(0.0,))
 )
@@ -239,7 +230,7 @@ def test_dtypes_do_not_depend_on_the_rows(tables: RunTables, tmp_path: Path) -> 
 
 
 def test_oracle_numbers_are_marked_wherever_they_appear(tables: RunTables, tmp_path: Path) -> None:
-    write_settings(tmp_path, SETTINGS | {"objective": {"name": "oracle", "metric": "mean"}})
+    write_settings(tmp_path, run_settings(objective={"name": "oracle"}))
     write_table(tmp_path, SCORES, scores(1.0, "best"))
     (summary,) = results.summaries(results.load(tmp_path))
     assert "SELECTED ON (oracle: optimistic)" in results.describe(summary)[0]

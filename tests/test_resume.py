@@ -32,7 +32,7 @@ from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import run_trial
 from tests.support.commands import assert_one_sentence, invoke
-from tests.support.synthetic_run import make_run, run_settings
+from tests.support.synthetic_run import dataset, make_run, run_settings
 from tests.support.trays import CATEGORY, draw_tray, make_tray
 
 SPACE = """\
@@ -55,16 +55,17 @@ def _begun_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
     RUN.mkdir(parents=True)
     read = {CATEGORY: prepare_category(bases[CATEGORY], data)}
-    write_settings(RUN, tuner._settings(request, bases, read))
+    settings = tuner.run_settings(request, bases, read)
+    write_settings(RUN, settings)
     with closing(Ledger(RUN)) as ledger:
-        ledger.append({"event": "began", "settings": request.digest(bases)})
+        ledger.append({"event": "began", "settings": settings.digest})
         assert tuner.take_up(request, bases, RUN, ledger).next_trial() is not None
 
 
 def edit_settings(change: Callable[[dict[str, Any]], None]) -> None:
-    settings = yaml.safe_load((RUN / "run.yaml").read_text())
-    change(settings)
-    write_settings(RUN, settings)
+    tree = yaml.safe_load((RUN / "run.yaml").read_text())
+    change(tree)
+    (RUN / "run.yaml").write_text(yaml.safe_dump(tree))
 
 
 def test_other_data_are_refused() -> None:
@@ -83,7 +84,7 @@ def test_data_that_were_moved_are_told_of_and_then_known() -> None:
     assert_one_sentence(invoke("confirm", "x", "--data", "other"), f"the data of {CATEGORY} chang")
     resumed = invoke("resume", "x", "--data", "moved")
     assert "3 of 3 trials have ended" in resumed.stderr
-    assert results.read_settings(RUN)["data"] == str(Path("moved").resolve())
+    assert results.read_settings(RUN).data == str(Path("moved").resolve())
     # Lost since, so that data are needed again.
     (RUN / "trials.parquet").unlink()
     assert "3 of 3 trials have ended" in invoke("resume", "x").stderr
@@ -104,8 +105,8 @@ def test_a_teacher_that_was_moved_is_told_of_and_then_known() -> None:
     resumed = invoke("resume", "x", "--teacher", "moved.safetensors")
     assert "3 of 3 trials have ended" in resumed.stderr
     settings = results.read_settings(RUN)
-    assert settings["teachers"] == {CATEGORY: str(Path("moved.safetensors").resolve())}
-    assert settings["base_configs"] == begun["base_configs"]
+    assert settings.teachers == {CATEGORY: str(Path("moved.safetensors").resolve())}
+    assert settings.base_configs == begun.base_configs
     # Lost since, so that the teacher is needed again.
     (RUN / "trials.parquet").unlink()
     assert "3 of 3 trials have ended" in invoke("resume", "x").stderr
@@ -115,11 +116,12 @@ def test_each_teacher_is_that_of_the_categories_searched_with_its_weights() -> N
     networks: dict[str, Network] = {"a": "tiny", "b": "small", "c": "tiny"}
     cards = {name: read_card(shipped_teacher(network)) for name, network in networks.items()}
     datasets = {
-        name: {"teacher_sha256": card.teacher_sha256} for name, card in cards.items() if card
+        name: dataset(teacher_sha256=card.teacher_sha256) for name, card in cards.items() if card
     }
-    found = with_teachers({"datasets": datasets}, ["tiny", "small"], RUN)
-    assert found["teachers"] == {x: str(shipped_teacher(y).resolve()) for x, y in networks.items()}
-    assert set(with_teachers({"datasets": datasets}, ["small"], RUN)["teachers"]) == {"b"}
+    settings = run_settings(tuple(networks), datasets=datasets)
+    found = with_teachers(settings, ["tiny", "small"], RUN)
+    assert found.teachers == {x: str(shipped_teacher(y).resolve()) for x, y in networks.items()}
+    assert set(with_teachers(settings, ["small"], RUN).teachers) == {"b"}
 
 
 def test_another_teacher_is_refused() -> None:
@@ -219,8 +221,8 @@ def finish(*, published: bool, trials: tuple[int, ...] = (1, 2, 3)) -> None:
 
 
 def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() -> None:
-    edit_settings(lambda tree: tree.update(go_on_by="dfsc-tune confirm y"))
-    data_name = results.read_settings(RUN)["data"]
+    edit_settings(lambda tree: tree.update(continued_by="confirm", continued_with=["y"]))
+    data_name = results.read_settings(RUN).data
     request = request_of(RUN, Path("data"), data_name)
     bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
     read = prepare_category(bases[CATEGORY], Path("data"))

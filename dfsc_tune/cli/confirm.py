@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import shlex
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,8 +56,8 @@ def confirm(
     _check_search(found_run, console)
     settings = found_run.settings
     asked_data = data_name(data)
-    data_now = asked_data or settings["data"]
-    folder = data_folder(data_now, settings["categories"], console)
+    data_now = asked_data or settings.data
+    folder = data_folder(data_now, settings.categories, console)
     from dfsc_tune.search.confirm import confirm as confirm_run
     from dfsc_tune.search.confirm import describe
     from dfsc_tune.search.resume import request_of
@@ -73,7 +72,7 @@ def confirm(
     }
     if asked_data:
         options["--data"] = asked_data
-    words = ["dfsc-tune", "confirm", run, *itertools.chain(*options.items())]
+    words = [run, *itertools.chain(*options.items())]
     words += itertools.chain(*(("--teacher", each) for each in teacher or ()))
     request = replace(
         request_of(
@@ -85,7 +84,8 @@ def confirm(
             device=check_device(device) if device is not None else None,
         ),
         name=name,
-        go_on_by=shlex.join(map(str, words)),
+        continued_by="confirm",
+        continued_with=tuple(map(str, words)),
     )
     if is_remote(run):
         # What was read is a passing copy, and no place for results.
@@ -112,10 +112,10 @@ def _check_search(run: Run, console: Console) -> None:
     """Refuses a run that something else than a search made; says if trials have not ended."""
     from dfsc_tune.results import resume_command
 
-    if "go_on_by" in run.settings:
+    if run.settings.continued_by != "resume":
         raise UserError(
             f"the run in {run.folder} was not made by a search, but by "
-            f"`{run.settings['go_on_by']}`; give the run of a search"
+            f"`{resume_command(run.folder)}`; give the run of a search"
         )
     if unended := int(run.trials["state"].isin(["running", "interrupted"]).sum()):
         console.print(

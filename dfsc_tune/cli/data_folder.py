@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -18,7 +19,7 @@ def data_name(data: str | None) -> str | None:
     return data if data is None or is_remote(data) else os.path.realpath(data)
 
 
-def data_folder(data: str | None, categories: list[str], console: Console) -> Path:
+def data_folder(data: str | None, categories: Sequence[str], console: Console) -> Path:
     """The given data folder, fetched if need be; or the built-in data, rendered if need be.
 
     Args:
@@ -39,7 +40,7 @@ def data_folder(data: str | None, categories: list[str], console: Console) -> Pa
     return ensure_builtin_data(categories, console)
 
 
-def ensure_builtin_data(categories: list[str], console: Console) -> Path:
+def ensure_builtin_data(categories: Sequence[str], console: Console) -> Path:
     """The folder of the built-in data in the user's cache, with the categories rendered.
 
     Raises:
@@ -60,7 +61,7 @@ def ensure_builtin_data(categories: list[str], console: Console) -> Path:
     return folder
 
 
-def check_builtin(categories: list[str]) -> None:
+def check_builtin(categories: Sequence[str]) -> None:
     """Refuses what is not one of the built-in categories."""
     from dfsc_tune.data.builtin import CATEGORIES
 

@@ -42,8 +42,8 @@ def report(
     target = output or loaded.folder / PAGE
     folder = None
     if pictures or pixel:
-        given = data or loaded.settings["data"]
-        folder = data_folder(given, loaded.settings["categories"], console)
+        given = data or loaded.settings.data
+        folder = data_folder(given, loaded.settings.categories, console)
     with console.status("drawing the page …"):
         write_report(loaded, folder, target, pictures=pictures, pixel=pixel)
     typer.echo(f"wrote {target}")

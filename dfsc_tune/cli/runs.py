@@ -21,16 +21,17 @@ def best(
     json: JsonOption = False,
 ) -> None:
     """Show a run's best settings per category, with honest numbers and their uncertainty."""
-    from dfsc_tune.results import best_trials, find_run, load, read_settings
+    from dfsc_tune.results import best_trials, find_run, load, read_settings, resume_command
     from dfsc_tune.results.confirmed import CONFIRMED
 
     folder = find_run(results, run)
     if (folder / CONFIRMED).is_file():
         _print_confirmed(folder, json)
         return
-    if (go_on_by := read_settings(folder).get("go_on_by")) is not None:
+    if read_settings(folder).continued_by == "confirm":
         raise UserError(
-            f"nothing is decided in the run {folder} yet; go on with it by `{go_on_by}`"
+            f"nothing is decided in the run {folder} yet; go on with it by "
+            f"`{resume_command(folder)}`"
         )
     found = print_summaries(folder, json)
     trials = load(folder).trials
@@ -89,7 +90,7 @@ def print_summaries(folder: Path, as_json: bool) -> list[str]:
     if found:
         typer.echo(f"\ntables and settings: {folder}")
         say_next("report", folder, before="look at it")
-        if "space" in run.settings and "go_on_by" not in run.settings:
+        if run.settings.space is not None and run.settings.continued_by == "resume":
             say_next("confirm", folder, before="see whether it holds")
         say_predict(folder, found[0].category)
     return [summary.category for summary in found]
@@ -110,17 +111,16 @@ def _print_confirmed(folder: Path, as_json: bool) -> None:
     """Prints what a confirmation decided: a best trial of it alone would say less."""
     import pandas as pd
 
-    from dfsc_tune.results import read_settings
+    from dfsc_tune.results import read_settings, resume_command
     from dfsc_tune.results.confirmed import CONFIRMED
 
     table = pd.read_parquet(folder / CONFIRMED)
     if as_json:
         print_json(table.to_dict("records"))
         return
-    settings = read_settings(folder)
-    for category in settings["categories"]:
+    for category in read_settings(folder).categories:
         if category not in set(table["category"]):
-            typer.echo(f"\n{category}: not decided; `{settings['go_on_by']}` says why")
+            typer.echo(f"\n{category}: not decided; `{resume_command(folder)}` says why")
             continue
         path = folder / "best" / f"{category}.yaml"
         head = (x for x in path.read_text(encoding="utf-8").splitlines() if x.startswith("#"))
@@ -133,8 +133,8 @@ def _summary(run: Run) -> dict[str, Any]:
     counts = run.trials["state"].value_counts().to_dict()
     return {
         "run": run.folder.name,
-        "created": run.settings["created"],
-        "categories": run.settings["categories"],
+        "created": run.settings.created,
+        "categories": run.settings.categories,
         "objective": run.objective,
         "trials": {str(state): int(count) for state, count in counts.items()},
     }

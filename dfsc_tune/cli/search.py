@@ -158,20 +158,20 @@ def resume(
     json: JsonOption = False,
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
-    from dfsc_tune.results import find_run, read_settings
+    from dfsc_tune.results import find_run, read_settings, resume_command
     from dfsc_tune.search.remote_run import take_over
     from dfsc_tune.storage.object_store import Store, is_remote
 
     console = talk()
     folder = take_over(Store(run), console.print) if is_remote(run) else find_run(results, run)
     settings = read_settings(folder)
-    if "go_on_by" in settings:
+    if settings.continued_by != "resume":
         raise UserError(
             f"`resume` would leave the run in {folder} without what it is for; go on with it by "
-            f"`{settings['go_on_by']}`"
+            f"`{resume_command(folder)}`"
         )
-    name = data_name(data) or settings["data"]
-    data_now = data_folder(name, settings["categories"], console)
+    name = data_name(data) or settings.data
+    data_now = data_folder(name, settings.categories, console)
     from dfsc_tune.search.resume import resume_search
 
     outcome = resume_search(
@@ -207,7 +207,7 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
         console.print(f"failed trials: {outcome.num_failed}; trials.parquet says why", style="red")
     if outcome.interrupted_by:
         raise typer.Exit(128 + outcome.interrupted_by)
-    categories = load(outcome.folder).settings["categories"]
+    categories = load(outcome.folder).settings.categories
     if missing := [category for category in categories if category not in found]:
         raise UserError(
             f"no trial of {', '.join(missing)} reached the full budget; see "

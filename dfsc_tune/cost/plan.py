@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dfsc_tune.bench.packing import best_count
 from dfsc_tune.config import ModelConfig, TrialConfig
@@ -22,10 +21,10 @@ from dfsc_tune.cost.throughput import (
 )
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import GOOD
-from dfsc_tune.results import Run
+from dfsc_tune.results import DatasetRecord, Run, space_of_run
 from dfsc_tune.search.ledger import working_seconds
 from dfsc_tune.spaces.parameters import FloatParameter, FreeParameter
-from dfsc_tune.spaces.space import SPARED, Budget, SearchSpace, space_of_run
+from dfsc_tune.spaces.space import SPARED, Budget, SearchSpace
 from dfsc_tune.training.objectives import num_judged
 
 _HOUR = 3600.0
@@ -238,20 +237,20 @@ def plan_of_run(run: Run, gpus: int | None = None) -> Plan:
     """
     settings = run.settings
     space = space_of_run(settings, run.folder)
-    share = float(settings["gpus_per_trial"])
-    if settings["device"] == "cpu":
+    share = settings.gpus_per_trial or 0.0
+    if settings.device == "cpu":
         # GPUs of a rehearsal were only counted: its trials ran on CPU cores.
         share = 0.0
     if share and gpus is None:
-        gpus = settings["gpus"]
-        if gpus is None and settings["address"]:
+        gpus = settings.gpus
+        if gpus is None and settings.address:
             raise UserError(f"the run {run.folder} had a cluster's GPUs: say how many with --gpus")
-        gpus = gpus or len(settings["hardware"]["gpus"])
+        gpus = gpus or len(settings.hardware.gpus)
     num_scored = {
-        category: read["validation"] + _num_selected(read, space.budget)
-        for category, read in settings["datasets"].items()
+        category: read.validation + _num_selected(read, space.budget)
+        for category, read in settings.datasets.items()
     }
-    num_cpus = settings["hardware"]["num_cpus"]
+    num_cpus = settings.hardware.num_cpus or 1
     return Plan(space, num_scored, (gpus or 0) if share else 0, share, num_cpus)
 
 
@@ -301,12 +300,12 @@ def _exactly(value: float) -> Spread:
     return Spread(value, value, value)
 
 
-def _num_selected(dataset: Mapping[str, Any], budget: Budget) -> int:
-    """Images of the selection part that a report scores; `dataset` is what a run keeps of it."""
-    counts: dict[str, int] = dataset["selection"]
+def _num_selected(dataset: DatasetRecord, budget: Budget) -> int:
+    """Images of the selection part that a report scores."""
+    counts = dataset.selection
     num_good = counts[GOOD]
     num_anomalies = sum(counts.values()) - num_good
-    if dataset.get("objective") == "synthetic":
+    if dataset.objective == "synthetic":
         num_anomalies = num_judged(num_anomalies, budget.num_steps, budget.report_interval)
     return num_good + num_anomalies
 

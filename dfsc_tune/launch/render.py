@@ -6,13 +6,13 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import ray
 import yaml
 
+from dfsc_tune import __version__
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import PROVIDERS, shipped_folder
 
@@ -192,7 +192,7 @@ def _set_package(tree: dict[str, Any], wishes: ClusterWishes) -> None:
     given = wishes.package
     if given is None:
         is_checkout = (checkout / "pyproject.toml").is_file()
-        given = str(checkout) if is_checkout else f"dfsc-tune=={version('dfsc-tune')}"
+        given = str(checkout) if is_checkout else f"dfsc-tune=={__version__}"
     mounts = tree["file_mounts"]
     del mounts[_SOURCE]
     mounts["~/dfsc_tune_cluster"] = str(shipped_folder())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from dfsc_tune.results import Run, shown_value
+from dfsc_tune.spaces.parameters import AnyParameter, CategoricalParameter, FreeParameter
 
 _STEPS = (1.0, 2.0, 5.0)
 _MAX_TICKS = 7
@@ -68,19 +69,18 @@ def searched_axes(run: Run, category: str, trials: pd.DataFrame) -> list[Axis]:
         category: one of its categories.
         trials: the category's trials.
     """
-    space = run.settings.get("space", {})
-    override = space.get("categories", {}).get(category, {})
-    parameters = {**space.get("parameters", {}), **override.get("parameters", {})}
-    names = [name for name in run.settings["searched"][category] if name in parameters]
-    axes = [_axis(name, parameters[name], trials[name]) for name in names]
+    if run.settings.space is None:
+        return []
+    parameters = run.settings.space.for_category(category).parameters
+    axes = [_axis(name, parameter, trials[name]) for name, parameter in parameters.items()]
     return sorted(axes, key=lambda axis: axis.name != "margin")
 
 
-def _axis(name: str, parameter: Mapping[str, Any], values: pd.Series) -> Axis:
-    if parameter["type"] != "categorical":
-        return Axis(name, parameter.get("scale", "linear"))
+def _axis(name: str, parameter: AnyParameter, values: pd.Series) -> Axis:
+    if not isinstance(parameter, CategoricalParameter):
+        return Axis(name, "linear" if isinstance(parameter, FreeParameter) else parameter.scale)
     # The paper's value is tried even where it is none of the choices.
-    choices: Sequence[Any] = [*parameter["choices"], *values]
+    choices: Sequence[Any] = [*parameter.choices, *values]
     if all(isinstance(x, int | float) and not isinstance(x, bool) for x in choices):
         choices = sorted(float(x) for x in choices)
     return Axis(name, "categorical", tuple(dict.fromkeys(shown_value(x) for x in choices)))

@@ -61,14 +61,12 @@ def compare_runs(runs: Sequence[Run]) -> list[CategoryComparison]:
         raise UserError("a comparison needs at least two runs; name another")
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise UserError("a run is named twice; name each run once")
-    categories = dict.fromkeys(name for run in runs for name in run.settings["categories"])
-    shared = {
-        name: [run for run in runs if name in run.settings["categories"]] for name in categories
-    }
+    categories = dict.fromkeys(name for run in runs for name in run.settings.categories)
+    shared = {name: [run for run in runs if name in run.settings.categories] for name in categories}
     found = [_compare(name, holders) for name, holders in shared.items() if len(holders) > 1]
     if not found:
         parts = "; ".join(
-            f"{run.folder.name}: {', '.join(run.settings['categories'])}" for run in runs
+            f"{run.folder.name}: {', '.join(run.settings.categories)}" for run in runs
         )
         raise UserError(f"these runs share no category ({parts}); compare runs that do")
     return found
@@ -159,7 +157,7 @@ def _mean(summary: Summary) -> float:
 
 
 def _same_images(runs: Sequence[Run], category: str) -> bool:
-    return len({run.settings["datasets"][category]["fingerprint"] for run in runs}) == 1
+    return len({run.settings.datasets[category].fingerprint for run in runs}) == 1
 
 
 def _notes(category: str, runs: Sequence[Run], entries: Sequence[Entry]) -> list[str]:
@@ -175,7 +173,7 @@ def _notes(category: str, runs: Sequence[Run], entries: Sequence[Entry]) -> list
             notes.append(f"{entry.run} has no scores for this category yet")
         elif entry.summary.optimistic:
             notes.append(f"{entry.run} reports on the images it selected on (oracle): optimistic")
-    if len({run.settings["datasets"][category]["teacher_sha256"] for run in runs}) > 1:
+    if len({run.settings.datasets[category].teacher_sha256 for run in runs}) > 1:
         notes.append("the runs had different teachers")
     return notes
 

@@ -132,7 +132,7 @@ class _News:
 
 
 def _settings(run: Run, trial: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: trial[name] for name in run.settings["searched"][trial["category"]]}
+    return {name: trial[name] for name in run.settings.searched[trial["category"]]}
 
 
 def _finite(report: Mapping[Any, Any]) -> dict[str, float]:

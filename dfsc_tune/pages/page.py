@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import yaml
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation.evaluate import evaluate_model
@@ -101,7 +100,7 @@ def write_report(
     Raises:
         UserError: the target cannot be written.
     """
-    categories = list(run.settings["categories"])
+    categories = run.settings.categories
     pages = [
         _category_page(run, name, data, pictures, pixel, len(categories)) for name in categories
     ]
@@ -114,7 +113,7 @@ def write_report(
         overview=_overview(run, categories),
         pages=pages,
         failures=_failures(run.trials),
-        settings_text=yaml.safe_dump(run.settings, sort_keys=False, allow_unicode=True),
+        settings_text=run.settings.to_yaml(),
     )
     write_text(target, page)
 
@@ -138,7 +137,7 @@ def write_comparison(
         }
         for comparison in comparisons
     ]
-    facts = [(run.folder.name, f"started {run.settings['created']}") for run in runs]
+    facts = [(run.folder.name, f"started {run.settings.created}") for run in runs]
     page = render_template(
         "compare.html", title=f"{len(runs)} runs compared", facts=facts, comparisons=shown
     )
@@ -209,7 +208,7 @@ def _card(run: Run, category: str, summary: Summary | None) -> Card:
                 f"{best[0]['value']:.3f}; numbers on unseen images come when the run ends"
             )
         return Card(category, "no result yet", "", effort, [sentence], optimistic=False)
-    metric = run.settings["objective"]["metric"]
+    metric = run.settings.objective.metric
     kinds = [kind for kind in ("logical", "structural", "mean") if kind != metric]
     value = summary.aurocs[f"auroc_{metric}"]
     interval = summary.intervals[metric] if value is not None else None
@@ -273,20 +272,17 @@ def _overview(run: Run, categories: Sequence[str]) -> Figure | None:
 
 def _facts(run: Run) -> list[tuple[str, str]]:
     """The run at a glance."""
-    settings = run.settings
-    space = settings.get("space", {})
-    budget = space.get("budget", {})
-    hardware = settings.get("hardware", {})
+    settings, space = run.settings, run.settings.space
     facts = [
-        ("started", settings.get("created")),
+        ("started", settings.created),
         ("trials", _count_states(run.trials)),
         ("time of all trials", _hours(run, run.trials)),
-        ("objective", f"{run.objective}, {settings['objective']['metric']} AUROC"),
-        ("sampler", space.get("sampler")),
-        ("steps of a trial", f"{budget['num_steps']:,}" if budget else None),
-        ("data", settings.get("data") or "the built-in data"),
-        ("machine", hardware.get("processor")),
-        ("GPUs", ", ".join(hardware.get("gpus", [])) or "none"),
+        ("objective", f"{run.objective}, {settings.objective.metric} AUROC"),
+        ("sampler", space.sampler if space else None),
+        ("steps of a trial", f"{space.budget.num_steps:,}" if space else None),
+        ("data", settings.data or "the built-in data"),
+        ("machine", settings.hardware.processor),
+        ("GPUs", ", ".join(settings.hardware.gpus) or "none"),
     ]
     return [(name, str(value)) for name, value in facts if value]
 
@@ -295,7 +291,7 @@ def _warnings(run: Run) -> list[str]:
     """What a reader must know before the numbers."""
     states = run.trials["state"].value_counts()
     found = []
-    if run.settings["objective"]["name"] == "oracle":
+    if run.settings.objective.name == "oracle":
         found.append(
             "OPTIMISTIC: the objective 'oracle' selected and reported on the same test images. "
             "Every number of this page is better than what new images will show."
@@ -309,8 +305,8 @@ def _warnings(run: Run) -> list[str]:
         found.append(f"The run was interrupted: {states['interrupted']} trials did not end.")
     if states.get("failed", 0):
         found.append(f"{states['failed']} trials failed: see the reasons at the end of the page.")
-    for category, read in run.settings["datasets"].items():
-        found += [f"{category}: {note}" for note in read["notes"] if "oracle" not in note]
+    for category, read in run.settings.datasets.items():
+        found += [f"{category}: {note}" for note in read.notes if "oracle" not in note]
     return found
 
 
@@ -347,7 +343,7 @@ def _hours(run: Run, trials: pd.DataFrame) -> str:
     """Time spent in trials; also in GPU-hours, by each one's share of a GPU, where on one."""
     on_gpu = trials["device"].fillna("").str.startswith("cuda")
     gpu_hours = float(trials.loc[on_gpu, "seconds"].sum()) / 3600
-    share = float(run.settings.get("gpus_per_trial") or 1.0)
+    share = run.settings.gpus_per_trial or 1.0
     text = shown_duration(float(trials["seconds"].sum()))
     return f"{text}, {gpu_hours * share:.2f} GPU-hours" if on_gpu.any() else f"{text} on CPUs"
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pandas as pd
 
 from dfsc_tune.spaces import asha
+from dfsc_tune.spaces.space import Budget
 
 
 @dataclass(frozen=True)
@@ -26,15 +26,13 @@ class Rung:
     """The best value that was not good enough."""
 
 
-def rung_steps(budget: Mapping[str, Any]) -> list[int]:
+def rung_steps(budget: Budget) -> list[int]:
     """The steps of the rungs that can stop a trial: those below the full budget."""
-    steps = asha.rung_steps(budget["num_steps"], budget["grace_period"], budget["reduction_factor"])
-    return [step for step in steps if step < budget["num_steps"]]
+    steps = asha.rung_steps(budget.num_steps, budget.grace_period, budget.reduction_factor)
+    return [step for step in steps if step < budget.num_steps]
 
 
-def rung_table(
-    trials: pd.DataFrame, reports: pd.DataFrame, budget: Mapping[str, Any]
-) -> list[Rung]:
+def rung_table(trials: pd.DataFrame, reports: pd.DataFrame, budget: Budget) -> list[Rung]:
     """The rungs at which some trial was judged, from the first.
 
     What stops a trial is the last rung at which it was judged.
@@ -44,7 +42,7 @@ def rung_table(
         reports: of the same category, the trials' own EMA momentum only, with `value`.
         budget: the search space's.
     """
-    judged = _judged(reports[reports["step"] < budget["num_steps"]], rung_steps(budget))
+    judged = _judged(reports[reports["step"] < budget.num_steps], rung_steps(budget))
     pruned = trials.loc[trials["state"] == "pruned", "trial"]
     last = judged.drop_duplicates("trial", keep="last")
     stopped = last[last["trial"].isin(pruned)]

@@ -19,6 +19,7 @@ from dfsc_tune.pages.rungs import rung_steps, rung_table
 from dfsc_tune.pages.section import Section, Table, with_interval
 from dfsc_tune.reference import published_margins
 from dfsc_tune.results import REFERENCES, Run, best_trials, selection_interval, shown_value
+from dfsc_tune.spaces.space import Budget
 
 SELECTION = "selection"
 _MAX_CURVES = 120
@@ -45,7 +46,7 @@ class SearchView:
     metric: str
     num_images: Mapping[str, int]
     """Of the selection part, by kind."""
-    budget: Mapping[str, Any] | None
+    budget: Budget | None
     """None for a single config, which no search has tried."""
     real_loco: bool
     """Whether the paper's numbers apply."""
@@ -72,17 +73,17 @@ def search_view(run: Run, category: str, max_points: int, real_loco: bool) -> Se
         max_points: how many trials may be drawn.
         real_loco: whether the images are MVTec LOCO AD's own.
     """
-    metric = run.settings["objective"]["metric"]
+    metric = run.settings.objective.metric
     trials = run.trials[run.trials["category"] == category].reset_index(drop=True)
     trials["number"] = range(1, len(trials) + 1)
     trials["label"] = _labels(trials)
-    searched = list(run.settings["searched"][category])
+    searched = run.settings.searched[category]
     rows = trials.to_dict("records")
     trials["hover"] = pd.Series([_hover(row, searched) for row in rows], dtype=object)
     reports = run.reports[(run.reports["category"] == category) & run.reports["own_momentum"]]
     reports = reports.assign(value=reports[f"auroc_{metric}"])
     marked = trials[trials["label"].notna() & trials["value"].notna()]
-    counts = run.settings["datasets"][category]["selection"]
+    counts = run.settings.datasets[category].selection
     return SearchView(
         category=category,
         trials=trials,
@@ -92,7 +93,7 @@ def search_view(run: Run, category: str, max_points: int, real_loco: bool) -> Se
         axes=searched_axes(run, category, trials),
         metric=metric,
         num_images=counts,
-        budget=run.settings.get("space", {}).get("budget"),
+        budget=run.settings.space.budget if run.settings.space else None,
         real_loco=real_loco,
     )
 
@@ -226,7 +227,7 @@ def rungs_section(view: SearchView) -> Section:
     ]
     columns = ("step", "trials judged", "stopped", "median", "best", "best of the stopped")
     notes = (
-        f"At a rung a trial goes on if it is among the best 1 in {view.budget['reduction_factor']} "
+        f"At a rung a trial goes on if it is among the best 1 in {view.budget.reduction_factor} "
         "of those that have come so far; the paper's setting is never stopped.",
     )
     return Section(key, title, SELECTION, notes, table=Table(columns, rows))

@@ -126,7 +126,7 @@ def judge_baselines(
 
     folder.mkdir(parents=True, exist_ok=True)
     judged = Judged(folder)
-    categories = run.settings["categories"]
+    categories = run.settings.categories
     for category in categories:
         judge = Judge(run, category, data, device, PROTOCOLS, say)
         for baseline in baselines:

@@ -6,12 +6,10 @@ from dfsc_tune.results.files import (
     find_run,
     list_runs,
     load,
-    read_settings,
     remove_damaged_tables,
     removed_on_error,
     resume_command,
     stored_at,
-    write_settings,
     write_table,
 )
 from dfsc_tune.results.schema import (
@@ -25,6 +23,13 @@ from dfsc_tune.results.schema import (
     SCORES,
     SETTINGS,
     TRIALS,
+)
+from dfsc_tune.results.settings import (
+    DatasetRecord,
+    RunSettings,
+    read_settings,
+    space_of_run,
+    write_settings,
 )
 from dfsc_tune.results.summary import (
     REFERENCES,
@@ -52,7 +57,9 @@ __all__ = [
     "SCORES",
     "SETTINGS",
     "TRIALS",
+    "DatasetRecord",
     "Run",
+    "RunSettings",
     "RunTables",
     "Summary",
     "best_trials",
@@ -69,6 +76,7 @@ __all__ = [
     "selection_interval",
     "shown_duration",
     "shown_value",
+    "space_of_run",
     "stored_at",
     "summaries",
     "summary_of",

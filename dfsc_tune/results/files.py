@@ -8,12 +8,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.results.remote import look_at
@@ -24,11 +23,9 @@ from dfsc_tune.results.schema import (
     SCHEMAS,
     SETTINGS,
 )
-from dfsc_tune.storage.atomic import atomic_path, check_writable, write_text
+from dfsc_tune.results.settings import RunSettings, read_settings
+from dfsc_tune.storage.atomic import atomic_path, check_writable
 from dfsc_tune.storage.object_store import Store, is_remote
-
-_SETTINGS_KEYS = {"created", "categories", "data", "objective", "datasets"}
-"""What every run's `run.yaml` says, whatever made it."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +33,7 @@ class Run:
     """A run, read: its settings and its three tables."""
 
     folder: Path
-    settings: dict[str, Any]
+    settings: RunSettings
     trials: pd.DataFrame
     reports: pd.DataFrame
     scores: pd.DataFrame
@@ -44,9 +41,7 @@ class Run:
     @property
     def objective(self) -> str:
         """What its categories were judged by: mostly one name, else several."""
-        asked = self.settings["objective"]["name"]
-        datasets = self.settings["datasets"].values()
-        return ", ".join(sorted({read.get("objective", asked) for read in datasets}))
+        return ", ".join(sorted({read.objective for read in self.settings.datasets.values()}))
 
 
 def create_run(results: Path, name: str) -> Path:
@@ -74,24 +69,25 @@ def _is_leftover(path: Path) -> bool:
 
 def resume_command(folder: Path) -> str:
     """What a user types into a shell to go on with a run."""
-    if own := _settings_so_far(folder).get("go_on_by"):
-        return str(own)
-    run = folder.name if folder.parent == Path("results") else folder
-    return f"dfsc-tune resume {shlex.quote(str(stored_at(folder) or run))}"
+    settings = _settings_so_far(folder)
+    if settings is None or settings.continued_by == "resume":
+        run = folder.name if folder.parent == Path("results") else folder
+        return shlex.join(["dfsc-tune", "resume", str(stored_at(folder) or run)])
+    return shlex.join(["dfsc-tune", settings.continued_by, *settings.continued_with])
 
 
 def stored_at(folder: Path) -> Store | None:
     """Where a run is kept in an object store; None if it is not."""
-    store = _settings_so_far(folder).get("store")
-    return Store(store) / folder.name if store else None
+    settings = _settings_so_far(folder)
+    return Store(settings.store) / folder.name if settings and settings.store else None
 
 
-def _settings_so_far(folder: Path) -> dict[str, Any]:
-    """What `run.yaml` says; nothing where it is not written yet or damaged."""
+def _settings_so_far(folder: Path) -> RunSettings | None:
+    """What `run.yaml` says; None where it is not written yet or damaged."""
     try:
-        return yaml.safe_load((folder / SETTINGS).read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError):
-        return {}
+        return read_settings(folder)
+    except UserError:
+        return None
 
 
 @contextmanager
@@ -103,15 +99,6 @@ def removed_on_error(folder: Path) -> Iterator[None]:
         # NFS keeps a file that is open, as the ledger is; what failed is what is to be said.
         shutil.rmtree(folder, ignore_errors=True)
         raise
-
-
-def write_settings(folder: Path, settings: Mapping[str, Any]) -> None:
-    """Writes `run.yaml`: everything needed to understand and repeat the run."""
-    header = (
-        "# The exact settings, versions and data of this run, written before its first trial.\n"
-    )
-    body = yaml.safe_dump(dict(settings), sort_keys=False, allow_unicode=True)
-    write_text(folder / SETTINGS, header + body)
 
 
 def table_of(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
@@ -161,23 +148,6 @@ def load(folder: Path | str) -> Run:
     folder = Path(folder)
     settings = read_settings(folder)
     return Run(folder, settings, *(_read_table(folder / name) for name in SCHEMAS))
-
-
-def read_settings(folder: Path) -> dict[str, Any]:
-    """What `run.yaml` says; UserError if it is not there, damaged or not of a run."""
-    path = folder / SETTINGS
-    try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}); restore it, or start anew") from error
-    lacking = _SETTINGS_KEYS - set(settings if isinstance(settings, dict) else ())
-    if lacking:
-        raise UserError(
-            f"{path} is damaged or of no run: it lacks {', '.join(sorted(lacking))}; restore it, "
-            "or start anew"
-        )
-    return cast("dict[str, Any]", settings)
 
 
 def remove_damaged_tables(folder: Path) -> None:

@@ -76,8 +76,7 @@ class RunProgress:
 
 def progress_of(run: Run) -> RunProgress:
     """What a run's files say of it now."""
-    categories = run.settings["categories"]
-    budget = run.settings.get("space", {}).get("budget", {"num_trials": 1})
+    categories, space = run.settings.categories, run.settings.space
     counts = run.trials["state"].value_counts()
     table = run.folder / TRIALS
     silence = max(time.time() - table.stat().st_mtime, 0.0) if table.exists() else None
@@ -86,7 +85,7 @@ def progress_of(run: Run) -> RunProgress:
     last = _last_event(run.folder / LEDGER)
     return RunProgress(
         counts={state: int(counts[state]) for state in _STATES if state in counts},
-        num_expected=budget["num_trials"] * len(categories),
+        num_expected=(space.budget.num_trials if space else 1) * len(categories),
         lines=list(_lines(run)),
         silence_seconds=silence,
         ended=last.get("event") == ENDED or _is_over(run, finished),
@@ -131,7 +130,7 @@ def _lines(run: Run) -> Iterator[TrialLine]:
     running = run.trials[run.trials["state"] == "running"].head(_MAX_RUNNING)
     for label, rows in (("best", best_trials(run.trials)), ("running", running)):
         for row in rows.to_dict("records"):
-            searched = run.settings["searched"][row["category"]]
+            searched = run.settings.searched[str(row["category"])]
             yield TrialLine(
                 category=str(row["category"]),
                 label=label,

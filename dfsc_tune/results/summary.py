@@ -83,7 +83,7 @@ def is_finalized(run: Run, category: str) -> bool:
 
     A search that was given more trials may have a better one than that of the last scores.
     """
-    if not any(run.settings["datasets"][category]["report"].values()):
+    if not any(run.settings.datasets[category].report.values()):
         # Without any test image there is nothing to score.
         return (run.folder / MODELS / category).is_dir()
     best = best_trials(run.trials[run.trials["category"] == category])["trial"]
@@ -206,20 +206,16 @@ def _summary(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Summary
         theirs = scores[scores["role"] == role].sort_values("image")
         if labelled and len(theirs):
             gains[role] = image_auroc_difference(values, theirs["score"].to_numpy(), kinds)
-    objective, dataset = run.settings["objective"], run.settings["datasets"][category]
+    objective, dataset = run.settings.objective, run.settings.datasets[category]
     return Summary(
         category=category,
         trial=best["trial"],
         role=best["role"],
-        settings={name: best[name] for name in run.settings["searched"][category]},
+        settings={name: best[name] for name in run.settings.searched[category]},
         selection_value=best["value"],
-        selection_interval=selection_interval(
-            best,
-            dataset["selection"],
-            objective["metric"],
-        ),
-        objective=dataset.get("objective", objective["name"]),
-        optimistic=objective["name"] == "oracle",
+        selection_interval=selection_interval(best, dataset.selection, objective.metric),
+        objective=dataset.objective,
+        optimistic=objective.name == "oracle",
         aurocs=judge(values, kinds) if labelled else dict.fromkeys(AUROCS),
         intervals=image_auroc_interval(values, kinds) if labelled else {},
         num_images={kind: kinds.count(kind) for kind in ("good", "logical", "structural")},

@@ -20,7 +20,15 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import can_be_judged, judge
 from dfsc_tune.models.detector import save_detector
 from dfsc_tune.models.teacher import load_teacher
-from dfsc_tune.results import CHECKPOINTS, MODELS, REFERENCES, TRIALS, Run, shown_value
+from dfsc_tune.results import (
+    CHECKPOINTS,
+    MODELS,
+    REFERENCES,
+    TRIALS,
+    Run,
+    shown_value,
+    space_of_run,
+)
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
 from dfsc_tune.search.finalize import score_rows
 from dfsc_tune.search.fixed_trials import carry_out
@@ -30,7 +38,7 @@ from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.session import driver_device
 from dfsc_tune.settings import dump, validate
 from dfsc_tune.spaces.parameters import Value
-from dfsc_tune.spaces.space import SearchSpace, space_of_run
+from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.storage.atomic import atomic_path, write_text
 from dfsc_tune.training.prepare import CategoryData, prepare_category
 from dfsc_tune.training.trial import finished_detector
@@ -70,7 +78,7 @@ def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
     Raises:
         UserError: no trial was trained to the full budget.
     """
-    names = [name for name in run.settings["searched"][category] if name != _SEED]
+    names = [name for name in run.settings.searched[category] if name != _SEED]
     space = replace(space_of_run(run.settings, run.folder).for_category(category), sampler="tpe")
     base = base_config(run, category)
     found: Settings = {}
@@ -99,7 +107,7 @@ def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
 
 def fresh_seeds(run: Run, count: int) -> list[int]:
     """The first seeds that no trial of the run was trained with."""
-    used = {int(seed) for seed in run.trials[_SEED]} | {run.settings["seed"]}
+    used = {int(seed) for seed in run.trials[_SEED]} | {run.settings.seed}
     return list(itertools.islice((x for x in itertools.count() if x not in used), count))
 
 

@@ -11,13 +11,13 @@ from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher import load_teacher
-from dfsc_tune.results import SETTINGS, Run, load, write_settings
+from dfsc_tune.results import SETTINGS, Run, load, space_of_run, write_settings
 from dfsc_tune.results.progress import progress_of
 from dfsc_tune.search.provenance import base_config, check_same_data, check_same_teacher
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import resume_search
 from dfsc_tune.search.tuner import run_search
-from dfsc_tune.spaces.space import SearchSpace, space_of_run
+from dfsc_tune.spaces.space import SearchSpace
 
 
 def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Signals | None]:
@@ -59,7 +59,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
 def _check_same(request: SearchRequest, run: Run) -> SearchSpace:
     """The space of a run begun before; refuses one of other trainings or categories."""
     space = space_of_run(run.settings, run.folder)
-    before = (_trainings(space), tuple(run.settings["categories"]))
+    before = (_trainings(space), run.settings.categories)
     if before != (_trainings(request.space), request.categories):
         raise UserError(
             f"the run in {run.folder} was begun with other settings or categories; ask for the "
@@ -70,16 +70,16 @@ def _check_same(request: SearchRequest, run: Run) -> SearchSpace:
 
 def _follow_inputs(request: SearchRequest, run: Run) -> None:
     """Notes in `run.yaml` where a run's data and teachers lie now; refuses others."""
-    now = dict(run.settings)
-    if request.data_name != run.settings["data"]:
+    now = run.settings
+    if request.data_name != now.data:
         for name in request.categories:
             check_same_data(run, name, fingerprint(read_category(request.data, name)))
-        now["data"] = request.data_name
+        now = now.model_copy(update={"data": request.data_name})
     for name in request.categories:
         asked = request.space.for_category(name).base_config(name).with_absolute_paths().model
         if asked.teacher != base_config(run, name).model.teacher:
             check_same_teacher(run, name, load_teacher(asked))
-            now["teachers"] = {**now.get("teachers", {}), name: asked.teacher}
+            now = now.model_copy(update={"teachers": {**now.teachers, name: asked.teacher}})
     if now != run.settings:
         write_settings(run.folder, now)
 

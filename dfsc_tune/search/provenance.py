@@ -6,36 +6,26 @@ lie now stands under `data`, where the teachers of which categories lie now unde
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.state_dicts import network_of, pdn_sha256, read_pdn
 from dfsc_tune.models.teacher import Teacher, teacher_identity
 from dfsc_tune.models.teacher_files import find_teacher
-from dfsc_tune.results import Run
-from dfsc_tune.settings import validate
-
-
-def begun_config(settings: Mapping[str, Any], category: str, folder: Path) -> TrialConfig:
-    """A category's config before any parameter is chosen, as the run in a folder began with it."""
-    tree = settings["base_configs"][category]
-    return validate(TrialConfig, tree, source=f"{folder}/run.yaml")
+from dfsc_tune.results import Run, RunSettings
 
 
 def base_config(run: Run, category: str) -> TrialConfig:
-    """As `begun_config`, but with the data and the teacher where they lie now."""
-    config = begun_config(run.settings, category, run.folder)
-    teacher = run.settings.get("teachers", {}).get(category, config.model.teacher)
+    """A category's config before any parameter is chosen; its files are where they lie now."""
+    config = run.settings.base_configs[category]
+    teacher = run.settings.teachers.get(category, config.model.teacher)
     model = config.model.model_copy(update={"teacher": teacher})
-    return config.model_copy(update={"data": run.settings["data"], "model": model})
+    return config.model_copy(update={"data": run.settings.data, "model": model})
 
 
-def with_teachers(
-    settings: Mapping[str, Any], given: Sequence[str], folder: Path
-) -> dict[str, Any]:
+def with_teachers(settings: RunSettings, given: Sequence[str], folder: Path) -> RunSettings:
     """A run's settings with teachers where they lie now.
 
     A teacher is known by its weights: it is that of all categories that were searched with these.
@@ -48,8 +38,8 @@ def with_teachers(
     Raises:
         UserError: a file is not there or cannot be read, or holds no teacher of the run.
     """
-    moved = dict(settings.get("teachers", {}))
-    before = {x: read["teacher_sha256"] for x, read in settings["datasets"].items()}
+    moved = dict(settings.teachers)
+    before = {x: read.teacher_sha256 for x, read in settings.datasets.items()}
     for teacher in given:
         path = find_teacher(teacher).resolve()
         identity = pdn_sha256(read_pdn(path, network_of(path)))
@@ -62,7 +52,7 @@ def with_teachers(
                 "began with, or start a new run"
             )
         moved |= dict.fromkeys(categories, str(path))
-    return {**settings, "teachers": moved} if moved else dict(settings)
+    return settings.model_copy(update={"teachers": moved}) if moved else settings
 
 
 def check_same(run: Run, category: str, fingerprint: str, teacher: Teacher) -> None:
@@ -80,18 +70,20 @@ def check_same(run: Run, category: str, fingerprint: str, teacher: Teacher) -> N
 
 def check_same_data(run: Run, category: str, fingerprint: str) -> None:
     """Refuses data other than the run's, wherever they lie: see `check_same`."""
-    _check_same(run, category, "fingerprint", "the data", fingerprint)
+    before = run.settings.datasets[category].fingerprint
+    _check_same(run, f"the data of {category}", "fingerprint", before, fingerprint)
 
 
 def check_same_teacher(run: Run, category: str, teacher: Teacher) -> None:
     """Refuses a teacher other than the run's, wherever it lies: see `check_same`."""
-    _check_same(run, category, "teacher_sha256", "the teacher", teacher_identity(teacher))
+    before = run.settings.datasets[category].teacher_sha256
+    now = teacher_identity(teacher)
+    _check_same(run, f"the teacher of {category}", "teacher_sha256", before, now)
 
 
-def _check_same(run: Run, category: str, key: str, what: str, now: str) -> None:
-    before = run.settings["datasets"][category][key]
+def _check_same(run: Run, what: str, key: str, before: str, now: str) -> None:
     if now != before:
         raise UserError(
-            f"{what} of {category} changed since the run in {run.folder} began ({key} "
+            f"{what} changed since the run in {run.folder} began ({key} "
             f"{before[:12]}… then, {now[:12]}… now); restore what was there, or start a new run"
         )

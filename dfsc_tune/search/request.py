@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from dfsc_tune.config import TrialConfig
+from dfsc_tune.results.settings import ContinuedBy, Device
 from dfsc_tune.spaces.space import SearchSpace
-
-Device = Literal["auto", "cpu"]
 
 AUTO: Literal["auto"] = "auto"
 
@@ -43,9 +38,11 @@ class SearchRequest:
     """For how long a cluster may take to bring the GPUs asked for."""
     store: str | None = None
     """The results folder in an object store, where the run is kept while it goes on."""
-    go_on_by: str | None = None
-    """The command that goes on with the run, where that is not `resume`; it then also chooses what
-    lies in `best/` and `models/`."""
+    continued_by: ContinuedBy = "resume"
+    """The command that goes on with the run; `confirm` also chooses what lies in `best/` and
+    `models/`."""
+    continued_with: tuple[str, ...] = ()
+    """Its arguments, if it is not `resume`."""
     device: Device = "auto"
     """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
 
@@ -53,18 +50,6 @@ class SearchRequest:
     def cluster(self) -> str | None:
         """The Ray cluster to join, see `cluster_of`."""
         return cluster_of(self.address)
-
-    def digest(self, bases: Mapping[str, TrialConfig]) -> str:
-        """The sha256 of what decides a search's trials, but for how many and where they run.
-
-        Args:
-            bases: each category's config before any parameter is chosen.
-        """
-        space = self.space.model_dump(mode="json")
-        del space["budget"]["num_trials"], space["resources"]
-        configs = {category: base.model_dump(mode="json") for category, base in bases.items()}
-        text = json.dumps([space, self.seed, configs], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cluster_of(address: str | None) -> str | None:

@@ -2,32 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.results import (
     LEDGER,
+    RunSettings,
     load,
     read_settings,
     remove_damaged_tables,
+    space_of_run,
     write_settings,
 )
+from dfsc_tune.results.settings import Device, Resumption
 from dfsc_tune.search.autoscaling import gpus_brought
 from dfsc_tune.search.finalize import is_finalized
 from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
-from dfsc_tune.search.provenance import base_config, begun_config, check_same, with_teachers
+from dfsc_tune.search.provenance import base_config, check_same, with_teachers
 from dfsc_tune.search.remote_run import kept_in_store
-from dfsc_tune.search.request import Device, SearchRequest
+from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
-from dfsc_tune.spaces.space import SearchSpace, space_of_run
+from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.machine import describe_machine
 
 
@@ -68,15 +69,14 @@ def resume_search(
     request = replace(
         request, space=_with_trials(request.space, num_trials), wait_minutes=wait_minutes
     )
-    begun = {x: begun_config(settings, x, folder) for x in settings["base_configs"]}
-    settings = {**with_teachers(settings, teachers, folder), "data": data_name}
+    moved = with_teachers(settings, teachers, folder).model_copy(update={"data": data_name})
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
-        _check_settings(ledger, request, begun, folder)
+        _check_settings(ledger, settings, folder)
         on_end = session.enter_context(kept_in_store(request, folder))
         remove_damaged_tables(folder)
-        run = replace(load(folder), settings=settings)
-        bases = {x: base_config(run, x) for x in begun}
+        run = replace(load(folder), settings=moved)
+        bases = {x: base_config(run, x) for x in moved.base_configs}
         controller = take_up(request, bases, folder, ledger, on_end)
         is_whole = controller.is_finalized and is_finalized(folder, controller.tables.best)
         if controller.is_finished and is_whole:
@@ -94,7 +94,7 @@ def resume_search(
             session.enter_context(gpus_brought(request, console))
             check_cluster(request)
             ledger.append({"event": RESUMED})
-        _write_settings(folder, settings, request)
+        _write_settings(folder, moved, request)
         for unfinished in folder.rglob(".*.part"):
             unfinished.unlink(missing_ok=True)
         console.print(
@@ -126,18 +126,19 @@ def request_of(
     """
     settings = read_settings(folder)
     return SearchRequest(
-        categories=tuple(settings["categories"]),
+        categories=settings.categories,
         data=data,
         data_name=data_name,
         space=space_of_run(settings, folder),
         results=folder.parent,
         name=folder.name,
-        seed=settings["seed"],
-        gpus=settings["gpus"] if gpus is None else gpus,
-        address=address or settings["address"],
-        store=settings.get("store"),
-        go_on_by=settings.get("go_on_by"),
-        device=device or settings["device"],
+        seed=settings.seed,
+        gpus=settings.gpus if gpus is None else gpus,
+        address=address or settings.address,
+        store=settings.store,
+        continued_by=settings.continued_by,
+        continued_with=settings.continued_with,
+        device=device or settings.device,
     )
 
 
@@ -153,28 +154,20 @@ def _with_trials(space: SearchSpace, num_trials: int | None) -> SearchSpace:
     return space.model_copy(update={"budget": budget})
 
 
-def _check_settings(
-    ledger: Ledger, request: SearchRequest, bases: Mapping[str, TrialConfig], folder: Path
-) -> None:
+def _check_settings(ledger: Ledger, settings: RunSettings, folder: Path) -> None:
     """Refuses a run whose settings are not those that it began with."""
-    digest = request.digest(bases)
     if not ledger.events:
-        ledger.append({"event": BEGAN, "settings": digest})
-    elif ledger.events[0].get("settings") != digest:
+        ledger.append({"event": BEGAN, "settings": settings.digest})
+    elif ledger.events[0].get("settings") != settings.digest:
         raise UserError(
-            f"the settings in {folder}/run.yaml are not those that the run began with, or another "
-            "version of dfsc-tune reads them otherwise; restore them, or start a new run"
+            f"the settings in {folder}/run.yaml are not those that the run began with; restore "
+            "them, or start a new run"
         )
 
 
-def _write_settings(folder: Path, settings: dict[str, Any], request: SearchRequest) -> None:
+def _write_settings(folder: Path, settings: RunSettings, request: SearchRequest) -> None:
     """Notes in `run.yaml` how many trials there are to be now, and what goes on with them."""
-    machine = {**describe_machine(), "gpus": request.gpus, "address": request.cluster}
-    write_settings(
-        folder,
-        {
-            **settings,
-            "space": request.space.model_dump(mode="json"),
-            "resumed": [*settings.get("resumed", []), machine],
-        },
-    )
+    now = Resumption(gpus=request.gpus, address=request.cluster, **describe_machine())
+    resumed = (*settings.resumed, now)
+    update = {"space": request.space, "resumed": resumed}
+    write_settings(folder, settings.model_copy(update=update))

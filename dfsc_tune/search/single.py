@@ -9,19 +9,22 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import (
+    DatasetRecord,
+    RunSettings,
     RunTables,
     create_run,
     removed_on_error,
     write_settings,
 )
 from dfsc_tune.search.finalize import finalize
+from dfsc_tune.settings import spelled_out
 from dfsc_tune.training.machine import describe_machine
 from dfsc_tune.training.prepare import prepare_category, with_chosen_objective
 from dfsc_tune.training.train import TrialError
 from dfsc_tune.training.trial import run_trial
 
 _TRIAL = "config"
-_SHOWN_SETTINGS = ["margin", "quantile", "alpha", "ema_momentum"]
+_SHOWN_SETTINGS = ("margin", "quantile", "alpha", "ema_momentum")
 
 
 def train_config(
@@ -53,17 +56,17 @@ def train_config(
         read = prepare_category(config, data, device)
         write_settings(
             folder,
-            {
-                "name": folder.name,
-                "categories": [config.category],
-                "data": config.data,
-                "seed": config.seed,
-                "objective": config.objective.model_dump(),
-                "searched": {config.category: _SHOWN_SETTINGS},
-                "config": config.model_dump(mode="json"),
-                "datasets": {config.category: read.summary()},
+            RunSettings(
+                name=folder.name,
+                categories=(config.category,),
+                data=config.data,
+                seed=config.seed,
+                objective=spelled_out(config.objective),
+                searched={config.category: _SHOWN_SETTINGS},
+                config=spelled_out(config),
+                datasets={config.category: DatasetRecord(**read.summary())},
                 **describe_machine(),
-            },
+            ),
         )
     for text in read.notes:
         note(text)

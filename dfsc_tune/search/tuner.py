@@ -22,6 +22,8 @@ from dfsc_tune.errors import StorageError, UserError, first_line
 from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.results import (
     SETTINGS,
+    DatasetRecord,
+    RunSettings,
     create_run,
     removed_on_error,
     resume_command,
@@ -60,6 +62,7 @@ from dfsc_tune.search.session import (
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.search.warm_start import with_warm_start
+from dfsc_tune.settings import spelled_out
 from dfsc_tune.spaces.asha import Asha
 from dfsc_tune.training.machine import describe_machine
 from dfsc_tune.training.prepare import CategoryData, prepare_category, with_chosen_objective
@@ -104,8 +107,9 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             session.enter_context(ray_session(request))
             session.enter_context(gpus_brought(request, console))
             check_cluster(request)
-            write_settings(folder, _settings(request, bases, data))
-            ledger.append({"event": BEGAN, "settings": request.digest(bases)})
+            settings = run_settings(request, bases, data)
+            write_settings(folder, settings)
+            ledger.append({"event": BEGAN, "settings": settings.digest})
             on_end = session.enter_context(kept_in_store(request, folder))
             controller = take_up(request, bases, folder, ledger, on_end)
         return conduct(request, controller, data, folder, console)
@@ -199,7 +203,7 @@ def _carry_out(
                 controller.tables.configs,
                 with_stored_checkpoints(request, controller.checkpoint_dir),
                 driver_device(request),
-                only_scores=request.go_on_by is not None,
+                only_scores=request.continued_by == "confirm",
             )
         controller.finalized()
     if isinstance(why, Exception | str):
@@ -348,25 +352,27 @@ def read_data(
     return data
 
 
-def _settings(
+def run_settings(
     request: SearchRequest, bases: Mapping[str, TrialConfig], data: Mapping[str, CategoryData]
-) -> dict[str, Any]:
-    space = request.space
-    return {
-        "name": request.name,
-        "categories": list(request.categories),
-        "data": request.data_name,
-        "seed": request.seed,
-        "objective": space.objective.model_dump(),
-        "searched": {x: list(space.for_category(x).parameters) for x in request.categories},
-        "gpus": request.gpus,
-        "gpus_per_trial": gpus_per_trial(request),
-        "device": request.device,
-        "address": request.cluster,
-        **({"store": request.store} if request.store else {}),
-        **({"go_on_by": request.go_on_by} if request.go_on_by else {}),
-        "space": space.model_dump(mode="json"),
-        "base_configs": {name: base.model_dump(mode="json") for name, base in bases.items()},
-        "datasets": {name: read.summary() for name, read in data.items()},
+) -> RunSettings:
+    """The content of a new search's `run.yaml`, with the machine that it is made on."""
+    space = spelled_out(request.space)
+    return RunSettings(
+        name=request.name,
+        categories=request.categories,
+        data=request.data_name,
+        seed=request.seed,
+        objective=space.objective,
+        searched={x: tuple(space.for_category(x).parameters) for x in request.categories},
+        gpus=request.gpus,
+        gpus_per_trial=gpus_per_trial(request),
+        device=request.device,
+        address=request.cluster,
+        store=request.store,
+        continued_by=request.continued_by,
+        continued_with=request.continued_with,
+        space=space,
+        base_configs={name: spelled_out(base) for name, base in bases.items()},
+        datasets={name: DatasetRecord(**read.summary()) for name, read in data.items()},
         **describe_machine(),
-    }
+    )

@@ -232,17 +232,6 @@ def load_space(name: str) -> SearchSpace:
     return load(find_space(name), SearchSpace)
 
 
-def space_of_run(settings: Mapping[str, Any], folder: Path) -> SearchSpace:
-    """The search space that a run began with, from what its `run.yaml` says.
-
-    Raises:
-        UserError: no search made the run.
-    """
-    if "space" not in settings:
-        raise UserError(f"the run in {folder} was not made by a search; give the run of one")
-    return validate(SearchSpace, settings["space"], source=f"{folder}/run.yaml")
-
-
 def _shipped_folder() -> Path:
     # An installed package carries the folder inside; a checkout has it at its top.
     package = Path(__file__).parents[1]

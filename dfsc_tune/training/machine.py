@@ -12,7 +12,9 @@ from typing import Any
 
 import torch
 
-_PACKAGES = ("dfsc-tune", "ray", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
+from dfsc_tune import __version__
+
+_PACKAGES = ("ray", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -23,6 +25,7 @@ def describe_machine() -> dict[str, Any]:
             "python": platform.python_version(),
             # With its build, such as +cu130, which a wheel's own version may leave out.
             "torch": str(torch.__version__),
+            "dfsc-tune": __version__,
             **{x: _version(x) for x in _PACKAGES},
         },
         "git_commit": _git_commit(),

@@ -56,7 +56,7 @@ def search(
         check_writable(output.parent)
     console = talk()
     tables, errors = [], []
-    for category in recorded.settings["categories"]:
+    for category in recorded.settings.categories:
         curves = recorded_curves(recorded, category)
         errors.append(held_out_errors(curves).assign(category=category))
         blackbox = Blackbox(curves)

@@ -15,9 +15,8 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.results import Run, best_trials
+from dfsc_tune.results import Run, best_trials, space_of_run
 from dfsc_tune.spaces.parameters import FloatParameter, Value
-from dfsc_tune.spaces.space import space_of_run
 
 Array = npt.NDArray[np.float64]
 
@@ -68,7 +67,7 @@ def recorded_curves(run: Run, category: str) -> RecordedCurves:
     table = run.reports[run.reports["trial"].isin(trials["trial"])].pivot_table(
         index="trial",
         columns=["ema_momentum", "step"],
-        values=f"auroc_{run.settings['objective']['metric']}",
+        values=f"auroc_{run.settings.objective.metric}",
     )
     if table.isna().any(axis=None) or "ema_momentum" in parameters:
         raise UserError(

@@ -104,10 +104,10 @@ def test_a_recorded_run_becomes_curves(tmp_path: Path) -> None:
 
 def test_the_committed_curves_are_a_blackbox_still() -> None:
     run = results.load(CURVES)
-    for category in run.settings["categories"]:
+    for category in run.settings.categories:
         curves = recorded_curves(run, category)
         assert curves.values.shape[0] >= 12
-        assert len(curves.elsewhere) == len(run.settings["categories"]) - 1
+        assert len(curves.elsewhere) == len(run.settings.categories) - 1
 
 
 def test_a_table_that_cannot_be_written_is_refused_before_the_searches() -> None:

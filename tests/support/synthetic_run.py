@@ -8,7 +8,14 @@ from typing import Any
 import numpy as np
 
 from dfsc_tune.config import TrialConfig, searchable_values
-from dfsc_tune.results import REPORTS, SCORES, TRIALS, write_settings, write_table
+from dfsc_tune.results import (
+    REPORTS,
+    SCORES,
+    TRIALS,
+    RunSettings,
+    write_settings,
+    write_table,
+)
 
 CATEGORY = "tray"
 BUDGET = {
@@ -27,9 +34,27 @@ KINDS = ("good", "logical", "structural")
 _STATES = ("pruned", "pruned", "complete")
 
 
-def run_settings(categories: tuple[str, ...] = (CATEGORY,), **changes: Any) -> dict[str, Any]:
-    """What `run.yaml` says."""
+def dataset(**changes: Any) -> dict[str, Any]:
+    """What `run.yaml` says of a category's data."""
     counts = dict.fromkeys(KINDS, 30)
+    return {
+        "fingerprint": "0" * 32,
+        "layout": "loco",
+        "train": 60,
+        "validation": 20,
+        "objective": "holdout",
+        "selection": counts,
+        "report": counts,
+        "teacher_sha256": "0" * 64,
+        "channel_statistics_sha256": "0" * 64,
+        "teacher_features_sha256": "0" * 64,
+        "notes": [],
+        **changes,
+    }
+
+
+def run_tree(categories: tuple[str, ...] = (CATEGORY,), **changes: Any) -> dict[str, Any]:
+    """What `run.yaml` says, as plain values."""
     return {
         "name": "made_up",
         "created": "2026-11-25T00:00:00+00:00",
@@ -40,20 +65,18 @@ def run_settings(categories: tuple[str, ...] = (CATEGORY,), **changes: Any) -> d
         "searched": {category: list(PARAMETERS) for category in categories},
         "gpus_per_trial": 0.25,
         "space": {"parameters": PARAMETERS, "budget": BUDGET, "sampler": "tpe", "categories": {}},
-        "datasets": {
-            category: {
-                "fingerprint": "0" * 32,
-                "teacher_sha256": "0" * 64,
-                "selection": counts,
-                "report": counts,
-                "notes": [],
-            }
-            for category in categories
-        },
+        "base_configs": {category: {"category": category} for category in categories},
+        "datasets": {category: dataset() for category in categories},
         "versions": {"python": "3.11"},
-        "hardware": {"processor": "a processor", "gpus": []},
+        "git_commit": None,
+        "hardware": {"platform": "os", "processor": "a processor", "num_cpus": 2, "gpus": []},
         **changes,
     }
+
+
+def run_settings(categories: tuple[str, ...] = (CATEGORY,), **changes: Any) -> RunSettings:
+    """What `run.yaml` says."""
+    return RunSettings.model_validate(run_tree(categories, **changes))
 
 
 def make_run(

@@ -1,0 +1,216 @@
+"""`run.yaml`: what a run was asked for, its data and the machine it ran on; written, read, checked.
+
+What a file says is kept as it says it: a file that is written again holds the settings that were
+read from it, and none that this version has beside them.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Collection, Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import Field, model_validator
+
+from dfsc_tune import __version__
+from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig
+from dfsc_tune.errors import UserError
+from dfsc_tune.results.schema import SETTINGS
+from dfsc_tune.settings import RuleError, Settings, validate
+from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.storage.atomic import write_text
+
+VERSION = 2
+"""Of the file's layout; dfsc-tune 0.1.0 wrote 1, without saying so."""
+
+ContinuedBy = Literal["resume", "confirm", "reproduce"]
+Device = Literal["auto", "cpu"]
+Texts = Annotated[tuple[str, ...], Field(strict=False)]
+
+_HEADER = "# The exact settings, versions and data of this run, written before its first trial.\n"
+
+
+class Hardware(Settings):
+    """The machine that led a run."""
+
+    platform: str
+    processor: str
+    num_cpus: int | None
+    gpus: Texts
+    """The name of each."""
+
+
+class DatasetRecord(Settings):
+    """A category's data as a run found them."""
+
+    fingerprint: str
+    """Of the images, their masks and how they are sorted."""
+    layout: str
+    train: int
+    """Images, as are the numbers below."""
+    validation: int
+    objective: ObjectiveName
+    """The category's trials were judged by it; never `auto`."""
+    selection: dict[str, int]
+    """By kind, what the search saw."""
+    report: dict[str, int]
+    """By kind, what the published numbers come from."""
+    teacher_sha256: str
+    channel_statistics_sha256: str
+    teacher_features_sha256: str
+    notes: Texts = ()
+
+
+class Resumption(Settings):
+    """One time that a run was taken up again: by which versions, on which machine, when."""
+
+    versions: dict[str, str | None]
+    git_commit: str | None
+    hardware: Hardware
+    created: str
+    gpus: int | None
+    address: str | None
+
+
+class RunSettings(Settings):
+    """Everything in `run.yaml`."""
+
+    version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
+    name: str
+    categories: Texts
+    data: str | None
+    """The folder or store that holds the categories, where it lies now; None: the built-in data."""
+    seed: int
+    objective: ObjectiveConfig
+    """As asked for: its name may be `auto`, and `datasets` say what became of that."""
+    searched: dict[str, Texts]
+    """By category, the settings that varied, or that are shown of a single training."""
+    gpus: int | None = None
+    """As asked for; None means all there were."""
+    gpus_per_trial: float | None = None
+    """None in a single training."""
+    device: Device = "auto"
+    address: str | None = None
+    """The Ray cluster that was joined."""
+    store: str | None = None
+    """The results folder in an object store, where the run is kept."""
+    continued_by: ContinuedBy = "resume"
+    """The command that goes on with the run."""
+    continued_with: Texts = ()
+    """The arguments of that command, if it is not `resume`."""
+    space: SearchSpace | None = None
+    """None in a single training."""
+    config: TrialConfig | None = None
+    """Of a single training."""
+    base_configs: dict[str, TrialConfig] = Field(default_factory=dict)
+    """By category, a trial's config before any parameter is chosen, as the search began."""
+    teachers: dict[str, str] = Field(default_factory=dict)
+    """By category, where the teacher's file was moved to."""
+    datasets: dict[str, DatasetRecord]
+    versions: dict[str, str | None]
+    """Of packages; None where one was not installed."""
+    git_commit: str | None
+    hardware: Hardware
+    created: str
+    """When the run began: ISO 8601, UTC."""
+    resumed: Annotated[tuple[Resumption, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_version_1(cls, tree: Any) -> Any:
+        """Parts the command that version 1 gave as one text into its name and its arguments."""
+        if not (isinstance(tree, dict) and isinstance(tree.get("go_on_by"), str)):
+            return tree
+        tree = dict(tree)
+        _, tree["continued_by"], *tree["continued_with"] = shlex.split(tree.pop("go_on_by"))
+        return tree
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        by_category: dict[str, Collection[str]] = {
+            "searched": self.searched,
+            "datasets": self.datasets,
+        }
+        if self.space is not None:
+            by_category["base_configs"] = self.base_configs
+        for name, found in by_category.items():
+            if lacking := [x for x in self.categories if x not in found]:
+                raise RuleError((name,), f"lacks the category {lacking[0]}")
+        return self
+
+    @property
+    def digest(self) -> str:
+        """The sha256 of what decides a search's trials, but for how many and where they run.
+
+        It is of what the file says: a setting that a later version adds, with a default, is not in
+        the files of earlier versions and changes nothing.
+        """
+        tree = self.model_dump(
+            mode="json",
+            include={"space": True, "seed": True, "base_configs": True},
+            exclude={"space": {"resources": True, "budget": {"num_trials": True}}},
+            exclude_unset=True,
+        )
+        text = json.dumps([tree["space"], tree["seed"], tree["base_configs"]], sort_keys=True)
+        return sha256(text.encode()).hexdigest()
+
+    def to_yaml(self) -> str:
+        """The text of `run.yaml`."""
+        said = self.model_dump(mode="json", exclude_unset=True, exclude={"version"})
+        tree = {"version": VERSION, **said}
+        return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def write_settings(folder: Path, settings: RunSettings) -> None:
+    """Writes `run.yaml`: everything needed to understand and repeat the run."""
+    write_text(folder / SETTINGS, _HEADER + settings.to_yaml())
+
+
+def read_settings(folder: Path) -> RunSettings:
+    """Reads `run.yaml`.
+
+    Raises:
+        UserError: it is not there, damaged, of no run, or of a later version that says more; names
+            the file and the dotted path.
+    """
+    path = folder / SETTINGS
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} cannot be read ({reason}); restore it, or start anew") from error
+    if not isinstance(tree, dict):
+        raise UserError(f"{path} is damaged or of no run; restore it, or start anew")
+    try:
+        return validate(RunSettings, tree, source=str(path))
+    except UserError as error:
+        raise UserError(f"{error}; {_way_out(tree)}") from error
+
+
+def space_of_run(settings: RunSettings, folder: Path) -> SearchSpace:
+    """The search space of the run in a folder.
+
+    Raises:
+        UserError: no search made the run.
+    """
+    if settings.space is None:
+        raise UserError(f"the run in {folder} was not made by a search; give the run of one")
+    return settings.space
+
+
+def _way_out(tree: Mapping[str, Any]) -> str:
+    """Advice for a `run.yaml` that this version cannot read."""
+    try:
+        writer = [tree, *tree.get("resumed", ())][-1]["versions"]["dfsc-tune"]
+    except (KeyError, TypeError):
+        writer = __version__
+    if writer == __version__:
+        return "restore it, or start anew"
+    return (
+        f"dfsc-tune {writer} wrote the file and this is dfsc-tune {__version__}: use the version "
+        "that wrote it, or restore the file"
+    )
