@@ -6,10 +6,10 @@ import math
 
 import numpy as np
 import pytest
-from ray_asha import RayAsha
 
 from dfsc_tune.spaces.asha import Asha, judged_steps
 from dfsc_tune.spaces.space import Budget
+from tests.support.ray_asha import RayAsha
 
 
 def budget(num_steps: int, interval: int, grace: int, factor: int = 3) -> Budget:

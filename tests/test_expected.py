@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ray_asha import RayAsha
 
 from dfsc_tune.cost.expected import TrialTimes, Values, expect, simulate
 from dfsc_tune.spaces.asha import judged_steps
 from dfsc_tune.spaces.space import Budget, load_space
+from tests.support.ray_asha import RayAsha
 
 # A second a step, nothing else: times are whole numbers, so who reports first is exact.
 ONE = TrialTimes(1.0, 0.0, 0.0)
