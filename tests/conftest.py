@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,16 +28,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def _one_thread() -> None:
     # Results are compared bit by bit, and small tensors gain nothing from threads.
     torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def few_importances() -> Iterator[None]:
-    """Most of the time of a report page is in its importances, which have a test of their own."""
-    from dfsc_tune.pages import importance
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(importance, "_NUM_RESAMPLES", 1)
-        yield
 
 
 @pytest.fixture(scope="session")

@@ -12,8 +12,8 @@ from typer.testing import CliRunner
 from dfsc_tune.cli import app
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import image_auroc_difference
-from dfsc_tune.pages import compare_runs, comparison_table, write_comparison
-from dfsc_tune.pages.comparison import comparison_figures
+from dfsc_tune.pages.comparison import compare_runs, comparison_figures, comparison_table
+from dfsc_tune.pages.page import write_comparison
 from dfsc_tune.results import Run, load, write_settings, write_table
 from tests.support.synthetic_run import CATEGORY, KINDS, dataset, make_run, run_settings
 
@@ -117,8 +117,8 @@ def test_runs_of_one_name_are_both_drawn(tmp_path: Path) -> None:
     runs = [load(make_run(tmp_path / folder / "nightly")) for folder in ("here", "there")]
     (comparison,) = compare_runs(runs)
     aurocs, margins = comparison_figures(comparison, runs)
-    assert [len(trace["x"]) for trace in aurocs["data"]] == [2, 2, 2]
-    assert [trace["name"] for trace in margins["data"]] == ["nightly", "nightly"]
+    assert [len(trace.x) for trace in aurocs.data] == [2, 2, 2]
+    assert [trace.name for trace in margins.data] == [str(run.folder) for run in runs]
 
 
 def test_the_command_prints_a_table_or_json(runs: list[Run], tmp_path: Path) -> None:

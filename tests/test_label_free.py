@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from dfsc_tune.cli import app
 from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.pages import progress_of, write_report
+from dfsc_tune.pages.page import write_page
 from dfsc_tune.results import describe, summaries
 from dfsc_tune.results import load as load_run
+from dfsc_tune.results.progress import progress_of
 from dfsc_tune.search.single import train_config
 from dfsc_tune.settings import load
 from dfsc_tune.training.objectives import judge_synthetic
@@ -109,7 +110,7 @@ def test_a_config_without_labels_trains_and_says_what_is_unknown(
     assert "unknown" in first
     assert "synthetic anomalies" in others[0]
     assert load(folder / "best" / f"{CATEGORY}.yaml", TrialConfig).objective.name == "synthetic"
-    write_report(run, unlabelled, folder / "report.html")
+    write_page(run, unlabelled, folder / "report.html")
     assert "unknown" in (folder / "report.html").read_text()
 
 

@@ -12,8 +12,8 @@ import pytest
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
-from dfsc_tune.pages import progress_of
 from dfsc_tune.results import LEDGER, SCORES, TRIALS, load, write_settings, write_table
+from dfsc_tune.results.progress import progress_of
 from tests.support.synthetic_run import CATEGORY, make_run, run_settings
 
 

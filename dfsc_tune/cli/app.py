@@ -11,8 +11,8 @@ from dfsc_tune.cli import (
     fetch,
     job,
     model,
+    page,
     plan,
-    report,
     reproduce,
     runs,
     search,
@@ -34,8 +34,8 @@ app.command("watch")(watch.watch)
 app.command("plan")(plan.plan)
 app.command("best")(runs.best)
 app.command("runs")(runs.runs)
-app.command("report")(report.report)
-app.command("compare")(report.compare)
+app.command("report")(page.report)
+app.command("compare")(page.compare)
 app.command("train")(model.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(model.predict)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from dfsc_tune.evaluation.measure import Evaluation
-    from dfsc_tune.metrics import Interval
-
-_NAMES = ("logical", "structural", "mean")
 
 
 def evaluate(
@@ -141,10 +138,12 @@ def _shower(update: Callable[..., None], text: str) -> Callable[[int, int], None
 
 
 def _print_evaluation(found: Evaluation) -> None:
+    from dfsc_tune.evaluation.tables import metric_rows
+
     counts = ", ".join(f"{count} {kind}" for kind, count in found.num_images.items() if count)
     marked = " (OPTIMISTIC: the model was made with some of them)" if found.optimistic else ""
     typer.echo(f"{found.category}: {counts} images{marked}\n")
-    print_table(list(_summary(found)))
+    print_table(metric_rows(found.aurocs, found.intervals, found.published, found.pixel))
     typer.echo("")
     print_table(list(_types(found)))
     typer.echo("\nin brackets: 95 % intervals")
@@ -152,47 +151,16 @@ def _print_evaluation(found: Evaluation) -> None:
         typer.echo("published: in the paper, on all test images of MVTec LOCO AD")
 
 
-def _summary(found: Evaluation) -> Iterator[Sequence[str]]:
-    """The rows of the table of all metrics by kind."""
-    from dfsc_tune.evaluation.measure import AU_PRO_LIMIT, AU_SPRO_LIMIT
-
-    yield "", *_NAMES
-    aurocs = {name: found.aurocs[f"auroc_{name}"] for name in _NAMES}
-    yield "image AUROC", *_cells(aurocs, found.intervals)
-    for one in found.published:
-        yield f"  {one.method}, published", *_cells(one.image_auroc)
-    if found.pixel is None:
-        return
-    yield "pixel AUROC", *_cells(found.pixel.pixel_auroc)
-    areas = {kind: by_limit[AU_PRO_LIMIT] for kind, by_limit in found.pixel.au_pro.items()}
-    yield f"AU-PRO, FPR ≤ {AU_PRO_LIMIT}", *_cells(areas)
-    areas = {kind: by_limit[AU_SPRO_LIMIT] for kind, by_limit in found.pixel.au_spro.items()}
-    yield f"AU-sPRO, FPR ≤ {AU_SPRO_LIMIT}", *_cells(areas)
-    for one in found.published:
-        yield f"  {one.method}, published", *_cells({"mean": one.au_spro})
-
-
 def _types(found: Evaluation) -> Iterator[Sequence[str]]:
     """The rows of the table by defect type."""
     from dfsc_tune.evaluation.measure import AU_SPRO_LIMIT
+    from dfsc_tune.evaluation.tables import with_interval
 
     yield "by defect type", "images", "image AUROC", f"AU-sPRO, FPR ≤ {AU_SPRO_LIMIT}"
     for one in found.defect_types:
         yield (
             f"  {one.kind}: {one.defect_type}",
             str(one.num_images),
-            _cell(one.auroc, one.auroc_interval),
-            _cell(one.au_spro),
+            with_interval(one.auroc, one.auroc_interval),
+            with_interval(one.au_spro, None),
         )
-
-
-def _cells(
-    values: Mapping[str, float | None], intervals: Mapping[str, Interval] | None = None
-) -> list[str]:
-    return [_cell(values.get(name), (intervals or {}).get(name)) for name in _NAMES]
-
-
-def _cell(value: float | None, interval: Interval | None = None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:.3f}" + (f" ({interval.low:.3f}–{interval.high:.3f})" if interval else "")

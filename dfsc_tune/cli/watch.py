@@ -16,7 +16,7 @@ from rich.text import Text
 from dfsc_tune.cli.shared import ResultsOption, say_next
 
 if TYPE_CHECKING:
-    from dfsc_tune.pages import RunProgress, TrialLine
+    from dfsc_tune.results.progress import RunProgress, TrialLine
 
 _COLUMNS = ("category", "trial", "step", "AUROC", "settings")
 
@@ -61,9 +61,9 @@ def _looks(
     mlflow: str | None,
 ) -> Iterator[RunProgress]:
     """The run's progress at each look, the loggers told of it before."""
-    from dfsc_tune.pages import progress_of
     from dfsc_tune.pages.loggers import mlflow_follower, tensorboard_follower
     from dfsc_tune.results import find_run, load
+    from dfsc_tune.results.progress import progress_of
 
     loaded = load(find_run(results, run))
     followers = []

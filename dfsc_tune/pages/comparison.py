@@ -7,15 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pandas as pd
+import plotly.graph_objects as go
 
 from dfsc_tune.errors import UserError
+from dfsc_tune.evaluation.tables import NO_VALUE, with_interval
 from dfsc_tune.metrics import KINDS, Interval, image_auroc_difference
 from dfsc_tune.metrics.image import can_be_judged
-from dfsc_tune.pages.drawing import RUN_COLORS, Figure
-from dfsc_tune.pages.score_figures import with_intervals
-from dfsc_tune.pages.section import Table, with_interval
-from dfsc_tune.pages.trial_figures import values_of_runs
+from dfsc_tune.pages.figures import values_of_runs, with_intervals
+from dfsc_tune.pages.section import Table
 from dfsc_tune.results import Run, Summary, shown_value, summary_of
+
+_MAX_POINTS_OF_RUN = 1000
 
 
 @dataclass(frozen=True)
@@ -83,50 +85,46 @@ def comparison_table(comparison: CategoryComparison) -> Table:
     return Table(columns, rows)
 
 
-def comparison_figures(comparison: CategoryComparison, runs: Sequence[Run]) -> list[Figure]:
+def comparison_figures(comparison: CategoryComparison, runs: Sequence[Run]) -> list[go.Figure]:
     """The runs' AUROCs with intervals, and their trials against the margin."""
-    found = [(x.run, x.summary) for x in comparison.entries if x.summary is not None]
-    figures = []
-    if found:
-        series = [
-            (
-                kind,
-                color,
-                [summary.aurocs[f"auroc_{kind}"] for _, summary in found],
-                [summary.intervals.get(kind) for _, summary in found],
-            )
-            for kind, color in zip(("mean", *KINDS), RUN_COLORS, strict=False)
-        ]
-        figures.append(
-            with_intervals([run for run, _ in found], series, "image AUROC, report part")
-        )
-    tables = [
-        (
-            run.folder.name,
-            run.trials[
-                (run.trials["category"] == comparison.category)
-                & (run.trials["state"] == "complete")
-            ],
-        )
-        for run in runs
+    estimates = [
+        (entry.run, kind, summary.aurocs[f"auroc_{kind}"], summary.intervals.get(kind))
+        for kind in ("mean", *KINDS)
+        for entry in comparison.entries
+        if (summary := entry.summary) is not None
     ]
-    if any(trials["margin"].nunique() > 1 for _, trials in tables):
-        figures.append(values_of_runs(tables))
-    return figures
+    aurocs = with_intervals(estimates, "image AUROC, report part")
+    tables = [
+        run.trials[
+            (run.trials["category"] == comparison.category) & (run.trials["state"] == "complete")
+        ].assign(run=name)
+        for run, name in zip(runs, _names(runs), strict=True)
+    ]
+    found = [] if aurocs is None else [aurocs]
+    if any(trials["margin"].nunique() > 1 for trials in tables):
+        sampled = (x.sample(min(len(x), _MAX_POINTS_OF_RUN), random_state=0) for x in tables)
+        found.append(values_of_runs(pd.concat(sampled)))
+    return found
 
 
 def _compare(category: str, runs: Sequence[Run]) -> CategoryComparison:
     summaries = [summary_of(run, category) for run in runs]
     first, first_summary = runs[0], summaries[0]
     entries = []
-    for index, (run, summary) in enumerate(zip(runs, summaries, strict=True)):
+    for index, (run, name, summary) in enumerate(zip(runs, _names(runs), summaries, strict=True)):
         gap = None
         judged = summary and summary.intervals and first_summary and first_summary.intervals
         if index and summary and first_summary and judged:
             gap = _gap(category, run, summary, first, first_summary)
         num_trials = int((run.trials["category"] == category).sum())
-        entries.append(Entry(run.folder.name, summary, gap, num_trials))
+        entries.append(Entry(name, summary, gap, num_trials))
     return CategoryComparison(category, entries, _notes(category, runs, entries))
+
+
+def _names(runs: Sequence[Run]) -> list[str]:
+    """The runs' names, or their folders where two share a name."""
+    names = [run.folder.name for run in runs]
+    return names if len(set(names)) == len(names) else [str(run.folder) for run in runs]
 
 
 def _gap(category: str, run: Run, summary: Summary, first: Run, of_first: Summary) -> Gap:
@@ -161,7 +159,7 @@ def _same_images(runs: Sequence[Run], category: str) -> bool:
 
 
 def _notes(category: str, runs: Sequence[Run], entries: Sequence[Entry]) -> list[str]:
-    """What makes numbers of these runs hard to compare."""
+    """The reasons why numbers of these runs are hard to compare."""
     notes = []
     if not _same_images(runs, category):
         notes.append(
@@ -181,20 +179,26 @@ def _notes(category: str, runs: Sequence[Run], entries: Sequence[Entry]) -> list
 def _row(entry: Entry, names: Sequence[str]) -> list[str]:
     summary = entry.summary
     if summary is None:
-        return [entry.run, *("–" for _ in range(5)), str(entry.num_trials), *("–" for _ in names)]
+        return [
+            entry.run,
+            *(NO_VALUE for _ in range(5)),
+            str(entry.num_trials),
+            *(NO_VALUE for _ in names),
+        ]
     aurocs = [
         with_interval(summary.aurocs[f"auroc_{kind}"], summary.intervals.get(kind))
         for kind in ("mean", *KINDS)
     ]
     settings = [
-        shown_value(summary.settings[name]) if name in summary.settings else "–" for name in names
+        shown_value(summary.settings[name]) if name in summary.settings else NO_VALUE
+        for name in names
     ]
     return [entry.run, *aurocs, *_gap_texts(entry.gap), str(entry.num_trials), *settings]
 
 
 def _gap_texts(gap: Gap | None) -> tuple[str, str]:
     if gap is None:
-        return "–", "–"
+        return NO_VALUE, NO_VALUE
     text = f"{gap.value:+.3f} ({gap.interval.low:+.3f} to {gap.interval.high:+.3f})"
     if gap.p_value is None:
         return text, "not paired"

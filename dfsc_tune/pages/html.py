@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
+import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
@@ -23,7 +21,7 @@ def render_template(name: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["json"] = _script_json
+    environment.filters["json"] = _figure_json
     return environment.get_template(name).render(
         version=__version__,
         css=Markup(_asset("page.css")),
@@ -33,21 +31,9 @@ def render_template(name: str, **values: Any) -> str:
     )
 
 
-def _script_json(value: object) -> Markup:
-    """JSON that can stand inside a script element whatever its texts hold."""
-    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for unsafe in "<>&\u2028\u2029":
-        text = text.replace(unsafe, f"\\u{ord(unsafe):04x}")
-    return Markup(text)
-
-
-def _finite(value: object) -> object:
-    """The same tree, for JSON: what is not a finite number becomes null."""
-    if isinstance(value, Mapping):
-        return {str(key): _finite(x) for key, x in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(x) for x in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+def _figure_json(figure: go.Figure) -> Markup:
+    """A figure for a script element; Plotly escapes whatever its texts hold."""
+    return Markup(figure.to_json())
 
 
 def _asset(name: str) -> str:

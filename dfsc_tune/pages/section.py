@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
-from dfsc_tune.metrics import Interval
-from dfsc_tune.pages.drawing import Figure
-from dfsc_tune.pages.gallery import Gallery
+import pandas as pd
+import plotly.graph_objects as go
+
+from dfsc_tune.evaluation.tables import NO_VALUE
+
+if TYPE_CHECKING:
+    from dfsc_tune.pages.gallery import Gallery
 
 
 @dataclass(frozen=True)
@@ -27,17 +32,25 @@ class Section:
     key: str
     title: str
     source: str = ""
-    """Which images the numbers come from: report, selection, or neither."""
+    """The images that the numbers come from: report, selection, or neither."""
+    figures: Sequence[go.Figure] = ()
     notes: Sequence[str] = ()
-    figures: Sequence[Figure] = ()
     table: Table | None = None
     gallery: Gallery | None = None
     missing: str = ""
-    """Why the section is empty."""
+    """The reason why the section is empty."""
+
+    def having(
+        self, figures: Sequence[go.Figure], notes: Sequence[str] = (), table: Table | None = None
+    ) -> Section:
+        """The section with its answer."""
+        return replace(self, figures=figures, notes=notes, table=table)
+
+    def without(self, reason: str) -> Section:
+        """The section without an answer, and why there is none."""
+        return replace(self, missing=reason)
 
 
-def with_interval(value: float | None, interval: Interval | None) -> str:
-    """A number and its interval, as everywhere on the page."""
-    if value is None:
-        return "–"
-    return f"{value:.3f}" + (f" ({interval.low:.3f} to {interval.high:.3f})" if interval else "")
+def shown_number(value: Any, digits: int = 3) -> str:
+    """A number of a table, or a dash where there is none."""
+    return NO_VALUE if value is None or pd.isna(value) else f"{value:,.{digits}f}"

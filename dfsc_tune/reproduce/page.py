@@ -6,10 +6,11 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import plotly.graph_objects as go
+
 from dfsc_tune.metrics import Interval
-from dfsc_tune.pages.drawing import RUN_COLORS, Figure
+from dfsc_tune.pages.figures import with_intervals
 from dfsc_tune.pages.html import render_template
-from dfsc_tune.pages.score_figures import with_intervals
 from dfsc_tune.pages.section import Section, Table
 from dfsc_tune.reproduce.cells import Cell
 from dfsc_tune.reproduce.reproduction import Reproduction
@@ -88,26 +89,16 @@ def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
     return rows
 
 
-def _figures(cells: Sequence[Cell]) -> list[Figure]:
+def _figures(cells: Sequence[Cell]) -> list[go.Figure]:
     """Ours with the images' intervals, a colour a line; of one measure."""
-    ours = [cell for cell in cells if cell.num_seeds]
-    categories = list(dict.fromkeys(cell.category for cell in ours))
-    lines = list(dict.fromkeys(cell.line for cell in ours))
-    by_place = {(cell.line, cell.category): cell for cell in ours}
-    series = []
-    for index, line in enumerate(lines):
-        found = [by_place.get((line, category)) for category in categories]
-        values = [cell.ours if cell else None for cell in found]
-        intervals = [
-            Interval(cell.low, cell.high) if cell and math.isfinite(cell.low) else None
-            for cell in found
-        ]
-        series.append((line, RUN_COLORS[index % len(RUN_COLORS)], values, intervals))
-    if not series:
-        return []
+    ours = [cell for cell in cells if cell.num_seeds and math.isfinite(cell.low)]
+    estimates = [
+        (cell.category, cell.line, cell.ours, Interval(cell.low, cell.high)) for cell in ours
+    ]
     # Guessing gets an AUROC of one half; of AU-sPRO, next to nothing.
-    chance = None if ours[0].measure == "au_spro" else 0.5
-    return [with_intervals(categories, series, "ours as a share, mean over seeds", chance)]
+    chance = None if cells[0].measure == "au_spro" else 0.5
+    figure = with_intervals(estimates, "ours as a share, mean over seeds", chance=chance)
+    return [] if figure is None else [figure]
 
 
 def _percent(value: float) -> str:

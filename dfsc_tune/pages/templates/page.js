@@ -74,8 +74,7 @@
       const plot = section.querySelector(".figure");
       draw(plot);
       const value = Number(chooser.value);
-      const x = plot.layout.meta.scale === "log" ? Math.log10(value) : value;
-      Plotly.relayout(plot, { "shapes[0].x0": x, "shapes[0].x1": x });
+      Plotly.relayout(plot, { "shapes[0].x0": value, "shapes[0].x1": value });
     });
   }
 

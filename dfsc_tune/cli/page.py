@@ -34,7 +34,7 @@ def report(
     ] = False,
 ) -> None:
     """Write a run as one HTML page that needs no network."""
-    from dfsc_tune.pages import PAGE, write_report
+    from dfsc_tune.pages.page import PAGE, write_page
     from dfsc_tune.results import find_run, load
 
     console = talk()
@@ -45,7 +45,7 @@ def report(
         given = data or loaded.settings.data
         folder = data_folder(given, loaded.settings.categories, console)
     with console.status("drawing the page …"):
-        write_report(loaded, folder, target, pictures=pictures, pixel=pixel)
+        write_page(loaded, folder, target, pictures=pictures, pixel=pixel)
     typer.echo(f"wrote {target}")
 
 
@@ -56,7 +56,8 @@ def compare(
     json: JsonOption = False,
 ) -> None:
     """Set runs side by side, category by category; each is compared with the first."""
-    from dfsc_tune.pages import compare_runs, comparison_table, write_comparison
+    from dfsc_tune.pages.comparison import compare_runs, comparison_table
+    from dfsc_tune.pages.page import write_comparison
     from dfsc_tune.results import find_run, load
 
     loaded = [load(find_run(results, run)) for run in runs]

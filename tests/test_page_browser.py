@@ -1,4 +1,4 @@
-"""The report page in a real browser: no errors, figures drawn, tabs and filters, phone and dark."""
+"""A run's page in a real browser: no errors, figures drawn, tabs and filters, phone and dark."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dfsc_tune.pages import write_report
+from dfsc_tune.pages.page import write_page
 from dfsc_tune.results import load
 from tests.support.synthetic_run import CATEGORY, make_run
 
@@ -20,7 +20,6 @@ CHROMIUM = os.environ.get("CHROMIUM") or next(
 )
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("few_importances"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs a Chromium (set CHROMIUM to its path)"),
 ]
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
@@ -39,7 +38,7 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = make_run(
         tmp_path_factory.mktemp("run"), categories=(CATEGORY, "box"), error="<b>broken</b>"
     )
-    write_report(load(folder), None, folder / "report.html")
+    write_page(load(folder), None, folder / "report.html")
     return folder / "report.html"
 
 
@@ -149,7 +148,7 @@ def test_ten_thousand_trials_open_quickly(browser, tmp_path: Path) -> None:
     seconds: dict[int, list[float]] = {40: [], 10_000: []}
     for num_trials in seconds:
         folder = make_run(tmp_path / str(num_trials), num_trials=num_trials)
-        write_report(load(folder), None, folder / "report.html")
+        write_page(load(folder), None, folder / "report.html")
     for num_trials in 3 * list(seconds):
         opened = browser.new_page(viewport={"width": 1400, "height": 900})
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""The report page: its numbers, what it says where there is nothing, escaping, size."""
+"""The page of a run: its numbers, what it says where there is nothing, escaping, size."""
 
 from __future__ import annotations
 
@@ -7,33 +7,26 @@ import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from ray.tune.schedulers import AsyncHyperBandScheduler
 from typer.testing import CliRunner
 
 from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.pages import importance, write_report
-from dfsc_tune.pages.axes import Axis, searched_axes
-from dfsc_tune.pages.curves import smooth
+from dfsc_tune.pages.figures import scores_by_kind
 from dfsc_tune.pages.importance import importances
-from dfsc_tune.pages.rungs import rung_steps, rung_table
-from dfsc_tune.pages.score_figures import score_histograms
+from dfsc_tune.pages.page import write_page
+from dfsc_tune.pages.searched import Setting, searched_settings
 from dfsc_tune.pages.thresholds import exact_interval, operating_points
 from dfsc_tune.results import RunTables, load, write_settings
 from dfsc_tune.search.finalize import finalize
-from dfsc_tune.spaces.space import Budget
 from dfsc_tune.training.prepare import CategoryData
 from dfsc_tune.training.trial import run_trial
 from tests.support.synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
 from tests.support.trays import CATEGORY as TRAY
 
-pytestmark = pytest.mark.usefixtures("few_importances")
 HOSTILE = "</script><img src=x onerror=\"alert('x')\">&amp;'{{ 7 * 7 }}"
 
 
@@ -60,7 +53,7 @@ class Tags(HTMLParser):
 
 
 def page_of(folder: Path, data: Path | None = None, **options: bool) -> str:
-    write_report(load(folder), data, folder / "report.html", **options)
+    write_page(load(folder), data, folder / "report.html", **options)
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
@@ -68,6 +61,12 @@ def figures_of(page: str) -> dict[str, dict]:
     pattern = r'<script type="application/json" data-figure="([^"]+)">(.*?)</script>'
     found = re.findall(pattern, page)
     return {name: json.loads(text) for name, text in found}
+
+
+def rows_of(page: str, section: str) -> list[list[str]]:
+    """The cells of a section's table."""
+    body = page.partition(f'<section class="{section}">')[2].partition("</section>")[0]
+    return [re.findall("<td>(.*?)</td>", row) for row in re.findall("<tr.*?</tr>", body)[1:]]
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +80,8 @@ def test_the_page_holds_every_section_and_needs_no_network(made_up: str) -> None
     for title in (
         "Scores and thresholds", "AUROC by defect type", "AUROC against the margin",
         "AUROC against the other settings", "Which settings mattered", "All settings at once",
-        "How the search went", "Learning curves", "ASHA's rungs", "Trials", "Failures",
-        "Settings and versions",
+        "How the search went", "Learning curves", "All metrics by kind of defect",
+        "Where ASHA stopped trials", "Trials", "Failures", "Settings and versions",
     ):  # fmt: skip
         assert title in tags.text
     links = [
@@ -97,7 +96,7 @@ def test_the_page_holds_every_section_and_needs_no_network(made_up: str) -> None
 def test_every_figure_is_valid_plotly(made_up: str) -> None:
     figures = figures_of(made_up)
     kinds = {name.split("-")[2] for name in figures if name != "overview"}
-    assert kinds >= {"thresholds", "types", "margin", "parameters", "importance", "parallel"}
+    assert kinds >= {"thresholds", "types", "margin", "settings", "importance", "parallel"}
     for figure in figures.values():
         assert go.Figure(figure).data
 
@@ -132,10 +131,10 @@ def test_a_run_without_anything_says_so_everywhere(tmp_path: Path) -> None:
     page = page_of(tmp_path)
     text = " ".join(Tags(page).text.split())
     assert figures_of(page) == {}
-    assert text.count("No image of the report part has been scored yet") == 3
+    assert text.count("No image of the report part has been scored yet") == 4
     for sentence in (
         "no trial has reached the full budget yet", "No trial has reported a value yet",
-        "No trial has started yet", "ASHA compared no trials", "No trial has failed",
+        "No trial has started yet", "ASHA stopped no trial", "No trial has failed",
     ):  # fmt: skip
         assert sentence in text
 
@@ -176,7 +175,7 @@ def test_ten_thousand_trials_fit(tmp_path: Path) -> None:
     assert "The first 200 of 10,000 trials" in text
     figures = figures_of(page)
     points = figures["figure-0-history-0"]["data"]
-    assert sum(len(trace["x"]) for trace in points if trace["mode"] == "markers") <= 2000
+    assert sum(len(trace["text"]) for trace in points if "text" in trace) <= 2000
     # Whatever the sample, these are in it.
     names = {trace.get("name") for trace in figures["figure-0-margin-0"]["data"]}
     assert {"the best", "paper's setting", "margin 0"} <= names
@@ -282,17 +281,14 @@ def test_thresholds_keep_to_their_false_alarms() -> None:
     assert points[3].shares["logical"].count == 4
 
 
-@pytest.mark.parametrize(
-    ("threshold", "scale", "place"),
-    [(10.0, "log", 1.0), (0.0, "linear", 0.0), (-5.0, "linear", -5)],
-)
-def test_the_threshold_has_a_place_among_the_scores(
-    threshold: float, scale: str, place: float
-) -> None:
-    scores = pd.DataFrame({"kind": ["good", "logical"], "score": [1.0, 100.0]})
-    layout = score_histograms(scores, threshold)["layout"]
-    assert layout["meta"]["scale"] == scale
-    assert layout["shapes"][0]["x0"] == place
+@pytest.mark.parametrize(("threshold", "scale"), [(10.0, "log"), (0.0, None), (-5.0, None)])
+def test_the_threshold_has_a_place_among_the_scores(threshold: float, scale: str | None) -> None:
+    scores = pd.DataFrame(
+        {"kind": ["good", "logical"], "defect_type": "x", "image": "y", "score": [1.0, 100.0]}
+    )
+    layout = scores_by_kind(scores, threshold).layout
+    assert layout.xaxis.type == scale
+    assert layout.shapes[0].x0 == threshold
 
 
 def test_exact_intervals_are_clopper_and_pearsons() -> None:
@@ -305,79 +301,26 @@ def test_exact_intervals_are_clopper_and_pearsons() -> None:
     assert exact_interval(3, 30).high == pytest.approx(0.2653, abs=5e-5)
 
 
-def test_rungs_count_whom_asha_judged() -> None:
-    assert rung_steps(Budget(**BUDGET)) == [10, 30]
-    trials = pd.DataFrame(
-        {
-            "trial": ["a", "b", "c", "d"],
-            "state": ["complete", "pruned", "pruned", "failed"],
-            "step": [90, 10, 30, 10],
-        }
-    )
-    reports = pd.DataFrame(
-        [
-            {"trial": trial, "step": step, "value": value}
-            for trial, steps, value in (
-                ("a", (10, 20, 30, 90), 0.9), ("b", (10,), 0.6),
-                ("c", (10, 20, 30), 0.7), ("d", (10,), 0.5),
-            )
-            for step in steps
-        ]
-    )  # fmt: skip
-    first, second = rung_table(trials, reports, Budget(**BUDGET))
-    assert (first.step, first.reached, first.stopped, first.best) == (10, 4, 1, 0.9)
-    assert first.median == pytest.approx(0.65)
-    assert first.highest_stopped == 0.6
-    assert (second.reached, second.stopped, second.highest_stopped) == (2, 1, 0.7)
+def test_the_stops_of_asha_are_counted_by_step(tmp_path: Path) -> None:
+    folder = make_run(tmp_path)
+    trials = load(folder).trials
+    stopped = trials[(trials["state"] == "pruned") & (trials["step"] == 10)]
+    rows = rows_of(page_of(folder), "stops")
+    # All but the failed one have reported at step 10.
+    assert rows[0][:3] == ["10", "39", str(len(stopped))]
+    assert rows[0][5] == f"{stopped['value'].max():.3f}"
 
 
-def test_rungs_between_two_reports_are_counted_as_ray_does() -> None:
-    budget = Budget(**BUDGET).model_copy(update={"grace_period": 1})
-    steps, values = (10, 20, 30, 40), (0.5, 0.6, 0.7, 0.4)
-    scheduler = AsyncHyperBandScheduler(
-        time_attr="step", metric="value", mode="max", max_t=90, grace_period=1, reduction_factor=3
-    )
-    bracket = scheduler._brackets[0]
-    names = {"a": 0.0, "b": 0.1, "c": -0.1}
-    rows = []
-    for name, change in names.items():
-        for step, value in zip(steps, values, strict=True):
-            bracket.on_result(SimpleNamespace(trial_id=name), step, value + change)
-            rows.append({"trial": name, "step": step, "value": value + change})
-    trials = pd.DataFrame({"trial": list(names), "state": ["complete"] * 3, "step": [90] * 3})
-    found = {rung.step: rung.best for rung in rung_table(trials, pd.DataFrame(rows), budget)}
-    expected = {step: max(seen.values()) for step, seen in bracket._rungs if seen}
-    assert found == pytest.approx(expected)
-    assert expected == pytest.approx({9: 0.6, 3: 0.7, 27: 0.8, 1: 0.5})
-
-
-def test_a_curve_follows_the_trials_and_widens_where_there_are_few() -> None:
-    rng = np.random.default_rng(0)
-    x = np.concatenate([rng.uniform(0, 1, 60), [1.9, 2.0]])
-    y = 0.8 + 0.1 * x + rng.normal(0, 0.02, len(x))
-    curve = smooth(x, y)
-    assert curve is not None
-    dense = np.argmin(np.abs(curve.positions - 0.5))
-    assert curve.values[dense] == pytest.approx(0.85, abs=0.01)
-    width = curve.high - curve.low
-    assert width[-1] > 2 * width[dense]
-    assert smooth(x[:7], y[:7]) is None
-    assert smooth(np.ones(20), y[:20]) is None
-
-
-def test_axes_place_and_name_values_as_the_space_scales_them() -> None:
-    complement = Axis("quantile", "log_complement")
-    positions = complement.positions(pd.Series([0.9, 0.999, 1.0]))
-    assert positions[:2] == pytest.approx([1, 3])
-    assert not np.isfinite(positions[2])
-    places, texts = complement.ticks(positions) or ([], [])
-    assert texts == ["0.9", "0.95", "0.98", "0.99", "0.995", "0.998", "0.999"][::-1]
-    assert places == pytest.approx(complement.positions(pd.Series([float(x) for x in texts])))
-    # A range that holds no round number has ticks all the same.
-    _, texts = complement.ticks(complement.positions(pd.Series([0.9604, 0.9753]))) or ([], [])
-    assert texts == ["0.975", "0.96"]
-    choices = Axis("margin", "categorical", ("0", "0.4", "1"))
-    assert choices.positions(pd.Series([0.4, 1.0, 3.0])).tolist()[:2] == [1, 2]
+def test_settings_lie_on_axes_as_the_space_scales_them() -> None:
+    complement = Setting("quantile", "log_complement")
+    trials = pd.DataFrame({"quantile": [0.9, 0.999, 1.0]})
+    assert complement.positions(trials)[:2].tolist() == pytest.approx([-1, -3])
+    assert complement.positions(trials).isna().tolist() == [False, False, True]
+    dimension = complement.dimension(trials)
+    assert dimension["tickvals"] == pytest.approx([-3, -2.5, -2, -1.5, -1])
+    assert dimension["ticktext"] == ["0.999", "0.996838", "0.99", "0.9684", "0.9"]
+    choices = Setting("optimizer", "categorical", ("adam", "sgd"))
+    assert choices.positions(pd.DataFrame({"optimizer": ["sgd", "adam"]})).tolist() == [1, 0]
 
 
 def test_the_paper_margin_has_a_place_even_outside_the_choices(tmp_path: Path) -> None:
@@ -386,24 +329,17 @@ def test_the_paper_margin_has_a_place_even_outside_the_choices(tmp_path: Path) -
         "budget": BUDGET, "sampler": "grid",
     }  # fmt: skip
     folder = make_run(tmp_path, num_trials=2, space=space, searched={CATEGORY: ["margin"]})
-    run = load(folder)
-    (axis,) = searched_axes(run, CATEGORY, run.trials)
-    assert axis.choices == ("0", "0.2", "0.4", "1")
-    figures = figures_of(page_of(folder))
-    means = next(x for x in figures["figure-0-margin-0"]["data"] if "mean" in x["name"])
-    assert means["x"] == [0, 3]
-    assert means["error_y"]["arrayminus"][0] > 0.01
+    rows = rows_of(page_of(folder), "margin")
+    assert [row[0] for row in rows] == ["0", "1"]
+    assert re.fullmatch(r"0\.\d{3} \(0\.\d{3} to 0\.\d{3}\)", rows[0][2])
 
 
-def test_importances_find_what_matters_and_say_how_sure(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importance, "_NUM_RESAMPLES", 10)
+def test_importances_find_what_matters_and_say_how_sure(tmp_path: Path) -> None:
     run = load(make_run(tmp_path, num_trials=120))
-    axes = searched_axes(run, CATEGORY, run.trials)
-    assert [axis.name for axis in axes] == list(PARAMETERS)
-    found = importances(run.trials, axes)
+    settings = searched_settings(run, CATEGORY, run.trials)
+    assert [setting.name for setting in settings] == list(PARAMETERS)
+    found = importances(run.trials, settings)
     assert found[0].name == "margin"
     assert found[0].low > max(row.high for row in found[1:])
     assert sum(row.share for row in found) == pytest.approx(1)
-    assert importances(run.trials.head(9), axes) == []
+    assert importances(run.trials.head(9), settings) == []
