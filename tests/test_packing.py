@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from dfsc_tune.bench import packing as packing_module
-from dfsc_tune.bench.packing import Packing, best_count, measure_packing, mps_runs
+from dfsc_tune.bench.packing import Packing, measure_packing, mps_runs
 from dfsc_tune.bench.request import BenchRequest
+from dfsc_tune.bench.sharing import best_count
 from dfsc_tune.config import ModelConfig
 from dfsc_tune.errors import UserError
 

@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from torch.utils.flop_counter import FlopCounterMode
 
-from dfsc_tune.config import ModelConfig, TrialConfig
-from dfsc_tune.cost.plan import Plan, Price, best_at_once, differences, estimate, plan_of_run
+from dfsc_tune.config import ModelConfig, Network, TrialConfig
+from dfsc_tune.cost.hindsight import differences, plan_of_run
+from dfsc_tune.cost.plan import Plan, Price, best_at_once, estimate
 from dfsc_tune.cost.throughput import Throughput, find_throughput, guess_throughput, read_throughput
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.autoencoder import build_autoencoder
+from dfsc_tune.models.pdn import build_pdn, feature_size, teacher_channels
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import LEDGER, RunTables, load, write_settings
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.training.losses import total_loss
 from tests.support.commands import assert_one_sentence, invoke
 from tests.support.synthetic_run import dataset, run_settings
 from tests.support.trays import CATEGORY, make_tray
@@ -158,7 +167,38 @@ def test_a_guess_says_so_and_counts_cores() -> None:
     assert 0.03 < of_one.seconds_per_step(1) < 0.06
     on_gpu = guess_throughput(TINY, on_gpu=True, num_cpus=1, cpus_per_trial=2)
     assert on_gpu.seconds_per_step(4) == pytest.approx(4 * on_gpu.seconds_per_step(1))
-    assert any("a guess" in note for note in estimate(plan(), of_one).notes)
+    found = estimate(plan(), of_one)
+    assert any("a guess" in note for note in found.notes)
+    assert found.factor == 3
+
+
+@pytest.mark.parametrize("image_size", [128, 256, 512])
+@pytest.mark.parametrize("network", ["tiny", "small", "medium"])
+def test_a_guess_counts_the_operations_of_a_step(network: Network, image_size: int) -> None:
+    model = ModelConfig(network=network, image_size=image_size)
+    guess = guess_throughput(model, on_gpu=True, num_cpus=1, cpus_per_trial=1)
+    assert 10e12 * guess.seconds_per_step(1) == pytest.approx(step_flops(model), rel=0.2)
+
+
+def step_flops(model: ModelConfig) -> int:
+    """Floating-point operations of a step with cached teacher features, forward and backward."""
+    channels, size = teacher_channels(model.network), feature_size(model.image_size)
+    # Without numbers: only shapes count.
+    with torch.device("meta"), FlopCounterMode(display=False) as counter:
+        student, autoencoder = build_pdn(model.network, 2 * channels), build_autoencoder(model)
+        images = torch.empty(1, 3, model.image_size, model.image_size)
+        features = torch.empty(1, channels, size, size)
+        losses = total_loss(
+            features, student(images), autoencoder(images), TrialConfig(category="any").loss
+        )
+        losses.total.backward()
+    return int(counter.get_total_flops())
+
+
+def test_a_plan_needs_no_torch() -> None:
+    code = "import sys, dfsc_tune.cost.hindsight; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n", done.stderr
 
 
 def test_hours_and_money_by_hand(throughput: Throughput) -> None:
@@ -167,23 +207,23 @@ def test_hours_and_money_by_hand(throughput: Throughput) -> None:
     # is not among the extra ones.
     seconds = 3 * (1.5 + 100 * 0.1 + 4 * 20 * 2 * 0.2)
     assert found.num_trials == {CATEGORY: 3}
-    assert found.steps.mean == found.steps.low == found.steps.high == found.most_steps == 300
-    assert found.wall_hours.mean == pytest.approx(seconds / 3600)
-    assert found.device_hours.mean == found.used_device_hours.mean == found.wall_hours.mean
+    assert found.steps == found.most_steps == 300
+    assert found.wall_hours == pytest.approx(seconds / 3600)
+    assert found.device_hours == found.used_device_hours == found.wall_hours
     assert found.cost is not None
-    assert found.cost.mean == pytest.approx(3.6 * seconds / 3600)
+    assert found.cost == pytest.approx(3.6 * seconds / 3600)
 
 
 def test_trials_share_gpus_that_are_paid_until_the_last_ends(gpu_throughput: Throughput) -> None:
     found = estimate(plan(gpus=1), gpu_throughput, price=Price(2.0))
     of_a_trial = 1.5 + 1.25 * (100 * 0.1 + 4 * 20 * 2 * 0.2)
     assert (found.at_once, found.at_once_a_device) == (2, 2)
-    assert found.wall_hours.mean == pytest.approx(2 * of_a_trial / 3600)
+    assert found.wall_hours == pytest.approx(2 * of_a_trial / 3600)
     # The third trial has the GPU to itself and leaves half of it idle.
-    assert found.used_device_hours.mean == pytest.approx(1.5 * of_a_trial / 3600)
-    assert found.device_hours.mean == pytest.approx(2 * of_a_trial / 3600)
+    assert found.used_device_hours == pytest.approx(1.5 * of_a_trial / 3600)
+    assert found.device_hours == pytest.approx(2 * of_a_trial / 3600)
     assert found.cost is not None
-    assert found.cost.mean == pytest.approx(2.0 * found.device_hours.mean)
+    assert found.cost == pytest.approx(2.0 * found.device_hours)
 
 
 def test_whole_instances_are_paid() -> None:
@@ -297,13 +337,17 @@ def test_plan_prints_what_a_search_takes(tmp_path: Path, monkeypatch: pytest.Mon
     as_json = invoke(*asked, "--gpus", "1", "--trials-per-gpu", "auto", "--json")
     found = json.loads(as_json.stdout)
     assert found["at_once"] == 2
-    assert found["steps"] == {"mean": 300, "low": 300, "high": 300}
+    assert found["steps"] == 300
     assert found["cost"] is None
     # Validation 3, and half of each kind's 4: 2 + 2 + 2.
     assert found["seconds_per_report"][CATEGORY] == pytest.approx(9 * 2 * 0.2 * 1.25)
     # Without a record of a CPU: a guess.
     guessed = invoke(*asked, "--gpus", "0")
     assert "throughput: a guess" in guessed.stdout
+    minutes = re.search(r"wall time +(\S+) \((\S+) to (\S+)\) minutes", guessed.stdout)
+    assert minutes is not None
+    mean, low, high = map(float, minutes.groups())
+    assert (3 * low, high / 3) == pytest.approx((mean, mean), rel=0.02)
     assert "measure: dfsc-tune bench --network tiny --image-size 128" in guessed.stdout
 
 

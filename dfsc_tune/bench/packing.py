@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -18,8 +18,6 @@ from dfsc_tune.bench.request import FAST, BenchRequest, generated_data, synchron
 from dfsc_tune.errors import UserError
 from dfsc_tune.training.train import Training
 
-# A further trial must add this share to the whole, else it only takes memory.
-_LEAST_GAIN = 0.05
 _MEMORY_SHARE = 0.9
 _STEPS_A_TURN = 10
 _START_SECONDS = 300
@@ -76,19 +74,6 @@ def measure_packing(
             note(str(error))
             break
     return found
-
-
-def best_count(steps_per_second: Mapping[int, float]) -> int:
-    """The fewest trials at once beyond which more add next to nothing.
-
-    Args:
-        steps_per_second: of all trials together, by their number; at least one.
-    """
-    best, *more = sorted(steps_per_second)
-    for count in more:
-        if steps_per_second[count] >= steps_per_second[best] * (1 + _LEAST_GAIN):
-            best = count
-    return best
 
 
 def mps_runs() -> bool:

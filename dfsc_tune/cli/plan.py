@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -21,15 +22,16 @@ from dfsc_tune.cli.search import (
     asked_trials_per_gpu,
     default_space,
 )
-from dfsc_tune.cli.shared import DataOption, JsonOption, ResultsOption, SeedOption, print_json, talk
+from dfsc_tune.cli.shared import DataOption, JsonOption, ResultsOption, print_json, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from dfsc_tune.cost.expected import Spread
-    from dfsc_tune.cost.plan import Difference, Estimate, Plan
-    from dfsc_tune.cost.prices import Price
+    from dfsc_tune.cost.plan import Estimate, Plan, Price
     from dfsc_tune.cost.throughput import Throughput
     from dfsc_tune.spaces.space import SearchSpace
+
+# More categories than built in would fill the screen.
+_MOST_NAMED = 5
 
 
 def plan(
@@ -57,7 +59,6 @@ def plan(
         int | None, typer.Option(help="Of the instance that is paid.", min=1)
     ] = None,
     results: ResultsOption = Path("results"),
-    seed: SeedOption = 0,
     json: JsonOption = False,
 ) -> None:
     """Say what a search will take: trials, steps, hours and money; or how far that was off."""
@@ -66,7 +67,7 @@ def plan(
         asked = (category, data, space, gpus_per_trial, trials_per_gpu, trials, objective)
         if any(option is not None for option in asked):
             raise UserError("give a run, whose settings are known, or what to search; not both")
-        _print_run(run, results, gpus, benchmark, price, seed, json)
+        _print_run(run, results, gpus, benchmark, price, json)
         return
     if not category:
         raise UserError("give --category to plan a search, or a run to see how it went")
@@ -84,7 +85,7 @@ def plan(
     planned, throughput = plan_and_throughput(
         wanted, categories, data, gpus, sharing, results, benchmark
     )
-    found = estimate(planned, throughput, seed, price)
+    found = estimate(planned, throughput, price)
     if json:
         print_json(asdict(found))
     else:
@@ -113,16 +114,17 @@ def plan_and_throughput(
     """
     from dfsc_tune.cost.plan import Plan, best_at_once, choose_throughput
 
-    num_gpus = _gpus(gpus, benchmark)
-    throughput = choose_throughput(space, categories, num_gpus > 0, results, benchmark)
+    share = space.resources.gpus_per_trial or 1.0
+    num_scored = _num_scored(data, categories, space)
+    planned = Plan(space, num_scored, _gpus(gpus, benchmark), share, num_cpus=1)
+    throughput = choose_throughput(
+        planned.model, planned.on_gpu, space.resources.cpus_per_trial, results, benchmark
+    )
     if trials_per_gpu == "auto":
         share = 1 / best_at_once(throughput)
     elif trials_per_gpu is not None:
         share = 1 / int(trials_per_gpu)
-    else:
-        share = space.resources.gpus_per_trial or 1.0
-    num_scored = _num_scored(data, categories, space)
-    return Plan(space, num_scored, num_gpus, share, throughput.num_cpus), throughput
+    return replace(planned, gpus_per_trial=share, num_cpus=throughput.num_cpus), throughput
 
 
 def _print_run(
@@ -131,29 +133,28 @@ def _print_run(
     gpus: int | None,
     benchmark: Path | None,
     price: Price | None,
-    seed: int,
     json: bool,
 ) -> None:
-    from dfsc_tune.cost.plan import choose_throughput, differences, estimate, plan_of_run
+    from dfsc_tune.cost.hindsight import differences, plan_of_run
+    from dfsc_tune.cost.plan import choose_throughput, estimate
     from dfsc_tune.results import find_run, load
 
     run = load(find_run(results, name))
     planned = plan_of_run(run, gpus)
+    cpus_per_trial = planned.space.resources.cpus_per_trial
     throughput = choose_throughput(
-        planned.space, list(planned.num_scored), planned.on_gpu, results, benchmark
+        planned.model, planned.on_gpu, cpus_per_trial, results, benchmark
     )
-    expected = estimate(planned, throughput, seed, price)
+    expected = estimate(planned, throughput, price)
     found = differences(expected, run)
     if json:
         rows: list[dict[str, Any]] = [{**asdict(row), "off": row.off} for row in found]
         print_json({"run": str(run.folder), "differences": rows, "estimate": asdict(expected)})
         return
-    typer.echo(f"{run.folder}: what was expected (90% range), what it took, how far off")
+    typer.echo(f"{run.folder}: what was expected, what it took, how far off")
     for row in found:
-        typer.echo(
-            f"  {row.quantity:<35}{_spread(row.estimated):<34}{_number(row.actual):<12}"
-            f"{row.off:+.0%}{_verdict(row)}"
-        )
+        estimated, actual = _number(row.estimated), _number(row.actual)
+        typer.echo(f"  {row.quantity:<35}{estimated:<14}{actual:<14}{row.off:+.0%}")
     num_trials = sum(expected.num_trials.values())
     if found[0].actual < num_trials:
         typer.echo(
@@ -169,23 +170,25 @@ def _print_run(
 
 def print_estimate(found: Estimate, planned: Plan) -> None:
     """Prints an estimate, and what it rests on."""
-    trials = ", ".join(f"{count} {name}" for name, count in found.num_trials.items())
+    trials = _trials(found.num_trials)
     count, kind = (planned.gpus, "GPU") if planned.on_gpu else (planned.num_cpus, "CPU core")
     where = f"{count} {kind}{'s' if count != 1 else ''}"
+    device_hours = _range(found.device_hours, found.factor)
     reports = sorted({_number(x) for x in found.seconds_per_report.values()})
     lines = {
         "trials": f"{sum(found.num_trials.values())} ({trials})",
         "at once": f"{found.at_once} on {where}, {found.at_once_a_device} a device",
-        "steps": f"{_spread(found.steps)}; {found.most_steps:,} if none were stopped early",
+        "steps": f"{_number(found.steps)}; {found.most_steps:,} if none were stopped early",
         "a step": f"{1e3 * found.seconds_per_step:.4g} ms; a report {', '.join(reports)} s",
-        f"{found.device}-hours": f"{_spread(found.device_hours)} until the last trial ends; "
-        f"{_number(found.used_device_hours.mean)} in use",
-        "wall time": f"{_spread(found.wall_hours)} hours"
-        if found.wall_hours.mean >= 1
-        else f"{_spread(found.wall_hours.times(60))} minutes",
+        f"{found.device}-hours": f"{device_hours} until the last trial ends; "
+        f"{_number(found.used_device_hours)} in use",
+        "wall time": f"{_range(found.wall_hours, found.factor)} hours"
+        if found.wall_hours >= 1
+        else f"{_range(60 * found.wall_hours, found.factor)} minutes",
     }
-    if found.cost:
-        lines["cost"] = f"{_spread(found.cost)} in the price's currency, for the wall time"
+    if found.cost is not None:
+        cost = _range(found.cost, found.factor)
+        lines["cost"] = f"{cost} in the price's currency, for the wall time"
     for name, text in lines.items():
         typer.echo(f"{name:<16}{text}")
     _print_basis(found)
@@ -198,8 +201,8 @@ def _print_basis(found: Estimate) -> None:
     measured = f", measured {throughput.created}" if throughput.created else ""
     typer.echo(f"throughput: {throughput.source}: {of}{measured}")
     typer.echo(
-        f"steps: {found.num_simulations} simulated searches, no trial better by its place; ranges "
-        "are theirs alone: neither the throughput's own spread nor a sampler that learns is in them"
+        "steps: the mean of simulated searches; one search may take a quarter more or fewer, and a "
+        "sampler that learns takes more"
     )
     typer.echo("left out: reading the data, starting Ray, checkpoints, scoring the best models")
     for note in found.notes:
@@ -209,7 +212,7 @@ def _print_basis(found: Estimate) -> None:
 def _price(
     per_gpu: float | None, per_instance: float | None, gpus_per_instance: int | None
 ) -> Price | None:
-    from dfsc_tune.cost.prices import Price
+    from dfsc_tune.cost.plan import Price
 
     if per_gpu is not None and per_instance is not None:
         raise UserError("give --price-per-gpu-hour or --price-per-instance-hour, not both")
@@ -266,16 +269,17 @@ def _num_scored(data: str | None, categories: list[str], space: SearchSpace) -> 
     return found
 
 
-def _verdict(row: Difference) -> str:
-    if row.estimated.low == row.estimated.high:
-        return ""
-    inside = row.estimated.low <= row.actual <= row.estimated.high
-    return " (within the range)" if inside else " (outside the range)"
+def _trials(of_category: Mapping[str, int]) -> str:
+    counts = set(of_category.values())
+    if len(of_category) > _MOST_NAMED and len(counts) == 1:
+        return f"{counts.pop()} of each of {len(of_category)} categories"
+    return ", ".join(f"{count} {name}" for name, count in of_category.items())
 
 
-def _spread(spread: Spread) -> str:
-    mean, low, high = (_number(x) for x in (spread.mean, spread.low, spread.high))
-    return mean if low == high else f"{mean} ({low} to {high})"
+def _range(value: float, factor: float) -> str:
+    """A value, and between what it lies where it is known to a factor only."""
+    low, high = _number(value / factor), _number(value * factor)
+    return _number(value) if factor == 1 else f"{_number(value)} ({low} to {high})"
 
 
 def _number(value: float) -> str:

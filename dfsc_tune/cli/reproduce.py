@@ -198,6 +198,6 @@ def _print_plan(
     if json:
         print_json({name: asdict(found) for name, found in estimates.items()})
         return
-    hours = sum(found.wall_hours.mean for found in estimates.values())
+    hours = sum(found.wall_hours for found in estimates.values())
     trials = sum(sum(found.num_trials.values()) for found in estimates.values())
     typer.echo(f"{table.title}: {trials} trainings, about {hours:.3g} hours in all")

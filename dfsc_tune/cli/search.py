@@ -244,14 +244,19 @@ def _every_category(data: str | None) -> list[str]:
 
 def default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:
     """The search space for where trials will run; says which."""
+    on_gpu = bool(gpus) if gpus is not None else _has_gpus(address)
+    name = "default" if device == "auto" and on_gpu else "cpu"
+    console.print(f"search space: {name} (choose another with --space)")
+    return name
+
+
+def _has_gpus(address: str | None) -> bool:
+    """Whether this machine has GPUs, or a cluster that is named may have."""
     import torch
 
     from dfsc_tune.search.request import cluster_of
 
-    on_gpu = gpus is None and (cluster_of(address) is not None or torch.cuda.is_available())
-    name = "default" if device == "auto" and (gpus or on_gpu) else "cpu"
-    console.print(f"search space: {name} (choose another with --space)")
-    return name
+    return cluster_of(address) is not None or torch.cuda.is_available()
 
 
 def asked_space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:

@@ -8,8 +8,9 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from dfsc_tune.bench.packing import best_count, measure_packing
+from dfsc_tune.bench.packing import measure_packing
 from dfsc_tune.bench.request import BenchRequest
+from dfsc_tune.bench.sharing import best_count
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.search.request import AUTO, SearchRequest
