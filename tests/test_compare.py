@@ -91,7 +91,7 @@ def test_only_shared_categories_are_compared(tmp_path: Path) -> None:
 
 
 def test_what_makes_numbers_incomparable_is_noted(runs: list[Run], tmp_path: Path) -> None:
-    datasets = {CATEGORY: dataset(teacher_sha256="1" * 64)}
+    datasets = {CATEGORY: dataset(teacher_sha256="1" * 64, objective="oracle")}
     settings = run_settings(objective={"name": "oracle"}, datasets=datasets)
     write_settings(tmp_path / "better", settings)
     write_settings(tmp_path / "empty", run_settings())

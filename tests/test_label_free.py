@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +24,10 @@ from dfsc_tune.results import load as load_run
 from dfsc_tune.results.progress import progress_of
 from dfsc_tune.search.single import train_config
 from dfsc_tune.settings import load
-from dfsc_tune.training.objectives import judge_synthetic
-from dfsc_tune.training.prepare import prepare_category
-from dfsc_tune.training.trial import run_trial
+from dfsc_tune.training.objectives.synthetic import Synthetic
+from dfsc_tune.training.prepare import prepare_category, resident
+from dfsc_tune.training.train import Training
+from dfsc_tune.training.trial import judge_training, run_trial
 from tests.support.trays import CATEGORY
 
 OPENED: list[str] | None = None
@@ -74,10 +77,8 @@ def test_a_synthetic_selection_is_the_good_validation_images_and_what_was_made_o
 ) -> None:
     data = prepare_category(judged_by(trial_config, "synthetic"), data_folder)
     selection, validation = data.trial.selection, data.trial.validation
-    count = len(validation)
-    assert (selection.pixels[:count] == validation.pixels).all()
-    assert (selection.features[:count] == validation.features).all()
-    assert set(selection.kinds[count:]) == {"logical", "structural"}
+    assert data.selection_records == (*validation.records, *selection.records)
+    assert set(selection.kinds) == {"logical", "structural"}
     assert {x.path for x in selection.records} == {x.path for x in validation.records}
     assert data.split.report == data.category.test
     assert data.selection_digests == ()
@@ -115,25 +116,42 @@ def test_a_config_without_labels_trains_and_says_what_is_unknown(
 
 
 def test_only_the_last_report_looks_at_all_anomalies(
-    trial_config: TrialConfig, unlabelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trial_config: TrialConfig, unlabelled: Path, tmp_path: Path
 ) -> None:
     objective = ObjectiveConfig(name="synthetic", recipes=("scar", "stain"), per_kind=16)
     train = trial_config.train.model_copy(update={"num_steps": 5, "report_interval": 2})
     config = trial_config.model_copy(update={"objective": objective, "train": train})
     seen: list[Counter[str]] = []
 
-    def judge_and_count(
-        scores: np.ndarray, kinds: list[str], recipes: list[str]
-    ) -> dict[str, float | None]:
-        seen.append(Counter(recipes))
-        return judge_synthetic(scores, kinds, recipes)
+    class Counting(Synthetic):
+        def judge(
+            self, scores: np.ndarray, kinds: Sequence[str], defect_types: Sequence[str]
+        ) -> dict[str, float | None]:
+            seen.append(Counter(defect_types))
+            return super().judge(scores, kinds, defect_types)
 
-    monkeypatch.setattr("dfsc_tune.training.trial.judge_synthetic", judge_and_count)
-    data = prepare_category(config, unlabelled).trial
+    data = replace(prepare_category(config, unlabelled).trial, objective=Counting())
     run_trial(config, data, lambda progress: None, tmp_path)
     early, late = ({"good": len(data.validation), "scar": n, "stain": n} for n in (2, 8))
     each = len(train.ema_momenta)
     assert seen == [early] * 2 * each + [late] * each
+
+
+def test_a_report_scores_each_image_once(trial_config: TrialConfig, unlabelled: Path) -> None:
+    objective = ObjectiveConfig(name="synthetic", recipes=("scar", "stain"), per_kind=16)
+    config = trial_config.model_copy(update={"objective": objective})
+    training = Training(config, resident(prepare_category(config, unlabelled).trial, "cpu"))
+    networks = (training.autoencoder, *training.averages.values())
+    passed: list[int] = []
+    for network in networks:
+        network.register_forward_pre_hook(lambda _, given: passed.append(len(given[0])))
+    num_validation = len(training.data.validation)
+    judge_training(training)
+    assert sum(passed) == len(networks) * (num_validation + 2 * 8 // 4)
+    training.run(config.train.num_steps)
+    passed.clear()
+    judge_training(training)
+    assert sum(passed) == len(networks) * (num_validation + 2 * 8)
 
 
 def test_one_good_image_is_too_few_to_make_anomalies_of(

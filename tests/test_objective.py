@@ -10,13 +10,9 @@ from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import judge
-from dfsc_tune.training.objectives import (
-    chosen_objective,
-    early_anomalies,
-    num_judged,
-    objective_value,
-    split_test,
-)
+from dfsc_tune.training.objectives import chosen_objective, objective_value, split_test
+from dfsc_tune.training.objectives.holdout import Holdout
+from dfsc_tune.training.objectives.synthetic import Synthetic
 
 
 def category(**counts: int) -> Category:
@@ -144,15 +140,11 @@ def test_a_search_without_labels_needs_two_validation_images() -> None:
 
 
 def test_a_training_under_way_is_judged_by_a_quarter_of_each_recipe() -> None:
-    recipes = ["good"] * 6 + ["exchanged"] * 8 + ["scar"] + ["stain"] * 5
-    chosen = early_anomalies(recipes)
-    assert [recipes[index] for index in chosen] == [
-        *["good"] * 6,
-        *["exchanged"] * 2,
-        "scar",
-        *["stain"] * 2,
-    ]
+    recipes = ["exchanged"] * 8 + ["scar"] + ["stain"] * 5
+    chosen = Synthetic().early(recipes)
+    assert [recipes[index] for index in chosen] == [*["exchanged"] * 2, "scar", *["stain"] * 2]
     assert len(set(chosen)) == len(chosen)
+    assert Holdout().early(recipes) == list(range(len(recipes)))
 
 
 @pytest.mark.parametrize(
@@ -161,7 +153,8 @@ def test_a_training_under_way_is_judged_by_a_quarter_of_each_recipe() -> None:
 def test_reports_look_at_fewer_anomalies_in_the_mean(
     num_steps: int, report_interval: int, expected: int
 ) -> None:
-    assert num_judged(80, num_steps, report_interval) == expected
+    assert Synthetic().num_scored(7, 80, num_steps, report_interval) == 7 + expected
+    assert Holdout().num_scored(7, 80, num_steps, report_interval) == 87
 
 
 def test_few_labels_are_said_to_choose_worse_than_made_anomalies() -> None:

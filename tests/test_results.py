@@ -234,7 +234,7 @@ def test_oracle_numbers_are_marked_wherever_they_appear(tables: RunTables, tmp_p
     write_table(tmp_path, SCORES, scores(1.0, "best"))
     (summary,) = results.summaries(results.load(tmp_path))
     assert "SELECTED ON (oracle: optimistic)" in results.describe(summary)[0]
-    assert "optimistic" not in results.describe(replace(summary, optimistic=False))[0]
+    assert "optimistic" not in results.describe(replace(summary, objective="holdout"))[0]
 
 
 def test_a_perfect_selection_value_is_not_called_certain(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from dfsc_tune.data.builtin import Counts, make_dataset
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.synthetic import logical, store, structural
-from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly, make_anomalies, shared_out
+from dfsc_tune.synthetic.anomalies import RECIPES, Anomaly, make_anomalies
 from dfsc_tune.synthetic.blending import blend, misfits
 from dfsc_tune.synthetic.regions import Mask, find_regions
 from dfsc_tune.synthetic.scenes import Scene, read_scene
 from dfsc_tune.synthetic.sheet import contact_sheet
+from dfsc_tune.training.objectives.synthetic import shared_out
 
 SIZE = 256
 RADIUS = 14

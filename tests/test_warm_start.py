@@ -22,6 +22,7 @@ from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.warm_start import channel_distance, starting_point, with_warm_start
 from dfsc_tune.settings import validate
 from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.training.objectives.oracle import Oracle
 from dfsc_tune.training.prepare import CategoryData
 
 SPACE = {
@@ -113,9 +114,7 @@ def test_nothing_chosen_on_images_of_the_report_part_is_a_start(
     assert [point["margin"] for point in starts] == [1.2]
     assert "old/x was chosen on images that this search reports on" in said(console)
     # Objective oracle reports on what it selects on, and says so: nothing is left to keep unseen.
-    oracle = replace(
-        category_data, objective=category_data.objective.model_copy(update={"name": "oracle"})
-    )
+    oracle = replace(category_data, trial=replace(category_data.trial, objective=Oracle()))
     found = with_warm_start(asked, {category: oracle}, console)
     assert len(found.space.for_category(category).starting_points) == 2
 

@@ -14,6 +14,7 @@ from dfsc_tune.config import ModelConfig, SpeedConfig, TrainConfig, TrialConfig
 from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.models.pdn import build_pdn, feature_size, teacher_channels
 from dfsc_tune.models.teacher import Teacher
+from dfsc_tune.training.objectives.holdout import Holdout
 from dfsc_tune.training.prepare import ResidentData
 
 FAST = SpeedConfig()
@@ -85,7 +86,7 @@ def generated_data(request: BenchRequest, speed: SpeedConfig) -> ResidentData:
         defect_types=kinds,
     )
     teacher = Teacher(build_pdn(model.network, channels)).to(device)
-    return ResidentData(device, images, images, images, teacher, None)
+    return ResidentData(Holdout(), device, images, images, images, teacher, None)
 
 
 def timed(work: Callable[[], object], device: str) -> float:

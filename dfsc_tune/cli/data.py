@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -25,7 +25,6 @@ from dfsc_tune.errors import UserError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dfsc_tune.config import ObjectiveName
     from dfsc_tune.data.check import CategoryCheck
     from dfsc_tune.data.datasets import PublicDataset
 
@@ -156,16 +155,16 @@ def _print_check(found: CategoryCheck) -> None:
             typer.echo(f"  {label}: {sentence}")
 
 
-def _print_objectives(refused: Mapping[ObjectiveName, str], chosen: ObjectiveName) -> None:
+def _print_objectives(refused: Mapping[str, str], chosen: str) -> None:
     """By which objectives a category can be searched, and why not by the others.
 
     Args:
         refused: those that cannot be, with the reasons.
         chosen: the one that a search takes unless told otherwise.
     """
-    from dfsc_tune.config import ObjectiveName
+    from dfsc_tune.training.objectives import OBJECTIVES
 
-    allowed = [x for x in get_args(ObjectiveName) if x not in ("auto", *refused)]
+    allowed = [x for x in OBJECTIVES if x not in refused]
     told = [f"{x} (if left out)" if x == chosen else x for x in allowed]
     if allowed:
         typer.echo(f"  can be searched with --objective {', '.join(told)}")
@@ -201,8 +200,8 @@ def synthesize(
     from dfsc_tune.storage.atomic import atomic_path
     from dfsc_tune.synthetic.anomalies import RECIPES
     from dfsc_tune.synthetic.sheet import contact_sheet
-    from dfsc_tune.training.objectives import split_test
-    from dfsc_tune.training.prepare import make_synthetic
+    from dfsc_tune.training.anomalies import anomalies_of
+    from dfsc_tune.training.objectives.synthetic import Synthetic
 
     if show.suffix.lower() not in _FORMATS:
         raise UserError(f"--show writes a picture: name it .png or .jpg, not '{show.name}'")
@@ -212,13 +211,13 @@ def synthesize(
     model = validate(ModelConfig, {"image_size": image_size}, source="command line")
     asked = {"recipes": recipe or None, "per_kind": per_kind, "split_seed": seed}
     given = {name: value for name, value in asked.items() if value is not None}
-    objective = validate(ObjectiveConfig, {"name": "synthetic", **given}, source="command line")
+    objective = validate(ObjectiveConfig, {"name": Synthetic.name, **given}, source="command line")
     console = talk()
     read = read_category(data_folder(data, [category], console), category)
-    split_test(read, objective)
+    counts = Synthetic().split(read, objective).anomalies
     with console.status("making anomalies …"):
         good = decode_images(read.validation, model.image_size).pixels
-        anomalies = make_synthetic(read, good, objective)
+        anomalies = anomalies_of(read, good, counts, objective)
     with atomic_path(show) as temporary:
         contact_sheet(good, anomalies).save(temporary, format=_FORMATS[show.suffix.lower()])
     made = Counter(anomaly.recipe for anomaly in anomalies)

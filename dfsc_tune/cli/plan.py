@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dfsc_tune.cli.data_folder import data_folder
+from dfsc_tune.cli.data_folder import check_builtin, data_folder
 from dfsc_tune.cli.search import (
     GpusOption,
     GpusPerTrialOption,
@@ -28,6 +28,7 @@ from dfsc_tune.errors import UserError
 if TYPE_CHECKING:
     from dfsc_tune.cost.plan import Estimate, Plan, Price
     from dfsc_tune.cost.throughput import Throughput
+    from dfsc_tune.data.records import Category, Kind
     from dfsc_tune.spaces.space import SearchSpace
 
 # More categories than built in would fill the screen.
@@ -238,35 +239,52 @@ def _gpus(asked: int | None, benchmark: Path | None) -> int:
 
 def _num_scored(data: str | None, categories: list[str], space: SearchSpace) -> dict[str, int]:
     """Images that each report of a category scores."""
-    from dfsc_tune.synthetic.anomalies import shared_out
-    from dfsc_tune.training.objectives import num_judged
-
-    objective, budget = space.objective, space.budget
-    made = sum(shared_out(objective.recipes, objective.per_kind).values())
-    num_anomalies = num_judged(made, budget.num_steps, budget.report_interval)
-    if data is None:
-        from dfsc_tune.cli.data_folder import check_builtin
-        from dfsc_tune.data.builtin import Counts
-
-        check_builtin(categories)
-        counts = Counts()
-        share = 1 if objective.name == "oracle" else objective.selection_share
-        of_test = round(share * (counts.test_good + counts.logical + counts.structural))
-        if objective.name == "synthetic":
-            of_test = counts.validation + num_anomalies
-        return dict.fromkeys(categories, counts.validation + of_test)
     from dfsc_tune.data.layout import read_category
-    from dfsc_tune.training.objectives import chosen_objective, split_test
+    from dfsc_tune.training.objectives import chosen_objective, objective_named
 
-    folder = data_folder(data, categories, talk())
-    found = {}
-    for name in categories:
-        read = read_category(folder, name)
-        chosen = chosen_objective(read, objective)
-        found[name] = len(read.validation) + len(split_test(read, chosen).selection)
-        if chosen.name == "synthetic":
-            found[name] += len(read.validation) + num_anomalies
+    if data is None:
+        check_builtin(categories)
+        read = [_builtin_category(name) for name in categories]
+    else:
+        folder = data_folder(data, categories, talk())
+        read = [read_category(folder, name) for name in categories]
+    budget, found = space.budget, {}
+    for category in read:
+        settings = chosen_objective(category, space.objective)
+        objective = objective_named(settings.name)
+        split = objective.split(category, settings)
+        found[category.name] = objective.num_scored(
+            len(category.validation),
+            len(split.selection) + sum(split.anomalies.values()),
+            budget.num_steps,
+            budget.report_interval,
+        )
     return found
+
+
+def _builtin_category(name: str) -> Category:
+    """A built-in category as it is when rendered: a plan needs its records, not its files."""
+    from dfsc_tune.data.builtin import Counts
+    from dfsc_tune.data.records import Category, ImageRecord
+
+    counts = Counts()
+
+    def records(split: str, kind: Kind, count: int) -> tuple[ImageRecord, ...]:
+        names = [f"{split}/{kind}/{index:03d}.png" for index in range(count)]
+        return tuple(ImageRecord(Path(name), name, kind, kind) for name in names)
+
+    return Category(
+        name=name,
+        root=Path(name),
+        layout="loco",
+        train=records("train", "good", counts.train),
+        validation=records("validation", "good", counts.validation),
+        test=(
+            *records("test", "good", counts.test_good),
+            *records("test", "logical", counts.logical),
+            *records("test", "structural", counts.structural),
+        ),
+    )
 
 
 def _trials(of_category: Mapping[str, int]) -> str:

@@ -41,7 +41,7 @@ def best(
     for row in so_far:
         typer.echo(
             f"{row['category']}: trial {row['trial']} is best so far: the search saw "
-            f"{row['value']:.3f}; numbers on unseen images come when it ends",
+            f"{row['value']:.3f}; numbers on the report part come when it ends",
             err=json,
         )
 

@@ -11,7 +11,7 @@ from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.results import DatasetRecord, Run, space_of_run
 from dfsc_tune.search.ledger import working_seconds
 from dfsc_tune.spaces.space import Budget
-from dfsc_tune.training.objectives import num_judged
+from dfsc_tune.training.objectives import objective_named
 
 
 def plan_of_run(run: Run, gpus: int | None = None) -> Plan:
@@ -36,8 +36,7 @@ def plan_of_run(run: Run, gpus: int | None = None) -> Plan:
             raise UserError(f"the run {run.folder} had a cluster's GPUs: say how many with --gpus")
         gpus = gpus or len(settings.hardware.gpus)
     num_scored = {
-        category: read.validation + _num_selected(read, space.budget)
-        for category, read in settings.datasets.items()
+        category: _num_scored(read, space.budget) for category, read in settings.datasets.items()
     }
     num_cpus = settings.hardware.num_cpus or 1
     return Plan(space, num_scored, (gpus or 0) if share else 0, share, num_cpus)
@@ -83,11 +82,10 @@ def differences(expected: Estimate, run: Run) -> list[Difference]:
     return found
 
 
-def _num_selected(dataset: DatasetRecord, budget: Budget) -> int:
-    """Images of the selection part that a report scores."""
-    counts = dataset.selection
-    num_good = counts[GOOD]
-    num_anomalies = sum(counts.values()) - num_good
-    if dataset.objective == "synthetic":
-        num_anomalies = num_judged(num_anomalies, budget.num_steps, budget.report_interval)
-    return num_good + num_anomalies
+def _num_scored(dataset: DatasetRecord, budget: Budget) -> int:
+    """Images that a report scores."""
+    objective, counts = objective_named(dataset.objective), dataset.selection
+    besides = sum(counts.values()) - (counts[GOOD] if objective.judges_validation else 0)
+    return objective.num_scored(
+        dataset.validation, besides, budget.num_steps, budget.report_interval
+    )

@@ -48,6 +48,13 @@ class MapNormalization:
     global_: tuple[float, float]
 
 
+def joined_maps(parts: Sequence[DifferenceMaps]) -> DifferenceMaps:
+    """The maps of several lists of images as those of one."""
+    return DifferenceMaps(
+        torch.cat([part.local for part in parts]), torch.cat([part.global_ for part in parts])
+    )
+
+
 @torch.inference_mode()
 def difference_maps(
     students: Sequence[nn.Module],
@@ -68,7 +75,7 @@ def difference_maps(
         dtype: what the networks compute in; differences are taken in float32.
     """
     channels = teacher_features.shape[1]
-    maps: list[list[tuple[Tensor, Tensor]]] = [[] for _ in students]
+    maps: list[list[DifferenceMaps]] = [[] for _ in students]
     for start in range(0, len(pixels), batch_size):
         images = normalize_images(pixels[start : start + batch_size])
         teacher = teacher_features[start : start + batch_size].float()
@@ -78,11 +85,8 @@ def difference_maps(
         for index, answer in enumerate(answers):
             local = (teacher - answer[:, :channels]).square().mean(dim=1)
             global_ = (reconstructed - answer[:, channels:]).square().mean(dim=1)
-            maps[index].append((local, global_))
-    return [
-        DifferenceMaps(torch.cat([a for a, _ in parts]), torch.cat([b for _, b in parts]))
-        for parts in maps
-    ]
+            maps[index].append(DifferenceMaps(local, global_))
+    return [joined_maps(parts) for parts in maps]
 
 
 def fit_normalization(validation: DifferenceMaps, config: ScoreConfig) -> MapNormalization:

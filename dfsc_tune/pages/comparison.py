@@ -170,7 +170,10 @@ def _notes(category: str, runs: Sequence[Run], entries: Sequence[Entry]) -> list
         if entry.summary is None:
             notes.append(f"{entry.run} has no scores for this category yet")
         elif entry.summary.optimistic:
-            notes.append(f"{entry.run} reports on the images it selected on (oracle): optimistic")
+            notes.append(
+                f"{entry.run} reports on the images it selected on ({entry.summary.objective}): "
+                "optimistic"
+            )
     if len({run.settings.datasets[category].teacher_sha256 for run in runs}) > 1:
         notes.append("the runs had different teachers")
     return notes

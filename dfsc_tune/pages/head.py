@@ -42,7 +42,7 @@ def card_of(run: Run, category: str, summary: Summary | None) -> Card:
         if best:
             sentence = (
                 f"best so far: trial {best[0]['trial']}, of which the search saw "
-                f"{best[0]['value']:.3f}; numbers on unseen images come when the run ends"
+                f"{best[0]['value']:.3f}; numbers on the report part come when the run ends"
             )
         return Card(category, "no result yet", "", effort, [sentence], optimistic=False)
     metric = run.settings.objective.metric
@@ -106,15 +106,20 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
     return [(name, str(value)) for name, value in facts if value]
 
 
+def optimistic_objectives(run: Run) -> list[str]:
+    """The names of the run's objectives that report on images they selected on."""
+    objectives = [run.objective_of(category) for category in run.settings.datasets]
+    return sorted({objective.name for objective in objectives if objective.optimistic})
+
+
 def warnings_of(run: Run) -> list[str]:
     """What a reader must know before the numbers."""
     states = run.trials["state"].value_counts()
-    found = []
-    if run.settings.objective.name == "oracle":
-        found.append(
-            "OPTIMISTIC: the objective 'oracle' selected and reported on the same test images. "
-            "Every number of this page is better than what new images will show."
-        )
+    found = [
+        f"OPTIMISTIC: the objective '{name}' selected and reported on the same test images. "
+        "Every number of this page is better than what new images will show."
+        for name in optimistic_objectives(run)
+    ]
     if states.get("running", 0):
         found.append(
             f"Trials that were running when this page was made: {states['running']}. The run goes "
@@ -127,7 +132,9 @@ def warnings_of(run: Run) -> list[str]:
             f"Failed trials: {states['failed']}; the reasons stand at the end of the page."
         )
     for category, read in run.settings.datasets.items():
-        found += [f"{category}: {note}" for note in read.notes if "oracle" not in note]
+        # An optimistic objective's warning stands above all else.
+        warning = run.objective_of(category).warning
+        found += [f"{category}: {note}" for note in read.notes if note != warning]
     return found
 
 

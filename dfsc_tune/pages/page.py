@@ -14,7 +14,7 @@ from dfsc_tune.evaluation.measure import PixelMetrics
 from dfsc_tune.metrics import image_auroc, image_auroc_interval
 from dfsc_tune.pages.comparison import CategoryComparison, comparison_figures, comparison_table
 from dfsc_tune.pages.figures import ROLE_COLORS, ROLE_NAMES, with_intervals
-from dfsc_tune.pages.head import Card, card_of, facts_of, warnings_of
+from dfsc_tune.pages.head import Card, card_of, facts_of, optimistic_objectives, warnings_of
 from dfsc_tune.pages.html import render_template
 from dfsc_tune.pages.score_sections import (
     defect_types_section,
@@ -84,6 +84,7 @@ def write_page(
         "page.html",
         title=run.folder.name,
         settings=run.settings,
+        optimistic=", ".join(optimistic_objectives(run)),
         facts=facts_of(run),
         warnings=warnings_of(run),
         overview=_overview(run, categories),

@@ -158,7 +158,7 @@ def metrics_section(
             "Published: in the paper, which chose each category's margin on the whole test set and "
             "reports on it; the run's "
             + (
-                "numbers are of the same kind (oracle): optimistic."
+                f"numbers are of the same kind ({summary.objective}): optimistic."
                 if summary.optimistic
                 else "numbers come from the part of the test set that its search did not see."
             )

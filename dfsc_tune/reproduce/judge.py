@@ -218,7 +218,7 @@ class Judge:
             self._device,
             self._base.speed.feature_dtype,
         )
-        return tested + selection
+        return tested + self.data.trial.validation + selection
 
     def complete(
         self, judged: Judged, model: Model, score: Callable[[], Scored], *, areas: bool

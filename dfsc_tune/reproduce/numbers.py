@@ -18,7 +18,7 @@ from dfsc_tune.metrics import (
 from dfsc_tune.reproduce.judge import Judged, Model, named
 from dfsc_tune.reproduce.tables import Line, Measure, Protocol, setting_for
 from dfsc_tune.results import Run
-from dfsc_tune.training.objectives import Split, judge_synthetic, objective_value
+from dfsc_tune.training.objectives import Split, objective_named, objective_value
 
 Scores = dict[str, float]
 """One model's scores by image."""
@@ -181,11 +181,9 @@ def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "me
 
 
 def _selection_value(scores: Scores, split: Split, protocol: Protocol) -> float:
-    """What a search of that objective would have seen of a model: of anomalies made, all alike."""
+    """What a search of that objective would have seen of a model."""
     records = split.selection
-    if protocol != "synthetic":
-        return auroc(scores, records)
-    found = judge_synthetic(
+    found = objective_named(protocol).judge(
         np.array(_in_order(scores, records)),
         [record.kind for record in records],
         [record.defect_type for record in records],

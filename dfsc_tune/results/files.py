@@ -26,6 +26,7 @@ from dfsc_tune.results.schema import (
 from dfsc_tune.results.settings import RunSettings, read_settings
 from dfsc_tune.storage.atomic import atomic_path, check_writable
 from dfsc_tune.storage.object_store import Store, is_remote
+from dfsc_tune.training.objectives import Objective, objective_named
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,12 @@ class Run:
 
     @property
     def objective(self) -> str:
-        """What its categories were judged by: mostly one name, else several."""
+        """The names of what its categories were judged by: mostly one, else several."""
         return ", ".join(sorted({read.objective for read in self.settings.datasets.values()}))
+
+    def objective_of(self, category: str) -> Objective:
+        """What the trials of a category were judged by."""
+        return objective_named(self.settings.datasets[category].objective)
 
 
 def create_run(results: Path, name: str) -> Path:

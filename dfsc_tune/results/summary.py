@@ -19,6 +19,7 @@ from dfsc_tune.metrics import (
 from dfsc_tune.metrics.image import AUROCS, can_be_judged, judge
 from dfsc_tune.results.files import Run
 from dfsc_tune.results.schema import MODELS
+from dfsc_tune.training.objectives import objective_named
 
 # A difference of a smaller p-value is called real.
 _SIGNIFICANT = 0.05
@@ -42,9 +43,9 @@ class Summary:
     selection_interval: Interval
     """Its 95 % interval: trials whose values lie inside cannot be told apart."""
     objective: str
-    """What the search was judged by: holdout, synthetic or oracle."""
+    """What the search was judged by, by its name."""
     optimistic: bool
-    """Whether the numbers below come from the images that were selected on (objective oracle)."""
+    """Whether the numbers below come from the images that were selected on."""
     aurocs: dict[str, float | None]
     """Image AUROCs of the report part; None where it lacks good or anomalous images."""
     intervals: dict[str, Interval]
@@ -93,11 +94,10 @@ def is_finalized(run: Run, category: str) -> bool:
 
 def describe(summary: Summary) -> list[str]:
     """The summary in a few plain sentences, for the terminal and the head of `best/*.yaml`."""
-    where = " of synthetic anomalies" if summary.objective == "synthetic" else ""
-    saw = (
-        f"the search saw {_with_interval(summary.selection_value, summary.selection_interval)}"
-        f"{where}: trials inside it cannot be told apart"
-    )
+    objective = objective_named(summary.objective)
+    reached = _with_interval(summary.selection_value, summary.selection_interval)
+    of = f" {objective.value_of}" if objective.value_of else ""
+    saw = f"the search saw {reached}{of}: trials inside it cannot be told apart"
     if summary.aurocs["auroc_mean"] is None:
         lines = ["real defects: unknown, for there are no labelled test images of both kinds", saw]
         if summary.selection_interval.low <= _CHANCE:
@@ -107,9 +107,8 @@ def describe(summary: Summary) -> list[str]:
             )
         return lines
     images = ", ".join(f"{count} {kind}" for kind, count in summary.num_images.items() if count)
-    seen = "the images it was SELECTED ON (oracle: optimistic)" if summary.optimistic else "unseen"
     lines = [
-        f"image AUROC on {images} images, {seen}:",
+        f"image AUROC on {images} images, {objective.report_images}:",
         *(
             f"  {name:<10} {_with_interval(value, summary.intervals[name])}"
             for name in ("logical", "structural", "mean")
@@ -206,16 +205,17 @@ def _summary(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Summary
         theirs = scores[scores["role"] == role].sort_values("image")
         if labelled and len(theirs):
             gains[role] = image_auroc_difference(values, theirs["score"].to_numpy(), kinds)
-    objective, dataset = run.settings.objective, run.settings.datasets[category]
+    dataset, metric = run.settings.datasets[category], run.settings.objective.metric
+    objective = run.objective_of(category)
     return Summary(
         category=category,
         trial=best["trial"],
         role=best["role"],
         settings={name: best[name] for name in run.settings.searched[category]},
         selection_value=best["value"],
-        selection_interval=selection_interval(best, dataset.selection, objective.metric),
-        objective=dataset.objective,
-        optimistic=objective.name == "oracle",
+        selection_interval=selection_interval(best, dataset.selection, metric),
+        objective=objective.name,
+        optimistic=objective.optimistic,
         aurocs=judge(values, kinds) if labelled else dict.fromkeys(AUROCS),
         intervals=image_auroc_interval(values, kinds) if labelled else {},
         num_images={kind: kinds.count(kind) for kind in ("good", "logical", "structural")},

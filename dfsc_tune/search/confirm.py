@@ -40,6 +40,7 @@ from dfsc_tune.settings import dump, validate
 from dfsc_tune.spaces.parameters import Value
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.storage.atomic import atomic_path, write_text
+from dfsc_tune.training.objectives import objective_named
 from dfsc_tune.training.prepare import CategoryData, prepare_category
 from dfsc_tune.training.trial import finished_detector
 
@@ -233,7 +234,7 @@ def describe(found: Confirmation) -> list[str]:
             *lines,
             "real defects: unknown, for there are no labelled test images of both kinds",
         ]
-    seen = "images it was SELECTED ON (optimistic)" if found.objective == "oracle" else "unseen"
+    seen = objective_named(found.objective).report_images
     lines.append(f"mean image AUROC on the report part, {seen}, mean ± sd over seeds:")
     lines += [
         f"  {name:<9} {np.mean(values):.3f} ± {np.std(values, ddof=1):.3f}"

@@ -139,7 +139,7 @@ def _without_seen(
     earlier: Sequence[EarlierBest], data: CategoryData, console: Console
 ) -> list[EarlierBest]:
     """Those not chosen on images that are kept for the report, which would be no longer unseen."""
-    if data.objective.name == "oracle":
+    if data.objective.optimistic:
         return list(earlier)
     kept = {content_digest(record.path) for record in data.split.report}
     seen = {x.name for x in earlier if not kept.isdisjoint(x.detector.selection_digests)}

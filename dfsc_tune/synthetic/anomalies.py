@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -45,12 +44,6 @@ class Anomaly:
     """(3, S, S)."""
     mask: Mask
     """(S, S): what has changed visibly."""
-
-
-def shared_out(recipes: Sequence[str], per_kind: int) -> dict[str, int]:
-    """How many anomalies each recipe makes; the recipes of a kind share its number, rounded up."""
-    num_recipes = Counter(RECIPES[name][0] for name in recipes)
-    return {name: -(-per_kind // num_recipes[RECIPES[name][0]]) for name in recipes}
 
 
 def make_anomalies(

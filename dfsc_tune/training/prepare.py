@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from dfsc_tune.config import FeatureDtype, ModelConfig, ObjectiveConfig, TrialConfig
+from dfsc_tune.config import FeatureDtype, ModelConfig, TrialConfig
 from dfsc_tune.data.files import map_in_threads
 from dfsc_tune.data.fingerprint import content_digest, fingerprint
 from dfsc_tune.data.images import decode_images
@@ -33,9 +32,8 @@ from dfsc_tune.models.teacher import (
     teacher_features,
     teacher_identity,
 )
-from dfsc_tune.synthetic.anomalies import Anomaly, shared_out
-from dfsc_tune.synthetic.store import stored_anomalies
-from dfsc_tune.training.objectives import Split, chosen_objective, split_test
+from dfsc_tune.training.anomalies import anomalies_of, prepared_anomalies, too_few
+from dfsc_tune.training.objectives import Objective, Split, chosen_objective, objective_named
 
 _MAX_PENALTY_IMAGES = 1000
 _PHOTO_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -49,9 +47,11 @@ class TrialData:
     The report part is not in it, so no trial can see it.
     """
 
+    objective: Objective
     train: PreparedImages
     validation: PreparedImages
     selection: PreparedImages
+    """Images that judge a trial, besides the validation images where these judge too."""
     teacher: Teacher
     penalty_pixels: npt.NDArray[np.uint8] | None = None
 
@@ -67,6 +67,7 @@ class TrialData:
 class ResidentData:
     """A trial's data as tensors where it runs: a step needs nothing from anywhere else."""
 
+    objective: Objective
     device: str
     train: ResidentImages
     validation: ResidentImages
@@ -80,6 +81,7 @@ def resident(data: TrialData, device: str) -> ResidentData:
     """A trial's data on its device; one category's trials in one process share the latest."""
     penalty = data.penalty_pixels
     return ResidentData(
+        objective=data.objective,
         device=device,
         train=data.train.on(device),
         validation=data.validation.on(device),
@@ -96,17 +98,26 @@ class CategoryData:
     category: Category
     split: Split
     trial: TrialData
-    objective: ObjectiveConfig
-    """Its name settled: never `auto`."""
     fingerprint: str
     selection_digests: tuple[str, ...]
     training_digests: tuple[str, ...]
     """Of the training and validation images."""
 
     @property
+    def objective(self) -> Objective:
+        """What the trials are judged by."""
+        return self.trial.objective
+
+    @property
+    def selection_records(self) -> tuple[ImageRecord, ...]:
+        """All images of the selection part."""
+        good = self.trial.validation.records if self.objective.judges_validation else ()
+        return (*good, *self.trial.selection.records)
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know about these data."""
-        made = _notes_on_synthetic(self.trial.selection.records, self.objective)
+        made = too_few(self.split.anomalies, self.trial.selection.records)
         limits = _limits(self.category, self.split)
         return (*self.category.notes, *self.split.notes, *made, *limits)
 
@@ -118,7 +129,7 @@ class CategoryData:
             "train": len(self.category.train),
             "validation": len(self.category.validation),
             "objective": self.objective.name,
-            "selection": _count_kinds(self.trial.selection.records),
+            "selection": _count_kinds(self.selection_records),
             "report": _count_kinds(self.split.report),
             "teacher_sha256": teacher_identity(self.trial.teacher),
             "channel_statistics_sha256": channel_statistics_sha256(self.trial.teacher),
@@ -145,8 +156,9 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
         UserError: the data or the teacher cannot be used as the settings ask.
     """
     category = read_category(data, config.category)
-    objective = chosen_objective(category, config.objective)
-    split = split_test(category, objective)
+    settings = chosen_objective(category, config.objective)
+    objective = objective_named(settings.name)
+    split = objective.split(category, settings)
     teacher = load_teacher(config.model)
 
     def prepare(records: Sequence[ImageRecord]) -> PreparedImages:
@@ -161,25 +173,24 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
     train = replace(train, features=train.features.astype(config.speed.feature_dtype, copy=False))
     penalty = config.train.penalty_images
     validation = prepare(category.validation)
-    if objective.name == "synthetic":
-        anomalies = make_synthetic(category, validation.pixels, objective)
+    selection = prepare(split.selection)
+    if split.anomalies:
+        anomalies = anomalies_of(category, validation.pixels, split.anomalies, settings)
         pixels = np.stack([anomaly.pixels for anomaly in anomalies])
         dtype = config.speed.feature_dtype
         features = teacher_features(teacher, pixels, device=device, dtype=dtype)
-        selection = validation + _prepared(anomalies, pixels, features, validation)
-    else:
-        selection = prepare(split.selection)
+        selection += prepared_anomalies(anomalies, pixels, features, validation)
     return CategoryData(
         category=category,
         split=split,
         trial=TrialData(
+            objective=objective,
             train=train,
             validation=validation,
             selection=selection,
             teacher=teacher.cpu(),
             penalty_pixels=_penalty_pixels(Path(penalty), config.model) if penalty else None,
         ),
-        objective=objective,
         fingerprint=fingerprint(category),
         selection_digests=_digests(split.selection),
         training_digests=_digests([*category.train, *category.validation]),
@@ -205,66 +216,6 @@ def prepare_images(
         features=teacher_features(teacher, decoded.pixels, device=device, dtype=dtype),
         sizes=decoded.original_sizes,
     )
-
-
-def make_synthetic(
-    category: Category, good: npt.NDArray[np.uint8], objective: ObjectiveConfig
-) -> list[Anomaly]:
-    """The category's synthetic anomalies, made from its good validation images (N, 3, S, S).
-
-    `split_test` has checked that there are enough of these.
-
-    Raises:
-        UserError: none can be made of them, or none of the metric's kind, or an image cannot be
-            read.
-    """
-    large = decode_images(category.validation, 2 * good.shape[-1]).pixels
-    counts = shared_out(objective.recipes, objective.per_kind)
-    anomalies = stored_anomalies(good, large, counts, objective.split_seed)
-    if not anomalies:
-        raise UserError(
-            f"no anomalies could be made from the validation images of category '{category.name}' "
-            f"in {category.root} by objective.recipes: {', '.join(objective.recipes)}; use others"
-        )
-    if objective.metric not in ("mean", *(anomaly.kind for anomaly in anomalies)):
-        raise UserError(
-            f"no {objective.metric} anomalies could be made from the validation images of category "
-            f"'{category.name}' in {category.root}; use another metric"
-        )
-    return anomalies
-
-
-def _notes_on_synthetic(
-    records: Sequence[ImageRecord], objective: ObjectiveConfig
-) -> Iterator[str]:
-    """Which recipes made fewer anomalies of these images than were asked for."""
-    if objective.name != "synthetic":
-        return
-    made = Counter(record.defect_type for record in records)
-    wanted = shared_out(objective.recipes, objective.per_kind)
-    few = [f"{made[x]} of {count} {x}" for x, count in wanted.items() if made[x] < count]
-    if few:
-        yield f"fewer anomalies than asked for could be made: {', '.join(few)}"
-
-
-def _prepared(
-    anomalies: Sequence[Anomaly],
-    pixels: npt.NDArray[np.uint8],
-    features: npt.NDArray[np.floating],
-    good: PreparedImages,
-) -> PreparedImages:
-    """Anomalies with their pixels and features, as images of the good ones they were made from."""
-    records = tuple(
-        ImageRecord(
-            path=good.records[anomaly.source].path,
-            name=f"synthetic/{anomaly.recipe}/{index:03d}",
-            kind=anomaly.kind,
-            defect_type=anomaly.recipe,
-        )
-        for index, anomaly in enumerate(anomalies)
-    )
-    sizes = good.sizes[[anomaly.source for anomaly in anomalies]]
-    return PreparedImages(records, pixels, features, sizes)
 
 
 def _limits(category: Category, split: Split) -> Iterator[str]:

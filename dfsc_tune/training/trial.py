@@ -18,17 +18,17 @@ import numpy.typing as npt
 from dfsc_tune.config import PLAIN, TrialConfig
 from dfsc_tune.data.prepared import ResidentImages
 from dfsc_tune.errors import UserError
-from dfsc_tune.metrics.image import judge
 from dfsc_tune.models.detector import Detector
 from dfsc_tune.models.scoring import (
     DifferenceMaps,
     difference_maps,
     fit_normalization,
     image_scores,
+    joined_maps,
 )
 from dfsc_tune.progress import CHECKPOINT, Progress
 from dfsc_tune.storage.checkpoints import load, load_newest, save_next
-from dfsc_tune.training.objectives import early_anomalies, judge_synthetic, objective_value
+from dfsc_tune.training.objectives import objective_value
 from dfsc_tune.training.prepare import TrialData, resident
 from dfsc_tune.training.train import Training
 
@@ -132,18 +132,20 @@ def _restore(training: Training, state: Mapping[str, Any]) -> Progress:
 def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
     """The image AUROCs of the selection part for each EMA momentum, the one that counts first.
 
-    While a training is under way, some of the synthetic anomalies tell enough of how it goes.
+    While a training is under way, the objective may look at a share of the images.
     """
-    synthetic = training.config.objective.name == "synthetic"
-    selection = training.data.selection
-    if synthetic and training.step < training.config.train.num_steps:
-        selection = selection.take(early_anomalies(selection.defect_types))
-    metrics = {}
-    for momentum, scores in momentum_scores(training, selection).items():
-        if synthetic:
-            metrics[momentum] = judge_synthetic(scores, selection.kinds, selection.defect_types)
-        else:
-            metrics[momentum] = judge(scores, selection.kinds)
+    objective, selection = training.data.objective, training.data.selection
+    if training.step < training.config.train.num_steps:
+        chosen = objective.early(selection.defect_types)
+        # Taking images copies them.
+        selection = selection.take(chosen) if len(chosen) < len(selection) else selection
+    parts = [training.data.validation, selection] if objective.judges_validation else [selection]
+    kinds = [kind for part in parts for kind in part.kinds]
+    defect_types = [defect_type for part in parts for defect_type in part.defect_types]
+    metrics = {
+        momentum: objective.judge(scores, kinds, defect_types)
+        for momentum, scores in momentum_scores(training, *parts).items()
+    }
     if training.config.train.choose_ema_momentum:
         metric = training.config.objective.metric
         best = max(metrics, key=lambda momentum: objective_value(metrics[momentum], metric))
@@ -152,15 +154,30 @@ def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
 
 
 def momentum_scores(
-    training: Training, images: ResidentImages
+    training: Training, *parts: ResidentImages
 ) -> dict[float, npt.NDArray[np.float64]]:
-    """The scores (N,) of images for each EMA momentum, normalised by the validation images."""
+    """The scores (N,) for each EMA momentum, normalised by the validation images.
+
+    Args:
+        training: whose networks score.
+        parts: images, scored one part after the other; the training's own validation images, if
+            among them, pass the networks once for their scores and for the normalisation.
+    """
     config, momenta = training.config.score, list(training.averages)
-    references = _maps(training, training.data.validation, momenta)
-    judged = _maps(training, images, momenta)
+    validation = training.data.validation
+    references = _maps(training, validation, momenta)
+    judged = [
+        references if part is validation else _maps(training, part, momenta) for part in parts
+    ]
+    sizes = np.concatenate([part.sizes for part in parts])
     return {
-        momentum: image_scores(maps, fit_normalization(reference, config), images.sizes, config)
-        for momentum, reference, maps in zip(momenta, references, judged, strict=True)
+        momentum: image_scores(
+            joined_maps([maps[index] for maps in judged]),
+            fit_normalization(references[index], config),
+            sizes,
+            config,
+        )
+        for index, momentum in enumerate(momenta)
     }
 
 

@@ -21,7 +21,7 @@ from dfsc_tune.metrics import KINDS
 from dfsc_tune.metrics.image import GOOD, judge
 from dfsc_tune.storage.atomic import atomic_path
 from dfsc_tune.synthetic.anomalies import RECIPES
-from dfsc_tune.training.objectives import judge_synthetic
+from dfsc_tune.training.objectives.synthetic import Synthetic
 from dfsc_tune.training.prepare import prepare_category, prepare_images, resident
 from dfsc_tune.training.train import Training
 from dfsc_tune.training.trial import momentum_scores
@@ -199,14 +199,13 @@ def _judged_training(
     test = prepare_images(
         read.category.test, read.trial.teacher, config.model, dtype=config.speed.feature_dtype
     ).on("cpu")
-    recipes = shared.selection.defect_types
+    good, made = shared.validation, shared.selection
+    kinds, recipes = good.kinds + made.kinds, good.defect_types + made.defect_types
 
     def train(config: TrialConfig) -> Iterator[dict[str, Any]]:
         training = Training(config, shared)
         training.run(config.train.num_steps)
-        selection, truth = (
-            momentum_scores(training, images) for images in (shared.selection, test)
-        )
+        selection, truth = momentum_scores(training, good, made), momentum_scores(training, test)
         for momentum in training.averages:
             yield {
                 "category": config.category,
@@ -217,7 +216,7 @@ def _judged_training(
                 "ema_momentum": momentum,
                 "num_steps": config.train.num_steps,
                 **_true(truth[momentum], test.kinds),
-                **_proxies(selection[momentum], shared.selection.kinds, recipes),
+                **_proxies(selection[momentum], kinds, recipes),
             }
 
     return train
@@ -233,7 +232,7 @@ def _proxies(
     """What a search would see, and each recipe alone."""
     found = {
         _named("proxy", name): value
-        for name, value in judge_synthetic(scores, kinds, recipes).items()
+        for name, value in Synthetic().judge(scores, kinds, recipes).items()
     }
     for recipe, (kind, _) in RECIPES.items():
         chosen = np.isin(recipes, (GOOD, recipe))

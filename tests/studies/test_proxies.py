@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from dfsc_tune.config import ObjectiveConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import judge
-from dfsc_tune.training.objectives import judge_synthetic
+from dfsc_tune.training.objectives.synthetic import Synthetic
 from tests.studies import proxies
 from tests.studies.__main__ import app
 from tests.studies.proxies import agreement, picks, record, settings_to_try
@@ -76,7 +76,7 @@ def test_recipes_count_alike() -> None:
     kinds = ["good"] * 2 + ["logical"] * 4
     recipes = ["good"] * 2 + ["removed"] * 3 + ["moved"]
     scores = np.array([0.4, 0.5, 0.9, 0.9, 0.9, 0.1])
-    found = judge_synthetic(scores, kinds, recipes)
+    found = Synthetic().judge(scores, kinds, recipes)
     assert found == {"auroc_logical": 0.5, "auroc_structural": None, "auroc_mean": 0.5}
     assert judge(scores, kinds)["auroc_logical"] == 0.75
 

@@ -55,18 +55,19 @@ def dataset(**changes: Any) -> dict[str, Any]:
 
 def run_tree(categories: tuple[str, ...] = (CATEGORY,), **changes: Any) -> dict[str, Any]:
     """What `run.yaml` says, as plain values."""
+    objective = changes.pop("objective", {"name": "holdout", "metric": "mean"})
     return {
         "name": "made_up",
         "created": "2026-11-25T00:00:00+00:00",
         "categories": list(categories),
         "data": None,
         "seed": 0,
-        "objective": {"name": "holdout", "metric": "mean"},
+        "objective": objective,
         "searched": {category: list(PARAMETERS) for category in categories},
         "gpus_per_trial": 0.25,
         "space": {"parameters": PARAMETERS, "budget": BUDGET, "sampler": "tpe", "categories": {}},
         "base_configs": {category: {"category": category} for category in categories},
-        "datasets": {category: dataset() for category in categories},
+        "datasets": {category: dataset(objective=objective["name"]) for category in categories},
         "versions": {"python": "3.11"},
         "git_commit": None,
         "hardware": {"platform": "os", "processor": "a processor", "num_cpus": 2, "gpus": []},

@@ -1,0 +1,37 @@
+"""What an objective needs that is judged by labelled test images."""
+
+from __future__ import annotations
+
+from dfsc_tune.config import Metric
+from dfsc_tune.data.records import Category
+from dfsc_tune.metrics.image import GOOD
+from dfsc_tune.training.objectives.base import place_of
+
+
+def lacking_labels(category: Category, name: str, metric: Metric, num_good: int) -> str | None:
+    """A sentence on the labelled images that a category lacks; None where it has them.
+
+    Args:
+        category: what is to be searched.
+        name: the objective's.
+        metric: that it maximises.
+        num_good: good test images that it needs.
+    """
+    where = place_of(category)
+    kinds: list[str] = [record.kind for record in category.test]
+    if not set(kinds) - {GOOD}:
+        return (
+            f"{where} has no labelled anomalies in its test folder, which the objective '{name}' "
+            "needs; add some under test/<defect type>/"
+        )
+    if metric != "mean" and metric not in kinds:
+        return (
+            f"{where} has no {metric} anomalies, so metric '{metric}' cannot be measured; use "
+            "another metric or declare its defect types in dataset.yaml"
+        )
+    if (found := kinds.count(GOOD)) < num_good:
+        return (
+            f"{where} has {found} good test images, and the objective '{name}' needs at least "
+            f"{num_good}; move some good images to test/good"
+        )
+    return None

@@ -1,0 +1,82 @@
+"""The objective `synthetic`: anomalies made from good images select, all labelled ones report."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from dfsc_tune.config import ObjectiveConfig, StructuralRecipe
+from dfsc_tune.data.records import Category
+from dfsc_tune.metrics.image import GOOD, KINDS, can_be_judged, image_auroc
+from dfsc_tune.training.objectives.base import Objective, Split, place_of
+
+
+class Synthetic(Objective):
+    """Judges by the good validation images and by anomalies made from them."""
+
+    name = "synthetic"
+    judges_validation = True
+    # Scoring them all at each report would cost a short training more than its steps do.
+    early_every = 4
+    value_of = "of synthetic anomalies"
+
+    def suits(self, category: Category, settings: ObjectiveConfig) -> bool:
+        """Always: it needs no labels, and its refusal says what else is missing."""
+        return True
+
+    def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
+        """Whether there are too few good validation images."""
+        if (num_good := len(category.validation)) < 2:
+            return (
+                f"{place_of(category)} has {num_good} validation image, and synthetic anomalies "
+                "are made from two or more; add good images to validation/good"
+            )
+        return None
+
+    def divide(self, category: Category, settings: ObjectiveConfig) -> Split:
+        """All test images for the report, and anomalies to make for the selection part."""
+        return Split(
+            selection=(),
+            report=category.test,
+            notes=tuple(_notes(category)),
+            anomalies=shared_out(settings.recipes, settings.per_kind),
+        )
+
+    def judge(
+        self, scores: npt.NDArray[np.float64], kinds: Sequence[str], defect_types: Sequence[str]
+    ) -> dict[str, float | None]:
+        """The image AUROCs with each recipe counting alike within its kind.
+
+        Else those recipes that find room for many anomalies in a category would decide alone.
+        """
+        names = np.where(np.asarray(kinds) == GOOD, GOOD, np.asarray(defect_types))
+        found: dict[str, float | None] = {}
+        for kind in KINDS:
+            of_kind = sorted(set(names[np.asarray(kinds) == kind]))
+            chosen = [np.isin(names, (GOOD, recipe)) for recipe in of_kind]
+            aurocs = [image_auroc(scores[x], np.asarray(kinds)[x].tolist()).mean for x in chosen]
+            found[f"auroc_{kind}"] = float(np.mean(aurocs)) if aurocs else None
+        present = [value for value in found.values() if value is not None]
+        return {**found, "auroc_mean": float(np.mean(present))}
+
+
+def shared_out(recipes: Sequence[str], per_kind: int) -> dict[str, int]:
+    """How many anomalies each recipe makes; the recipes of a kind share its number, rounded up."""
+    structural = get_args(StructuralRecipe)
+    num_recipes = Counter(name in structural for name in recipes)
+    return {name: -(-per_kind // num_recipes[name in structural]) for name in recipes}
+
+
+def _notes(category: Category) -> Iterator[str]:
+    yield (
+        "synthetic: the search is judged by anomalies made from good images, and sees no test image"
+    )
+    if not can_be_judged(record.kind for record in category.test):
+        yield (
+            "without good and anomalous test images, nothing can be said of real defects; put some "
+            "of both into test/good and test/<defect type>"
+        )
