@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +15,7 @@ from dfsc_tune.cli.shared import (
     ResultsOption,
     SameDataOption,
     SameTeachersOption,
+    as_arguments,
     check_device,
     check_name,
     print_json,
@@ -64,16 +64,9 @@ def confirm(
     from dfsc_tune.storage.object_store import is_remote
 
     name = name or f"{found_run.folder.name}-confirm"
-    options: dict[str, object] = {
-        "--top": top,
-        "--seeds": seeds,
-        "--name": name,
-        "--results": results,
-    }
-    if asked_data:
-        options["--data"] = asked_data
-    words = [run, *itertools.chain(*options.items())]
-    words += itertools.chain(*(("--teacher", each) for each in teacher or ()))
+    arguments = as_arguments(
+        run, top=top, seeds=seeds, name=name, results=results, data=asked_data, teacher=teacher
+    )
     request = replace(
         request_of(
             found_run.folder,
@@ -85,7 +78,7 @@ def confirm(
         ),
         name=name,
         continued_by="confirm",
-        continued_with=tuple(map(str, words)),
+        continued_with=arguments,
     )
     if is_remote(run):
         # What was read is a passing copy, and no place for results.

@@ -23,6 +23,7 @@ from dfsc_tune.cli.shared import (
     DeviceOption,
     JsonOption,
     ResultsOption,
+    as_arguments,
     check_device,
     print_json,
     print_table,
@@ -104,6 +105,24 @@ def reproduce(
         trials_per_gpu=asked_trials_per_gpu(trials_per_gpu, None),
         address=address,
         device=check_device(device),
+        continued_by="reproduce",
+        continued_with=as_arguments(
+            table,
+            data=data_name(data),
+            category=category,
+            seeds=seeds,
+            space=space,
+            teacher=teacher,
+            photographs=scale.photographs,
+            gpus=gpus,
+            trials_per_gpu=trials_per_gpu,
+            baselines=baselines,
+            backbone=backbone,
+            name=name,
+            results=results,
+            address=address,
+            device=device,
+        ),
     )
     if plan:
         _print_plan(wanted, request, scale, data, json)

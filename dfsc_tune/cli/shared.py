@@ -137,6 +137,19 @@ def say_next(*words: object, before: str = "next") -> None:
     typer.echo(f"{before}: {shlex.join(['dfsc-tune', *map(str, words)])}", err=True)
 
 
+def as_arguments(*values: object, **options: object) -> tuple[str, ...]:
+    """A command's arguments as a user types them, without the options that are None or False."""
+    words = [str(value) for value in values]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            each = value if isinstance(value, list) else [value]
+            words += [word for x in each for word in (option, str(x))]
+    return tuple(words)
+
+
 def echo(text: str, err: bool = False) -> None:
     """Prints a line; once nobody reads it (`| head`), nothing, and the work goes on.
 

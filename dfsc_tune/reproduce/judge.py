@@ -255,7 +255,7 @@ class Judge:
     def scored(self, trial: str, scoring: Scoring) -> Scored:
         """The answers of a trial's model, scored in some way."""
         rows = self._run.trials.set_index("trial")
-        searched = self._run.settings.searched[self._base.category]
+        searched = list(self._run.settings.searched[self._base.category])
         values = rows.loc[[trial], searched].to_dict("records")[0]
         values |= {"sigmoid": scoring.sigmoid, "ema_momentum": scoring.ema_momentum}
         config = self._base.with_values({str(name): x for name, x in values.items()})
