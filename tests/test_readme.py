@@ -105,6 +105,8 @@ def test_the_analyses_run_and_agree(
     best = names["best"].set_index("category")[["margin", "value"]].sort_index()
     sql = duckdb.sql(block("sql")).df().set_index("category")
     pd.testing.assert_frame_equal(best, sql)
+    exec(block("python settings"), {})
+    assert "pushpins 60" in capsys.readouterr().out
     exec(by_duckdb, {})
     shown = capsys.readouterr().out
     assert all(f"{value:.6f}"[:7] in shown for value in best["value"])

@@ -73,7 +73,7 @@ def _is_leftover(path: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """What a user types into a shell to go on with a run."""
+    """The command that goes on with a run, as a shell takes it."""
     settings = _settings_so_far(folder)
     if settings is None or settings.continued_by == "resume":
         run = folder.name if folder.parent == Path("results") else folder
@@ -88,7 +88,7 @@ def stored_at(folder: Path) -> Store | None:
 
 
 def _settings_so_far(folder: Path) -> RunSettings | None:
-    """What `run.yaml` says; None where it is not written yet or damaged."""
+    """A run's settings; None where `run.yaml` is not written yet or is damaged."""
     try:
         return read_settings(folder)
     except UserError:
@@ -145,7 +145,7 @@ def load(folder: Path | str) -> Run:
     """Reads a run, finished or not; tables not written yet are empty.
 
     Columns and dtypes are those of `SCHEMAS` (string, float64, int64, bool), whatever the rows
-    hold; whole numbers that may be missing are Int64. What each means says `results/README.md`.
+    hold; whole numbers that may be missing are Int64. `results/README.md` explains each column.
 
     Raises:
         UserError: it is no run, or a file is damaged.

@@ -146,8 +146,9 @@ class RunSettings(Settings):
     def digest(self) -> str:
         """The sha256 of what decides a search's trials, but for how many and where they run.
 
-        It is of what the file says: a setting that a later version adds, with a default, is not in
-        the files of earlier versions and changes nothing.
+        Only what the file says counts: a setting that a later version adds, with a default, stands
+        in no earlier file and changes nothing. So what reads earlier files must leave `space`,
+        `seed` and `base_configs` as they are there.
         """
         tree = self.model_dump(
             mode="json",
