@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from dfsc_tune.config import LossConfig
+from dfsc_tune.progress import LOSSES
 from dfsc_tune.training.losses import (
+    Losses,
     dfsc_distance,
     dfsc_loss,
     hard_feature_loss,
@@ -178,3 +180,7 @@ def test_penalty_and_augmented_terms_enter_the_total() -> None:
     plain = total_loss(teacher, student, autoencoder, config)
     assert losses.teacher_student.item() == plain.teacher_student.item()
     assert math.isfinite(losses.total.item())
+
+
+def test_the_tables_name_the_losses_as_the_training_does() -> None:
+    assert Losses._fields == LOSSES

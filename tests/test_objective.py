@@ -2,17 +2,31 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
 
-from dfsc_tune.config import ObjectiveConfig
+from dfsc_tune.cli.search import OBJECTIVE_HELP
+from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import judge
-from dfsc_tune.training.objectives import chosen_objective, objective_value, split_test
+from dfsc_tune.progress import Progress
+from dfsc_tune.training.objectives import (
+    OBJECTIVES,
+    Objective,
+    Split,
+    chosen_objective,
+    objective_named,
+    objective_value,
+    refusals,
+    split_test,
+)
 from dfsc_tune.training.objectives.holdout import Holdout
 from dfsc_tune.training.objectives.synthetic import Synthetic
+from dfsc_tune.training.prepare import prepare_category
+from dfsc_tune.training.trial import run_trial
 
 
 def category(**counts: int) -> Category:
@@ -164,3 +178,62 @@ def test_few_labels_are_said_to_choose_worse_than_made_anomalies() -> None:
     assert "--objective synthetic" in note
     many = category(good=90, logical_a=40, structural_b=40)
     assert split_test(many, ObjectiveConfig(name="holdout")).notes == ()
+
+
+class Mixed(Objective):
+    """Judges by one labelled image of each defect type and by anomalies made from good images."""
+
+    name = "mixed"
+    judges_validation = True
+    early_every = 2
+
+    def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
+        labelled = any(record.kind != "good" for record in category.test)
+        return None if labelled else f"category '{category.name}' has no labelled anomalies"
+
+    def divide(self, category: Category, settings: ObjectiveConfig) -> Split:
+        seen = {x.defect_type: x for x in category.test if x.kind != "good"}.values()
+        rest = tuple(record for record in category.test if record not in seen)
+        return Split(tuple(seen), rest, anomalies={"scar": 4, "stain": 4})
+
+
+def test_a_fourth_objective_is_one_class_and_its_registration(
+    trial_config: TrialConfig, data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setitem(OBJECTIVES, Mixed.name, Mixed())
+    assert refusals(category(good=4))["mixed"] == "category 'tray' has no labelled anomalies"
+    assert "mixed" not in refusals(category(good=4, logical_a=1))
+    # Settings know a name when `ObjectiveName` lists it.
+    objective = trial_config.objective.model_copy(update={"name": "mixed"})
+    config = trial_config.model_copy(update={"objective": objective})
+    data = prepare_category(config, data_folder)
+    assert data.objective.name == data.summary()["objective"] == "mixed"
+    made = ["scar"] * 4 + ["stain"] * 4
+    # The tray has three validation images and two defect types.
+    seen = [x.defect_type for x in data.selection_records]
+    assert seen == ["good"] * 3 + ["logical_anomalies", "structural_anomalies"] + made
+    assert not {x.path for x in data.split.report} & {x.path for x in data.selection_records}
+    reports: list[Progress] = []
+    run_trial(config, data.trial, reports.append, tmp_path / "trial")
+    assert [0 <= report.value <= 1 for report in reports] == [True, True]
+
+
+def test_an_optimistic_objective_says_so_without_more_ado(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Mixed, "optimistic", True)
+    objective = Mixed()
+    split = objective.split(category(good=4, logical_a=4), ObjectiveConfig())
+    assert split.notes == (objective.warning,)
+    assert objective.report_images == "the images it was SELECTED ON (mixed: optimistic)"
+
+
+def test_settings_and_help_name_every_objective() -> None:
+    assert get_args(ObjectiveName) == ("auto", *OBJECTIVES)
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for name in OBJECTIVES:
+        assert f"\n| `{name}` " in readme
+        assert f"{name}: " in OBJECTIVE_HELP
+    with pytest.raises(UserError, match="no objective 'luck'; this version knows holdout, synth"):
+        objective_named("luck")

@@ -55,14 +55,11 @@ WaitOption = Annotated[
     float,
     typer.Option(help="Minutes that an autoscaling cluster may take to bring --gpus.", min=0.0),
 ]
-ObjectiveOption = Annotated[
-    str | None,
-    typer.Option(
-        help="holdout: half of the labelled images; synthetic: anomalies made from good images; "
-        "oracle: the whole test set, as the paper. If left out: holdout where labels allow it, "
-        "else synthetic."
-    ),
-]
+OBJECTIVE_HELP = (
+    "holdout: half of the labelled images; synthetic: anomalies made from good images; oracle: the "
+    "whole test set, as the paper. If left out: holdout where labels allow it, else synthetic."
+)
+ObjectiveOption = Annotated[str | None, typer.Option(help=OBJECTIVE_HELP)]
 
 
 def search(
