@@ -19,7 +19,6 @@ from dfsc_tune.data.builtin import Counts, make_dataset
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation.evaluate import evaluate_model
-from dfsc_tune.metrics import Interval
 from dfsc_tune.reference import CATEGORIES
 from dfsc_tune.reproduce.batches import Scale, batch_space
 from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell, cells_of
@@ -291,15 +290,15 @@ def test_doubt_is_that_of_a_mean_and_a_single_run(trays: Path) -> None:
 
 def test_an_average_takes_the_seeds_that_all_have() -> None:
     numbers = [
-        Number({0: 0.5, 1: 0.7}, Interval(0.5, 0.7, 0.95)),
-        Number({1: 0.9, 2: 0.1}, Interval(0.3, 0.6, 0.95)),
+        Number({0: 0.5, 1: 0.7}, 0.5, 0.7),
+        Number({1: 0.9, 2: 0.1}, 0.3, 0.6),
     ]
     found = average(numbers)
     assert found.by_seed == {1: pytest.approx(0.8)}
     # Around that average, not that of all seeds.
     half = math.hypot(0.1, 0.2) / 2
-    assert found.interval.low == pytest.approx(0.8 - half)
-    assert found.interval.high == pytest.approx(0.8 + math.hypot(0.1, 0.1) / 2)
+    assert found.low == pytest.approx(0.8 - half)
+    assert found.high == pytest.approx(0.8 + math.hypot(0.1, 0.1) / 2)
 
 
 @pytest.fixture(scope="module")

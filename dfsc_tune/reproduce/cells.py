@@ -11,6 +11,7 @@ from scipy import stats
 from dfsc_tune.metrics import LEVEL
 from dfsc_tune.reproduce.judge import Splits
 from dfsc_tune.reproduce.numbers import (
+    UNKNOWN,
     Models,
     Number,
     average,
@@ -82,25 +83,43 @@ def cells_of(
         published: the paper's number of a category (or `AVERAGE`), line and measure.
         comparable: whether the images are those of the paper.
     """
+    bases = {line.label: line.over for line in table.lines}
+    bases |= dict.fromkeys((CHOSEN, FIXED), table.lines[0].label)
     cells = []
     for protocol in next(iter(splits.values())):
         of_protocol = {category: found[protocol] for category, found in splits.items()}
         lines = dict(models)
         if table.chooses_margin:
             lines |= _choices(models, of_protocol, protocol)
-        bases = {line.label: line.over for line in table.lines}
-        bases |= dict.fromkeys((CHOSEN, FIXED), table.lines[0].label)
         for measure in table.measures:
             for line in lines:
-                base = lines.get(bases.get(line) or "")
-                numbers = _numbers(lines[line], base, of_protocol, protocol, measure)
+                over = bases.get(line) or ""
+                numbers = _numbers(lines[line], lines.get(over), of_protocol, protocol, measure)
                 for category, (number, gain) in numbers.items():
-                    cell = Cell(
-                        table.name, protocol, category, line, measure, over=bases.get(line) or ""
-                    )  # fmt: skip
                     paper = published(category, line, measure)
-                    known = comparable and protocol != "holdout"
-                    cells.append(_filled(cell, number, gain, paper, known))
+                    # Part of the images is no test set to compare on.
+                    known = comparable and protocol != "holdout" and paper is not None
+                    cell = Cell(
+                        table.name,
+                        protocol,
+                        category,
+                        line,
+                        measure,
+                        ours=number.mean,
+                        num_seeds=len(number.by_seed),
+                        deviation=number.deviation,
+                        low=number.low,
+                        high=number.high,
+                        over=over,
+                        gain=gain.mean,
+                        gain_deviation=gain.deviation,
+                        gain_low=gain.low,
+                        gain_high=gain.high,
+                        paper=math.nan if paper is None else paper,
+                        doubt=_doubt(number) if known else math.nan,
+                    )
+                    difference = cell.ours - cell.paper if known else math.nan
+                    cells.append(replace(cell, difference=difference))
     return cells
 
 
@@ -110,21 +129,21 @@ def _numbers(
     splits: Mapping[str, Split],
     protocol: Protocol,
     measure: Measure,
-) -> dict[str, tuple[Number, Number | None]]:
+) -> dict[str, tuple[Number, Number]]:
     """A line's number and gain of each category that has one, and the average if all have."""
-    found: dict[str, tuple[Number, Number | None]] = {}
+    found: dict[str, tuple[Number, Number]] = {}
     for category, split in splits.items():
         number = number_of(of_line[category], split, protocol, measure)
-        if number is not None:
-            gain = None
-            if base is not None:
-                gain = gain_of(of_line[category], base[category], split, protocol, measure)
+        gain = UNKNOWN
+        if base is not None:
+            gain = gain_of(of_line[category], base[category], split, protocol, measure)
+        if number.by_seed:
             found[category] = number, gain
     if len(found) == len(splits) > 1:
-        mean = average([number for number, _ in found.values()])
-        gains = [gain for _, gain in found.values() if gain is not None]
-        if mean is not None:
-            found[AVERAGE] = mean, average(gains) if len(gains) == len(splits) else None
+        numbers, gains = zip(*found.values(), strict=True)
+        mean = average(numbers)
+        if mean.by_seed:
+            found[AVERAGE] = mean, average(gains)
     return found
 
 
@@ -144,40 +163,6 @@ def _choices(
         },
     )
     yield FIXED, best_fixed(models, splits, protocol)
-
-
-def _filled(
-    cell: Cell, number: Number, gain: Number | None, paper: float | None, comparable: bool
-) -> Cell:
-    """A cell with its numbers."""
-    low, high = _ends(number)
-    cell = replace(
-        cell,
-        ours=number.mean,
-        num_seeds=len(number.by_seed),
-        deviation=number.deviation,
-        low=low,
-        high=high,
-    )
-    if gain is not None:
-        low, high = _ends(gain)
-        cell = replace(
-            cell,
-            gain=gain.mean,
-            gain_deviation=gain.deviation,
-            gain_low=low,
-            gain_high=high,
-        )
-    if paper is not None:
-        cell = replace(cell, paper=paper)
-        if comparable:
-            cell = replace(cell, difference=number.mean - paper, doubt=_doubt(number))
-    return cell
-
-
-def _ends(number: Number) -> tuple[float, float]:
-    interval = number.interval
-    return (interval.low, interval.high) if interval else (math.nan, math.nan)
 
 
 def _doubt(number: Number) -> float:

@@ -10,7 +10,6 @@ import numpy as np
 
 from dfsc_tune.data.records import ImageRecord
 from dfsc_tune.metrics import (
-    Interval,
     image_auroc,
     mean_image_auroc_difference,
     mean_image_auroc_interval,
@@ -50,19 +49,24 @@ class Number:
     """Something measured of models of several seeds on the same images."""
 
     by_seed: dict[int, float]
-    interval: Interval | None
-    """Of level 95 %, for want of images; None where it is not known."""
+    low: float = math.nan
+    """Lower end of the 95 % interval for want of images; NaN where it is not known."""
+    high: float = math.nan
 
     @property
     def mean(self) -> float:
-        """Over the seeds."""
-        return float(np.mean(list(self.by_seed.values())))
+        """Over the seeds; NaN where there is none."""
+        return float(np.mean(list(self.by_seed.values()))) if self.by_seed else math.nan
 
     @property
     def deviation(self) -> float:
         """Over the seeds; NaN for one."""
         values = list(self.by_seed.values())
         return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+
+
+UNKNOWN = Number({})
+"""What was not measured."""
 
 
 def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
@@ -114,34 +118,30 @@ def best_fixed(
     return dict(by_line[max(by_line, key=value)])
 
 
-def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure) -> Number | None:
-    """A line's number on the report part of a category; None where there is none."""
+def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure) -> Number:
+    """A line's number on the report part of a category."""
     by_seed = _by_seed(models, split, protocol, measure)
-    if not by_seed:
-        return None
-    if measure == "au_spro":
-        return Number(by_seed, None)
+    if not by_seed or measure == "au_spro":
+        return Number(by_seed)
     lists = [_in_order(scores, split.report) for scores in models.scores.values()]
     kinds = [record.kind for record in split.report]
-    return Number(by_seed, mean_image_auroc_interval(lists, kinds)[measure])
+    interval = mean_image_auroc_interval(lists, kinds)[measure]
+    return Number(by_seed, interval.low, interval.high)
 
 
 def gain_of(
     models: Models, base: Models, split: Split, protocol: Protocol, measure: Measure
-) -> Number | None:
-    """How far a line lies above another, paired by seed and by image; None where one is missing."""
+) -> Number:
+    """How far a line lies above another, paired by seed and by image."""
     values, others = (_by_seed(x, split, protocol, measure) for x in (models, base))
     seeds = sorted(set(values) & set(others))
-    if not seeds:
-        return None
-    interval = None
-    if measure != "au_spro":
-        kinds = [record.kind for record in split.report]
-        ours, theirs = (
-            [_in_order(x.scores[s], split.report) for s in seeds] for x in (models, base)
-        )
-        interval = mean_image_auroc_difference(ours, theirs, kinds)[measure]
-    return Number({s: values[s] - others[s] for s in seeds}, interval)
+    by_seed = {s: values[s] - others[s] for s in seeds}
+    if not seeds or measure == "au_spro":
+        return Number(by_seed)
+    kinds = [record.kind for record in split.report]
+    ours, theirs = ([_in_order(x.scores[s], split.report) for s in seeds] for x in (models, base))
+    interval = mean_image_auroc_difference(ours, theirs, kinds)[measure]
+    return Number(by_seed, interval.low, interval.high)
 
 
 def _by_seed(
@@ -155,21 +155,17 @@ def _by_seed(
     return {s: auroc(scores, split.report, measure) for s, scores in models.scores.items()}
 
 
-def average(numbers: Sequence[Number]) -> Number | None:
+def average(numbers: Sequence[Number]) -> Number:
     """The mean over categories, of each seed that all have; their images are independent."""
     seeds = set.intersection(*(set(number.by_seed) for number in numbers))
     if not seeds:
-        return None
+        return UNKNOWN
     by_seed = {seed: float(np.mean([x.by_seed[seed] for x in numbers])) for seed in sorted(seeds)}
-    intervals = [number.interval for number in numbers if number.interval is not None]
-    if len(intervals) < len(numbers):
-        return Number(by_seed, None)
-    pairs = [(x.mean, interval) for x, interval in zip(numbers, intervals, strict=True)]
-    below = math.hypot(*(mean - x.low for mean, x in pairs)) / len(pairs)
-    above = math.hypot(*(x.high - mean for mean, x in pairs)) / len(pairs)
-    # Not that of the pairs: a category may have seeds that others lack.
+    below = math.hypot(*(x.mean - x.low for x in numbers)) / len(numbers)
+    above = math.hypot(*(x.high - x.mean for x in numbers)) / len(numbers)
+    # Not the mean of these means: a category may have seeds that others lack.
     middle = float(np.mean(list(by_seed.values())))
-    return Number(by_seed, Interval(middle - below, middle + above))
+    return Number(by_seed, middle - below, middle + above)
 
 
 def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "mean") -> float:
