@@ -119,7 +119,7 @@ def distill(
     images: Annotated[Path, typer.Option(help="A folder of photographs; the more varied, better.")],
     network: Annotated[str, typer.Option(help="tiny, small or medium.")] = "tiny",
     backbone: Annotated[
-        str, typer.Option(help="efficientnet-lite0, -lite1, -lite2 or wide_resnet101_2.")
+        str, typer.Option(help="efficientnet-lite0 or wide_resnet101_2.")
     ] = "efficientnet-lite0",
     layers: Annotated[
         str | None, typer.Option(help="The backbone's layers to learn, such as 2,4,7.")

