@@ -79,7 +79,7 @@ class Evaluation:
     category: str
     num_images: dict[str, int]
     aurocs: dict[str, float | None]
-    """Image AUROCs, as `objective.judge` names them."""
+    """Image AUROCs, as `metrics.image.judge` names them."""
     intervals: dict[str, Interval]
     """Of the image AUROCs, by kind."""
     pixel: PixelMetrics | None

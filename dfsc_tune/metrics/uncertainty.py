@@ -5,7 +5,8 @@ claims certainty where the sample is separated perfectly or holds a few images. 
 interval keeps its width there, but rests on a model of the scores. Either covers what the other
 misses, and with many images they all but agree. In simulation (normal scores of equal and of
 threefold spread, AUROC 0.75 to 0.99, 2 to 100 images a kind) hulls of nominal level 0.95 covered
-the mean AUROC in 0.94 to 1.00 of the trials, the bootstrap alone in 0.05 to 0.96.
+the mean AUROC in 0.94 to 1.00 of the trials, the bootstrap alone in 0.05 to 0.96, the score
+interval alone in 0.90 to 0.99.
 """
 
 import math
@@ -15,6 +16,7 @@ from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy import stats
 
 from dfsc_tune.metrics.image import ScoresByKind, image_auroc, part_by_kind
 
@@ -328,14 +330,7 @@ def _contributions_to_difference(a: ScoresByKind, b: ScoresByKind) -> FloatArray
 
 def _ranked(parted: ScoresByKind) -> ScoresByKind:
     """Return the scores replaced by their ranks among all images, ties sharing the mean rank."""
-    ordered = np.sort(np.concatenate([parted.good, *parted.anomalous.values()]))
-
-    def rank(scores: FloatArray) -> FloatArray:
-        below = np.searchsorted(ordered, scores, side="left")
-        ranks: FloatArray = (below + np.searchsorted(ordered, scores, side="right")) / 2
-        return ranks
-
-    return ScoresByKind(
-        good=rank(parted.good),
-        anomalous={kind: rank(scores) for kind, scores in parted.anomalous.items()},
-    )
+    parts = [parted.good, *parted.anomalous.values()]
+    ranks = stats.rankdata(np.concatenate(parts))
+    good, *anomalous = np.split(ranks, np.cumsum([len(part) for part in parts])[:-1])
+    return ScoresByKind(good, dict(zip(parted.anomalous, anomalous, strict=True)))
