@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import dfsc_tune
+
+PACKAGE = Path(dfsc_tune.__file__).parent
 
 
 def test_every_public_name_is_there() -> None:
@@ -26,3 +31,20 @@ def test_the_analysis_interface_loads_neither_torch_nor_ray() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_the_architecture_page_names_files_that_exist() -> None:
+    page = (PACKAGE / "README.md").read_text()
+    named = re.findall(r"`([a-z_/]+\.py|[a-z_]+/(?:[a-z_]+/)*)`", page)
+    assert len(named) > 30
+    # Some are of the run's folder, and not of the package.
+    missing = {name for name in named if not (PACKAGE / name).exists()}
+    assert missing <= {"models/", "best/", "results/"}
+
+
+def test_the_architecture_page_draws_the_import_contract() -> None:
+    page = (PACKAGE / "README.md").read_text()
+    drawn = re.findall(r"^([a-z][a-z |]*?)  +\S", page.split("```")[1], flags=re.MULTILINE)
+    contracts = tomllib.loads((PACKAGE.parent / "pyproject.toml").read_text())
+    layers = contracts["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert ["__main__", *drawn] == layers
