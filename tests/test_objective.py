@@ -24,6 +24,7 @@ from dfsc_tune.training.objectives import (
     split_test,
 )
 from dfsc_tune.training.objectives.holdout import Holdout
+from dfsc_tune.training.objectives.oracle import Oracle
 from dfsc_tune.training.objectives.synthetic import Synthetic
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import run_trial
@@ -227,6 +228,14 @@ def test_an_optimistic_objective_says_so_without_more_ado(
     split = objective.split(category(good=4, logical_a=4), ObjectiveConfig())
     assert split.notes == (objective.warning,)
     assert objective.report_images == "the images it was SELECTED ON (mixed: optimistic)"
+
+
+def test_only_an_optimistic_objective_may_report_on_what_it_selected_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(Oracle, "optimistic", False)
+    with pytest.raises(AssertionError, match="oracle selects and reports on the same images"):
+        Oracle().split(category(good=4, logical_a=4), ObjectiveConfig())
 
 
 def test_settings_and_help_name_every_objective() -> None:

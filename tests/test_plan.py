@@ -351,6 +351,30 @@ def test_plan_prints_what_a_search_takes(tmp_path: Path, monkeypatch: pytest.Mon
     assert "measure: dfsc-tune bench --network tiny --image-size 128" in guessed.stdout
 
 
+@pytest.mark.parametrize(
+    ("objective", "num_scored"),
+    # 30 validation images, and of 180 test images all or half; or 485 anomalies, of which three
+    # reports of four look at a quarter.
+    [("oracle", 30 + 180), ("holdout", 30 + 90), ("synthetic", 30 + 212)],
+)
+def test_built_in_data_are_planned_without_being_rendered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str, num_scored: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    Path("space.yaml").write_text(SPACE)
+    record_file = keep(Path("results"))
+    asked = ("plan", "--category", "pushpins", "--space", "space.yaml", "--gpus", "0", "--json")
+    result = invoke(*asked, "--objective", objective)
+    assert result.exit_code == 0, result.output
+    found = json.loads(result.stdout)
+    seconds = (
+        num_scored * 2 * 0.2 * read_throughput(record_file).slowdown(found["at_once_a_device"])
+    )
+    assert found["seconds_per_report"]["pushpins"] == pytest.approx(seconds)
+    assert not (tmp_path / "cache").exists()
+
+
 def test_plan_says_how_far_a_run_was_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     finished_run(Path("results") / "first")

@@ -69,7 +69,7 @@ def compare(
             typer.echo(f"\n{comparison.category}")
             table = comparison_table(comparison)
             print_table([table.columns, *table.rows])
-        typer.echo("\nimage AUROC on unseen images, in brackets: 95 % intervals")
+        typer.echo("\nimage AUROC on the report part, in brackets: 95 % intervals")
     for comparison in comparisons:
         for note in comparison.notes:
             typer.echo(f"note: {comparison.category}: {note}", err=True)

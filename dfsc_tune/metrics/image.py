@@ -99,13 +99,6 @@ def check_kinds(kinds: Sequence[str]) -> None:
         )
 
 
-def _auroc(good: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
-    ordered = np.sort(good)
-    below = np.searchsorted(ordered, anomalous, side="left").sum()
-    not_above = np.searchsorted(ordered, anomalous, side="right").sum()
-    return float(int(below) + int(not_above)) / (2 * len(good) * len(anomalous))
-
-
 def judge(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, float | None]:
     """The image AUROCs of labelled images by the names used in every table.
 
@@ -122,6 +115,13 @@ def judge(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, float | None]:
 
 
 def can_be_judged(kinds: Iterable[str]) -> bool:
-    """Whether there are good and anomalous images, which every AUROC needs."""
+    """Says whether there are good and anomalous images, which every AUROC needs."""
     found = set(kinds)
     return GOOD in found and len(found) > 1
+
+
+def _auroc(good: NDArray[np.float64], anomalous: NDArray[np.float64]) -> float:
+    ordered = np.sort(good)
+    below = np.searchsorted(ordered, anomalous, side="left").sum()
+    not_above = np.searchsorted(ordered, anomalous, side="right").sum()
+    return float(int(below) + int(not_above)) / (2 * len(good) * len(anomalous))

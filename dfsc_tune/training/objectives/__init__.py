@@ -1,4 +1,4 @@
-"""Objectives: what the trials of a search are judged by, a class each; loads no torch."""
+"""Objectives, by which the trials of a search are judged: a class each; loads no torch."""
 
 from dfsc_tune.training.objectives.base import Objective, Split, objective_value
 from dfsc_tune.training.objectives.registry import (

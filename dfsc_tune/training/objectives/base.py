@@ -20,7 +20,7 @@ from dfsc_tune.metrics.image import judge
 
 @dataclass(frozen=True)
 class Split:
-    """A category's images: what the search is judged by, and what the published numbers are of."""
+    """A category's images: those that judge the search, and those of the published numbers."""
 
     selection: tuple[ImageRecord, ...]
     """Labelled images that the search sees."""
@@ -33,25 +33,25 @@ class Split:
 
 
 class Objective(ABC):
-    """What the trials of a search are judged by.
+    """A way to judge the trials of a search.
 
     Objectives hold no state: `OBJECTIVES` has one instance of each, and trials carry theirs.
     """
 
     name: ClassVar[str]
-    """As in settings, on the command line and in every table."""
+    """The word for it in settings, on the command line and in every table."""
     optimistic: ClassVar[bool] = False
-    """Whether the published numbers come from images that the search selected on."""
+    """The published numbers come from images that the search selected on."""
     judges_validation: ClassVar[bool] = False
-    """Whether the good validation images belong to the selection part; a report scores them once
-    for this and for the normalisation of the maps."""
+    """The good validation images belong to the selection part; a report scores them once, for this
+    and for the normalisation of the maps."""
     early_every: ClassVar[int] = 1
     """Before a training's last report, one image in so many of each defect type is looked at."""
     value_of: ClassVar[str] = ""
-    """What the search's own value is of, where that must be said: "of synthetic anomalies"."""
+    """Words to follow the value that the search saw, such as "of synthetic anomalies"."""
 
     def suits(self, category: Category, settings: ObjectiveConfig) -> bool:
-        """Whether `auto` may choose it for a category."""
+        """Says whether `auto` may choose it for a category."""
         return False
 
     @abstractmethod
@@ -74,6 +74,8 @@ class Objective(ABC):
         if (reason := self.refusal(category, settings)) is not None:
             raise UserError(reason)
         split = self.divide(category, settings)
+        shared = {x.name for x in split.selection} & {x.name for x in split.report}
+        assert self.optimistic or not shared, f"{self.name} selects and reports on the same images"
         return replace(split, notes=(self.warning, *split.notes)) if self.optimistic else split
 
     def judge(

@@ -26,12 +26,12 @@ class Holdout(Objective):
     name = "holdout"
 
     def suits(self, category: Category, settings: ObjectiveConfig) -> bool:
-        """Whether there are five anomalies, and whatever else it needs."""
+        """Asks for five anomalies, and for whatever else it needs."""
         num_anomalies = sum(record.kind != GOOD for record in category.test)
         return num_anomalies >= _MIN_ANOMALIES and self.refusal(category, settings) is None
 
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
-        """What `lacking_labels` says, or that no anomaly is left to report on."""
+        """Lacking labels, or no image left to report on."""
         lacking = lacking_labels(category, self.name, settings.metric, num_good=2)
         if lacking is not None:
             return lacking

@@ -1,4 +1,4 @@
-"""What an objective needs that is judged by labelled test images."""
+"""The labelled test images that some objectives need."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class Oracle(Objective):
     optimistic = True
 
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
-        """What `lacking_labels` says; one good test image is enough."""
+        """Lacking labels; one good test image is enough."""
         return lacking_labels(category, self.name, settings.metric, num_good=1)
 
     def divide(self, category: Category, settings: ObjectiveConfig) -> Split:

@@ -1,4 +1,4 @@
-"""All objectives by name, and what is asked of whichever one a category's settings name."""
+"""The registry of objectives, and questions to the one that a category's settings name."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Synthetic(Objective):
         return True
 
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
-        """Whether there are too few good validation images."""
+        """Too few good validation images."""
         if (num_good := len(category.validation)) < 2:
             return (
                 f"{place_of(category)} has {num_good} validation image, and synthetic anomalies "
