@@ -9,17 +9,7 @@ import pytest
 
 from dfsc_tune.spaces.asha import Asha, judged_steps
 from dfsc_tune.spaces.space import Budget
-from tests.support.ray_asha import RayAsha
-
-
-def budget(num_steps: int, interval: int, grace: int, factor: int = 3) -> Budget:
-    return Budget(
-        num_trials=1,
-        num_steps=num_steps,
-        report_interval=interval,
-        grace_period=grace,
-        reduction_factor=factor,
-    )
+from tests.support.ray_asha import RayAsha, budget
 
 
 def random_budget(rng: np.random.Generator) -> Budget:

@@ -12,9 +12,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.models.pdn import normalize_images
 from dfsc_tune.reproduce import baselines
@@ -30,6 +28,7 @@ from dfsc_tune.reproduce.tables import PROTOCOLS
 from dfsc_tune.results import Run
 from dfsc_tune.teachers.backbones import BACKBONES, Backbone
 from dfsc_tune.training.prepare import CategoryData, prepare_category
+from tests.support.commands import invoke
 from tests.support.synthetic_run import run_settings
 from tests.support.trays import CATEGORY, make_masked_tray
 
@@ -159,7 +158,7 @@ def test_without_anomalib_the_way_to_it_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "anomalib", None)
     asked = ["reproduce", "table1", "--data", str(data_folder), "--space", "smoke", "--baselines"]
-    result = CliRunner().invoke(app, asked)
+    result = invoke(*asked)
     assert result.exit_code == 2
     assert "pip install '.[baselines]'" in result.stderr
 
@@ -178,6 +177,6 @@ def test_baselines_that_cannot_be_are_refused_first(
     monkeypatch.setitem(sys.modules, "anomalib.models", ModuleType("anomalib.models"))
     monkeypatch.setitem(sys.modules, "anomalib", ModuleType("anomalib"))
     asked = ["reproduce", *options, "--data", str(data_folder), "--space", "smoke"]
-    result = CliRunner().invoke(app, asked)
+    result = invoke(*asked)
     assert result.exit_code == 2
     assert told in " ".join(result.stderr.split())

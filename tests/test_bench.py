@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from typer.testing import CliRunner
 
 from dfsc_tune.bench import record, request, steps
 from dfsc_tune.bench.request import Figure
 from dfsc_tune.bench.usual import ImageFiles, UsualLoop
-from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.cost.throughput import read_throughput
 from dfsc_tune.models.pdn import build_pdn, normalize_images
 from dfsc_tune.models.teacher import Teacher
 from dfsc_tune.training.losses import total_loss
 from dfsc_tune.training.prepare import CategoryData
+from tests.support.commands import invoke
 
 
 def test_the_usual_loop_has_our_loss(
@@ -57,9 +56,7 @@ def test_bench_prints_and_keeps_a_record(tmp_path: Path, monkeypatch: pytest.Mon
     for module in (request, steps):
         monkeypatch.setattr(module, "FILE_SIZE", (160, 110))
     arguments = "bench --network tiny --image-size 128 --rounds 2 --seconds 0.05 --at-once 1,2"
-    result = CliRunner().invoke(
-        app, [*arguments.split(), "--threads", "1", "--results", str(tmp_path), "--json"]
-    )
+    result = invoke(*arguments.split(), "--threads", "1", "--results", str(tmp_path), "--json")
     assert result.exit_code == 0, result.output
     found = json.loads(result.stdout)
     (file,) = (tmp_path / "benchmarks").iterdir()
@@ -79,7 +76,7 @@ def test_bench_prints_and_keeps_a_record(tmp_path: Path, monkeypatch: pytest.Mon
 
 @pytest.mark.parametrize("text", ["2,1", "1,1", "0", "some"])
 def test_bench_refuses_other_numbers(text: str) -> None:
-    result = CliRunner().invoke(app, ["bench", "--at-once", text, "--device", "cpu"])
+    result = invoke("bench", "--at-once", text, "--device", "cpu")
     assert result.exit_code == 2
     assert "--at-once takes" in result.stderr
 
@@ -89,6 +86,6 @@ def test_bench_looks_whether_it_may_write_before_it_measures(
 ) -> None:
     monkeypatch.setattr(record, "benchmark", lambda *_: pytest.fail("it measured"))
     (tmp_path / "file").write_text("")
-    result = CliRunner().invoke(app, ["bench", "--results", str(tmp_path / "file")])
+    result = invoke("bench", "--results", str(tmp_path / "file"))
     assert result.exit_code == 2
     assert "cannot write to the folder" in result.stderr

@@ -7,14 +7,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics import image_auroc_difference
 from dfsc_tune.pages.comparison import compare_runs, comparison_figures, comparison_table
 from dfsc_tune.pages.page import write_comparison
 from dfsc_tune.results import Run, load, write_settings, write_table
+from tests.support.commands import invoke
 from tests.support.synthetic_run import CATEGORY, KINDS, dataset, make_run, run_settings
 
 COUNTS = dict.fromkeys(KINDS, 30)
@@ -123,11 +122,11 @@ def test_runs_of_one_name_are_both_drawn(tmp_path: Path) -> None:
 
 def test_the_command_prints_a_table_or_json(runs: list[Run], tmp_path: Path) -> None:
     command = ["compare", "first", "better", "--results", str(tmp_path)]
-    shown = CliRunner().invoke(app, command)
+    shown = invoke(*command)
     assert shown.exit_code == 0, shown.output
     assert "above the first" in shown.stdout
-    (found,) = json.loads(CliRunner().invoke(app, [*command, "--json"]).stdout)
+    (found,) = json.loads(invoke(*command, "--json").stdout)
     assert found["entries"][1]["gap"]["num_images"] == 90
-    wrong = CliRunner().invoke(app, [*command[:2], *command[3:]])
+    wrong = invoke(*command[:2], *command[3:])
     assert wrong.exit_code == 2
     assert "at least two runs" in wrong.stderr

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -13,16 +12,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.made_up_study import play, study
+from tests.support.processes import free_port
 from tests.support.readmes import DOCS
 
 COMMAND = "optuna-dashboard results/nightly/study.journal"
 DASHBOARD = Path(sys.executable).with_name("optuna-dashboard")
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def fetch(url: str, process: subprocess.Popen[bytes], seconds: float = 120) -> bytes:

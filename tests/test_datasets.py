@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from dfsc_tune.cli import app
 from dfsc_tune.data import datasets
 from dfsc_tune.data.datasets import PUBLIC_DATASETS, PublicDataset, SplitCounts, fetch_dataset
 from dfsc_tune.errors import UserError
 from dfsc_tune.storage import download
 from dfsc_tune.storage.download import PublishedFile, partial_path
+from tests.support.commands import invoke
 from tests.support.file_server import FileServer, serving
 from tests.support.trays import make_tray
 
@@ -88,7 +88,7 @@ def contents(folder: Path) -> list[str]:
 
 
 def data_download(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["data", "download", *map(str, arguments)])
+    return invoke("data", "download", *arguments)
 
 
 def test_a_data_set_is_brought_once_and_checked(

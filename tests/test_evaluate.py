@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 import tifffile
 from PIL import Image
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.evaluation.evaluate import evaluate_maps, evaluate_model
@@ -25,6 +24,7 @@ from dfsc_tune.models.detector import Detector, load_detector, save_detector
 from dfsc_tune.reference import CATEGORIES, published_results
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.commands import invoke
 from tests.support.pixel_maps import CASES, LIMITS, reference_case
 from tests.support.trays import CATEGORY, make_masked_tray, make_tray
 
@@ -70,10 +70,6 @@ def saved(data: Path, model: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 def maps(saved: tuple[Path, Result], tmp_path: Path) -> Path:
     """A copy of the saved maps, to damage."""
     return shutil.copytree(saved[0], tmp_path / "maps")
-
-
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, [str(argument) for argument in arguments])
 
 
 def judge_maps(maps: Path, data: Path, *arguments: str) -> Result:

@@ -13,20 +13,10 @@ from hypothesis import strategies as st
 from dfsc_tune.cost.expected import TrialTimes, Values, expect, simulate
 from dfsc_tune.spaces.asha import judged_steps
 from dfsc_tune.spaces.space import Budget, load_space
-from tests.support.ray_asha import RayAsha
+from tests.support.ray_asha import RayAsha, budget
 
 # A second a step, nothing else: times are whole numbers, so who reports first is exact.
 ONE = TrialTimes(1.0, 0.0, 0.0)
-
-
-def budget(num_steps: int, interval: int, grace: int, factor: int = 3) -> Budget:
-    return Budget(
-        num_trials=1,
-        num_steps=num_steps,
-        report_interval=interval,
-        grace_period=grace,
-        reduction_factor=factor,
-    )
 
 
 def played_by_ray(spent: Budget, values: list[Values], at_once: int) -> list[list[int]]:

@@ -15,10 +15,8 @@ import onnxruntime
 import pytest
 import torch
 from PIL import ExifTags, Image
-from typer.testing import CliRunner
 
 import dfsc_tune
-from dfsc_tune.cli import app
 from dfsc_tune.config import ScoreConfig, TrialConfig
 from dfsc_tune.data.images import PREPROCESSING, decode_images
 from dfsc_tune.errors import UserError
@@ -30,6 +28,7 @@ from dfsc_tune.models.scoring import MapNormalization
 from dfsc_tune.settings import loads
 from dfsc_tune.training.prepare import CategoryData, prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.commands import invoke
 from tests.support.readmes import block
 from tests.support.trays import CATEGORY
 
@@ -216,9 +215,9 @@ def test_missing_packages_are_named(
 def test_the_command_writes_beside_the_model(detector: Detector, tmp_path: Path) -> None:
     save_detector(tmp_path / "model", detector)
     command = ["export", str(tmp_path / "model"), "--format"]
-    result = CliRunner().invoke(app, [*command, "torchscript"])
+    result = invoke(*command, "torchscript")
     assert result.exit_code == 0, result.output
     assert (tmp_path / "model" / "model.pt").is_file()
-    wrong = CliRunner().invoke(app, [*command, "tflite"])
+    wrong = invoke(*command, "tflite")
     assert wrong.exit_code == 2
     assert "onnx, torchscript" in wrong.stderr

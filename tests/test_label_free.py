@@ -13,9 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
 from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.pages.page import write_page
@@ -28,6 +26,7 @@ from dfsc_tune.training.objectives.synthetic import Synthetic
 from dfsc_tune.training.prepare import prepare_category, resident
 from dfsc_tune.training.train import Training
 from dfsc_tune.training.trial import judge_training, run_trial
+from tests.support.commands import invoke
 from tests.support.trays import CATEGORY
 
 OPENED: list[str] | None = None
@@ -178,12 +177,12 @@ def test_images_of_which_no_anomaly_can_be_made_are_refused(
 def test_synthesize_writes_a_sheet_and_counts(unlabelled: Path, tmp_path: Path) -> None:
     asked = ["data", "synthesize", "--category", CATEGORY, "--data", str(unlabelled)]
     asked += ["--image-size", "128", "--per-kind", "7", "--show"]
-    found = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.png")])
+    found = invoke(*asked, str(tmp_path / "sheet.png"))
     assert found.exit_code == 0, found.output
     assert "structural scar" in found.stdout
     assert (tmp_path / "sheet.png").stat().st_size > 10_000
-    wrong = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.txt")])
+    wrong = invoke(*asked, str(tmp_path / "sheet.txt"))
     assert wrong.exit_code == 2
     assert "name it .png" in wrong.output
-    wrong = CliRunner().invoke(app, [*asked, str(tmp_path / "sheet.png"), "--recipe", "scratches"])
+    wrong = invoke(*asked, str(tmp_path / "sheet.png"), "--recipe", "scratches")
     assert "no recipe 'scratches'; choose from exchanged" in wrong.output

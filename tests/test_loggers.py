@@ -8,12 +8,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
 from dfsc_tune.errors import UserError
 from dfsc_tune.pages.loggers import mlflow_follower, tensorboard_follower
 from dfsc_tune.results import REPORTS, TRIALS, Run, load, write_table
+from tests.support.commands import invoke
 from tests.support.synthetic_run import CATEGORY, make_run
 
 pytestmark = [
@@ -109,13 +108,9 @@ def test_one_flag_each(store: Path, tmp_path: Path) -> None:
     make_run(tmp_path / "first", num_trials=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        result = CliRunner().invoke(
-            app,
-            [
-                "watch", "first", "--results", str(tmp_path),
-                "--tensorboard", str(tmp_path / "events"),
-                "--mlflow", f"sqlite:///{store}",
-            ],
+        result = invoke(
+            "watch", "first", "--results", tmp_path,
+            "--tensorboard", tmp_path / "events", "--mlflow", f"sqlite:///{store}",
         )  # fmt: skip
     assert result.exit_code == 0, result.output
     assert len(list((tmp_path / "events" / "first").glob("*/events*"))) == 3

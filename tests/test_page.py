@@ -11,9 +11,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.pages.figures import scores_by_kind
 from dfsc_tune.pages.importance import importances
@@ -24,6 +22,7 @@ from dfsc_tune.results import RunTables, load, write_settings
 from dfsc_tune.search.finalize import finalize
 from dfsc_tune.training.prepare import CategoryData
 from dfsc_tune.training.trial import run_trial
+from tests.support.commands import invoke
 from tests.support.synthetic_run import BUDGET, CATEGORY, PARAMETERS, make_run, run_settings
 from tests.support.trays import CATEGORY as TRAY
 
@@ -254,11 +253,11 @@ def test_the_gallery_says_when_data_or_images_are_gone(
 def test_the_command_writes_beside_the_run(tmp_path: Path) -> None:
     folder = make_run(tmp_path / "results" / "first")
     command = ["report", "first", "--results", str(tmp_path / "results"), "--no-pictures"]
-    result = CliRunner().invoke(app, command)
+    result = invoke(*command)
     assert result.exit_code == 0, result.output
     assert (folder / "report.html").is_file()
     assert "No pictures were asked for" in (folder / "report.html").read_text(encoding="utf-8")
-    wrong = CliRunner().invoke(app, ["report", "other", "--results", str(tmp_path / "results")])
+    wrong = invoke("report", "other", "--results", str(tmp_path / "results"))
     assert wrong.exit_code == 2
     assert "no run 'other'" in wrong.stderr
 

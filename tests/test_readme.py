@@ -12,13 +12,12 @@ import pandas as pd
 import pytest
 import yaml
 from pydantic import BaseModel
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
 from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig
 from dfsc_tune.results import load
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import Budget, Resources, SamplerName, SearchSpace
+from tests.support.commands import invoke
 from tests.support.readmes import (
     BLOCKS,
     COMMANDS,
@@ -60,7 +59,7 @@ def test_commands_parse(line: str) -> None:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=" ".join)
 def test_every_command_has_help_and_stands_in_a_readme(path: tuple[str, ...]) -> None:
-    result = CliRunner().invoke(app, [*path, "--help"])
+    result = invoke(*path, "--help")
     assert result.exit_code == 0
     assert "Usage" in result.output
     assert f"dfsc-tune {' '.join(path)} " in " \n".join((*LINES, ""))

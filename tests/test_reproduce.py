@@ -11,9 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.builtin import Counts, make_dataset
 from dfsc_tune.data.layout import read_category
@@ -40,6 +38,7 @@ from dfsc_tune.search.controller import CHECKPOINTS
 from dfsc_tune.spaces.space import SearchSpace, load_space
 from dfsc_tune.training.prepare import prepare_category
 from dfsc_tune.training.trial import finished_detector, run_trial
+from tests.support.commands import invoke
 from tests.support.synthetic_run import run_settings
 from tests.support.trays import CATEGORY, make_tray
 
@@ -399,7 +398,7 @@ def test_a_table_is_made_by_one_command_and_shown_by_the_next(
     make_tray(tmp_path / "data", "screw_bag")
     (tmp_path / "space.yaml").write_text(SPACE)
     asked = ["reproduce", "table3", "--data", "data", "--space", "space.yaml", "--name", "small"]
-    result = CliRunner().invoke(app, asked)
+    result = invoke(*asked)
     assert result.exit_code == 0, result.output
     for text in ("Table 3", CHOSEN, "oracle: optimistic", "holdout", "79.20"):
         assert text in result.stdout
@@ -416,12 +415,12 @@ def test_a_table_is_made_by_one_command_and_shown_by_the_next(
     trials = pd.read_parquet("results/small/margins/trials.parquet")
     assert trials["state"].tolist() == ["complete"] * 5
     before = Path("results/small/margins/ledger.jsonl").read_bytes()
-    again = CliRunner().invoke(app, [*asked, "--json"])
+    again = invoke(*asked, "--json")
     assert again.exit_code == 0, again.output
     cells = json.loads(again.stdout)["cells"]
     assert [x["ours"] for x in cells] == pytest.approx(table["ours"].tolist())
     assert Path("results/small/margins/ledger.jsonl").read_bytes() == before
-    other = CliRunner().invoke(app, [*asked, "--teacher", "tiny"])
+    other = invoke(*asked, "--teacher", "tiny")
     assert other.exit_code == 2
     assert "the teacher of screw_bag changed" in other.stderr
 
@@ -429,7 +428,7 @@ def test_a_table_is_made_by_one_command_and_shown_by_the_next(
 def test_a_table_of_areas_without_masks_is_refused_before_it_is_trained(tmp_path: Path) -> None:
     make_tray(tmp_path / "data", "screw_bag")
     asked = ["reproduce", "table2", "--data", str(tmp_path / "data"), "--space", "smoke"]
-    result = CliRunner().invoke(app, [*asked, "--results", str(tmp_path / "results")])
+    result = invoke(*asked, "--results", str(tmp_path / "results"))
     assert result.exit_code == 2
     assert "needs a mask of every anomalous test image" in result.stderr
     assert not (tmp_path / "results").exists()
@@ -439,7 +438,7 @@ def test_a_plan_trains_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     asked = ["reproduce", "table4", "--plan", "--seeds", "3", "--space", "default", "--gpus", "8"]
-    result = CliRunner().invoke(app, asked)
+    result = invoke(*asked)
     assert result.exit_code == 0, result.output
     assert "Table 4: ablation, image AUROC: 45 trainings" in result.stdout
     assert list(tmp_path.iterdir()) == []

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from typer.testing import CliRunner, Result
+from typer.testing import Result
 
-from dfsc_tune.cli import app
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
+from tests.support.commands import invoke
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +20,8 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("platformdirs.user_data_dir", lambda name: str(tmp_path / name))
 
 
-def invoke(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(app, ["teacher", *map(str, arguments)])
+def teacher(*arguments: str | Path) -> Result:
+    return invoke("teacher", *arguments)
 
 
 @pytest.fixture
@@ -33,28 +33,28 @@ def weights(tmp_path: Path) -> Path:
 
 
 def test_a_registered_teacher_is_listed_and_shown(weights: Path) -> None:
-    result = invoke("use", weights, "--name", "mine")
+    result = teacher("use", weights, "--name", "mine")
     assert result.exit_code == 0, result.output
     assert Path(result.stdout.strip()).is_file()
     assert "--teacher mine" in result.stderr
-    listed = {row["name"]: row for row in json.loads(invoke("list", "--json").stdout)}
+    listed = {row["name"]: row for row in json.loads(teacher("list", "--json").stdout)}
     assert listed["mine"]["network"] == "tiny"
     assert listed["mine"]["there"]
     assert listed["tiny"]["there"]
     assert not listed["anomalib-small"]["there"]
-    assert "dfsc-tune teacher fetch anomalib-small" in invoke("list").stdout
-    card = json.loads(invoke("info", "mine", "--json").stdout)
+    assert "dfsc-tune teacher fetch anomalib-small" in teacher("list").stdout
+    card = json.loads(teacher("info", "mine", "--json").stdout)
     assert card["origin"] == "registered by its user from own.safetensors"
-    by_file = json.loads(invoke("info", weights, "--json").stdout)
+    by_file = json.loads(teacher("info", weights, "--json").stdout)
     assert by_file["teacher_sha256"] == card["teacher_sha256"]
-    assert f"teacher_sha256: {card['teacher_sha256']}" in invoke("info", "mine").stdout
+    assert f"teacher_sha256: {card['teacher_sha256']}" in teacher("info", "mine").stdout
 
 
 def test_a_damaged_teacher_does_not_hide_the_others(weights: Path) -> None:
-    damaged = Path(invoke("use", weights, "--name", "mine").stdout.strip())
+    damaged = Path(teacher("use", weights, "--name", "mine").stdout.strip())
     damaged.with_name("note.pth").write_text("no weights")
     damaged.write_bytes(damaged.read_bytes()[:-1])
-    result = invoke("list", "--json")
+    result = teacher("list", "--json")
     assert result.exit_code == 0, result.output
     names = {row["name"] for row in json.loads(result.stdout)}
     assert "tiny" in names
@@ -75,7 +75,7 @@ def test_a_damaged_teacher_does_not_hide_the_others(weights: Path) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(weights: Path, arguments: tuple[str, ...], message: str) -> None:
-    result = invoke(*arguments)
+    result = teacher(*arguments)
     assert result.exit_code == 2
     errors = [line for line in result.stderr.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1

@@ -20,7 +20,7 @@ import pytest
 
 from dfsc_tune import results
 from dfsc_tune.training.prepare import CategoryData
-from tests.support.processes import kill_tree
+from tests.support.processes import free_port, kill_tree
 from tests.support.trays import CATEGORY
 
 pytestmark = pytest.mark.slow
@@ -162,13 +162,6 @@ def own_address() -> str:
     import ray
 
     return ray.util.get_node_ip_address()
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def answers(address: str) -> bool:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from typer.testing import CliRunner
 
-from dfsc_tune.cli import app
+from dfsc_tune.cli import watch
 from dfsc_tune.results import LEDGER, SCORES, TRIALS, load, write_settings, write_table
 from dfsc_tune.results.progress import progress_of
+from tests.support.commands import invoke
 from tests.support.synthetic_run import CATEGORY, make_run, run_settings
 
 
@@ -90,7 +89,7 @@ def test_a_run_that_ended_without_result_says_so(
 
 def test_the_command_ends_without_result(tmp_path: Path) -> None:
     all_failed(tmp_path / "first", '{"event": "ended", "why": null}\n')
-    result = CliRunner().invoke(app, ["watch", "first", "--results", str(tmp_path)])
+    result = invoke("watch", "first", "--results", str(tmp_path))
     assert result.stdout == (
         "40 failed of up to 40; ended without a result for tray: a loss became nan\n"
     )
@@ -105,21 +104,21 @@ def test_a_run_before_its_first_trial(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("once", [True, False])
-def test_the_command_ends_with_the_run(tmp_path: Path, once: bool) -> None:
+def test_the_command_ends_with_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, once: bool
+) -> None:
     folder = with_running(tmp_path / "first")
     make_run(tmp_path / "ended")
 
-    def end() -> None:
-        time.sleep(1)
+    def end(seconds: float) -> None:
+        assert seconds == 0.2
         # Whole files take the place of others, as a search writes them.
         for name in (TRIALS, SCORES):
             (tmp_path / "ended" / name).replace(folder / name)
 
-    ending = threading.Thread(target=end)
-    ending.start()
+    monkeypatch.setattr(watch.time, "sleep", end)
     command = ["watch", "first", "--results", str(tmp_path), "--interval", "0.2"]
-    result = CliRunner().invoke(app, [*command, *(["--once"] if once else [])])
-    ending.join()
+    result = invoke(*command, *(["--once"] if once else []))
     assert result.exit_code == 0, result.output
     assert "2 running" in result.stdout
     assert ("; ended" in result.stdout) != once

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from contextlib import suppress
@@ -54,3 +55,11 @@ def kill_tree(pid: int) -> None:
         for victim in (ancestor, *ancestor.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
                 victim.kill()
+
+
+def free_port() -> int:
+    """A port that nobody listens at."""
+    with socket.socket() as probe:
+        probe.bind(("", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -10,6 +10,17 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 from dfsc_tune.spaces.space import Budget
 
 
+def budget(num_steps: int, interval: int, grace: int, factor: int = 3) -> Budget:
+    """Of one trial, in steps."""
+    return Budget(
+        num_trials=1,
+        num_steps=num_steps,
+        report_interval=interval,
+        grace_period=grace,
+        reduction_factor=factor,
+    )
+
+
 class RayAsha:
     """One AsyncHyperBandScheduler per category, called as Tune does."""
 
