@@ -38,6 +38,9 @@ from dfsc_tune.errors import UserError
 # own validation splits are 14 to 16 % of its good images.
 VALIDATION_SHARE = 0.15
 
+GOOD_FOLDER = "train/good"
+"""Of a category: by it a folder is known as one, on a disk or in an object store."""
+
 _LOCO_FOLDERS: Mapping[str, DefectKind] = {
     "logical_anomalies": "logical",
     "structural_anomalies": "structural",
@@ -65,7 +68,7 @@ def find_categories(data: Path) -> tuple[str, ...]:
     if not names:
         raise UserError(
             f"No category found in '{data}': a category is a folder with good training images in "
-            f"'{data / '<category>' / 'train' / 'good'}'.{_misplaced(data)}"
+            f"'{data / '<category>' / GOOD_FOLDER}'.{_misplaced(data)}"
         )
     return names
 
@@ -128,7 +131,7 @@ def complete_category(category: Category, validation_seed: int = 0) -> Category:
     if not category.train:
         raise UserError(
             f"Category '{category.name}' has no good training images: put some in "
-            f"'{category.root / 'train' / 'good'}'."
+            f"'{category.root / GOOD_FOLDER}'."
         )
     category = _with_fine_defect_types(category)
     return category if category.validation else _with_held_out(category, validation_seed)
@@ -144,7 +147,7 @@ def _misplaced(data: Path) -> str:
 
 
 def _is_category(folder: Path) -> bool:
-    return (folder / "train" / "good").is_dir()
+    return (folder / GOOD_FOLDER).is_dir()
 
 
 def _layout(root: Path) -> Layout:

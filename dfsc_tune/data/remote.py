@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dfsc_tune.data.layout import GOOD_FOLDER
 from dfsc_tune.errors import UserError
 from dfsc_tune.storage.copies import fetch_folder, local_copy
 from dfsc_tune.storage.object_store import Store
-
-_GOOD = "train/good"
 
 
 def remote_categories(store: Store) -> tuple[str, ...]:
@@ -19,11 +18,11 @@ def remote_categories(store: Store) -> tuple[str, ...]:
         UserError: there is none; as a StorageError, the store does not answer.
     """
     parts = (name.split("/", 1) for name in store.files())
-    names = sorted({x[0] for x in parts if len(x) == 2 and x[1].startswith(f"{_GOOD}/")})
+    names = sorted({x[0] for x in parts if len(x) == 2 and x[1].startswith(f"{GOOD_FOLDER}/")})
     if not names:
         raise UserError(
             f"no category found in {store}: a category is a folder with good training images in "
-            f"{store}/<category>/{_GOOD}"
+            f"{store}/<category>/{GOOD_FOLDER}"
         )
     return tuple(names)
 
