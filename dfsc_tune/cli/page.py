@@ -62,6 +62,8 @@ def compare(
 
     loaded = [load(find_run(results, run)) for run in runs]
     comparisons = compare_runs(loaded)
+    if html is not None:
+        write_comparison(comparisons, loaded, html)
     if json:
         print_json([asdict(comparison) for comparison in comparisons])
     else:
@@ -74,5 +76,4 @@ def compare(
         for note in comparison.notes:
             typer.echo(f"note: {comparison.category}: {note}", err=True)
     if html is not None:
-        write_comparison(comparisons, loaded, html)
         typer.echo(f"wrote {html}", err=True)

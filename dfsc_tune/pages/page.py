@@ -128,7 +128,7 @@ def _category_page(
     scores = judged_scores(run.scores[run.scores["category"] == category])
     best = scores[scores["role"] == "best"]
     model = run.folder / MODELS / category
-    maps, unmeasured = _pixel_metrics(model, data if pixel else None, category, summary)
+    maps, pixel_notes = _pixel_metrics(model, data if pixel else None, category, summary)
     num_points = _share(_MAX_POINTS, num_categories, _MIN_POINTS_OF_ONE, _MAX_POINTS_OF_ONE)
     num_pictures = _share(
         _MAX_PICTURES, 2 * num_categories, _MIN_PICTURES_OF_ONE, _MAX_PICTURES_OF_ONE
@@ -141,7 +141,7 @@ def _category_page(
         thresholds_section(best, unscored),
         defect_types_section(scores, unscored),
         gallery_section(model, best, unscored, data if pictures else None, num_pictures),
-        metrics_section(summary, published, maps, unmeasured),
+        metrics_section(summary, published, maps, pixel_notes),
         *setting_sections(found),
         importance_section(found),
         parallel_section(found),
@@ -155,10 +155,10 @@ def _category_page(
 
 def _pixel_metrics(
     model: Path, data: Path | None, category: str, summary: Summary | None
-) -> tuple[PixelMetrics | None, str]:
-    """Pixel metrics of the best model on the report part, or None and why there are none."""
+) -> tuple[PixelMetrics | None, Sequence[str]]:
+    """Pixel metrics of the best model on the report part, with notes; or None and why there are none."""
     if data is None:
-        return None, "they were not asked for (dfsc-tune report RUN --pixel measures them)"
+        return None, ["they were not asked for (dfsc-tune report RUN --pixel measures them)"]
     # Only they need PyTorch.
     from dfsc_tune.evaluation.evaluate import evaluate_model
     from dfsc_tune.models.detector import load_detector
@@ -171,8 +171,8 @@ def _pixel_metrics(
             include_selection=summary is not None and summary.optimistic,
         )
     except UserError as error:
-        return None, str(error)
-    return found.pixel, "; ".join(found.notes)
+        return None, [str(error)]
+    return found.pixel, found.notes
 
 
 def _overview(run: Run, categories: Sequence[str]) -> go.Figure | None:

@@ -138,7 +138,7 @@ def metrics_section(
     summary: Summary | None,
     published: Sequence[PublishedResult],
     pixel: PixelMetrics | None,
-    unmeasured: str,
+    pixel_notes: Sequence[str],
 ) -> Section:
     """All metrics by kind of defect, beside the paper's Tables 1 and 2 where they apply.
 
@@ -146,7 +146,7 @@ def metrics_section(
         summary: what the search found; None while it has found nothing.
         published: the paper's numbers, for the real MVTec LOCO AD only.
         pixel: metrics of the best model's maps; None where there are none.
-        unmeasured: why there are none.
+        pixel_notes: what is odd of the masks, or why there are no such metrics.
     """
     section = Section("metrics", "All metrics by kind of defect", REPORT)
     if summary is None:
@@ -164,7 +164,9 @@ def metrics_section(
             )
         )
     if pixel is None:
-        notes.append(f"No pixel metrics: {unmeasured.rstrip('.')}.")
+        notes.append(f"No pixel metrics: {'; '.join(pixel_notes).rstrip('.')}.")
+    else:
+        notes += pixel_notes
     return section.having([], notes, Table(columns, rows, marked=0))
 
 
