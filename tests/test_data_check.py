@@ -1,5 +1,7 @@
 """The check of image folders: counts, sizes, problems that must be mended, and notes."""
 
+import os
+import shutil
 import struct
 import zlib
 from pathlib import Path
@@ -317,3 +319,30 @@ def test_a_wrong_declaration_is_a_problem(nut):
     found = check(nut)
     assert found.layout is None
     assert len(found.problems) == 1
+
+
+@pytest.mark.parametrize("name", ["dataset.yaml", "defects_config.json"])
+@pytest.mark.parametrize(
+    "put",
+    [
+        Path.mkdir,
+        os.mkfifo,
+        lambda path: path.symlink_to(path.name),
+        lambda path: path.symlink_to("moved"),
+        lambda path: path.write_text("[" * 600),
+        lambda path: path.write_bytes(b"\xff"),
+    ],
+)
+def test_a_declaration_that_cannot_be_read_is_a_problem_never_passed_over(nut, name, put):
+    (nut / name).unlink(missing_ok=True)
+    put(nut / name)
+    (problem,) = check(nut).problems
+    assert name in problem
+
+
+@pytest.mark.parametrize("split", ["validation", "test", "ground_truth"])
+def test_a_split_that_links_to_nothing_is_a_problem(nut, split):
+    shutil.rmtree(nut / split)
+    (nut / split).symlink_to("unplugged")
+    (problem,) = check(nut).problems
+    assert f"{split}' is a link to nothing" in problem

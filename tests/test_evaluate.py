@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -305,6 +306,50 @@ def test_what_is_left_unscored_is_said(data: Path, model: Path, tmp_path: Path) 
         assert f"note: {part}" in found.stderr
 
 
+def test_names_that_cannot_be_are_one_sentence(data: Path, model: Path, tmp_path: Path) -> None:
+    image = data / CATEGORY / "test" / "good" / "000.png"
+    long = "x" * 300
+    no_text = tmp_path / os.fsdecode(b"\xff.png")
+    shutil.copy(image, no_text)
+    for arguments, told in (
+        ([image, "--output", tmp_path / f"{long}.csv"], long),
+        ([image, "--output", tmp_path / "x.csv" / "x.csv"], "x.csv"),
+        ([image, "--heatmaps", tmp_path / long], long),
+        ([tmp_path / f"{long}.png"], long),
+        ([no_text], "no UTF-8"),
+    ):
+        (tmp_path / "x.csv").mkdir(exist_ok=True)
+        (tmp_path / "x.csv" / "x.csv").mkdir(exist_ok=True)
+        refused = invoke("predict", model, *arguments)
+        assert_refused(refused, told)
+        # Before anything is scored.
+        assert refused.stdout == ""
+
+
+def test_images_of_one_long_name_each_have_a_heat_map(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in "ab"]
+    for folder in folders:
+        folder.mkdir()
+        shutil.copy(data / CATEGORY / "test" / "good" / "000.png", folder / f"{'ü' * 125}.png")
+    found = invoke("predict", model, *folders, "--heatmaps", tmp_path / "heat")
+    assert found.exit_code == 0, found.output
+    assert len(list((tmp_path / "heat").iterdir())) == 2
+
+
+def test_a_terminal_that_lacks_a_letter_ends_nothing(
+    data: Path, model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(data / CATEGORY / "test" / "good" / "000.png", tmp_path / "€.png")
+    told = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(told, encoding="latin-1"))
+    with pytest.raises(SystemExit) as ended:
+        app(["predict", str(model), str(tmp_path)])
+    assert ended.value.code == 0
+    assert rb"\u20ac.png" in told.getvalue()
+
+
 def test_a_folder_of_what_is_not_read_is_refused_with_the_reason(
     model: Path, tmp_path: Path
 ) -> None:
@@ -314,23 +359,25 @@ def test_a_folder_of_what_is_not_read_is_refused_with_the_reason(
 
 @pytest.mark.parametrize("json_option", [(), ("--json",)])
 def test_predict_finishes_though_nobody_reads(
-    data: Path, model: Path, tmp_path: Path, json_option: tuple[str, ...]
+    data: Path,
+    model: Path,
+    tmp_path: Path,
+    json_option: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     images = data / CATEGORY / "test" / "good"
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"")
-    command = [sys.executable, "-m", "dfsc_tune", "predict", str(model), str(images), str(broken)]
-    targets = ("--output", str(tmp_path / "scores.csv"), "--heatmaps", str(tmp_path / "heat"))
-    with subprocess.Popen(
-        [*command, *targets, *json_option], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        told = process.stderr.read().decode()
-    assert process.returncode == 1
-    assert "broken.png" in told
-    assert "Traceback" not in told
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    with open(write_end, "w", encoding="utf-8") as unread:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", unread)
+        targets = ("--output", tmp_path / "scores.csv", "--heatmaps", tmp_path / "heat")
+        with pytest.raises(SystemExit) as ended:
+            app([str(x) for x in ("predict", model, images, broken, *targets, *json_option)])
+    assert ended.value.code == 1
+    assert "broken.png" in capsys.readouterr().err
     assert len((tmp_path / "scores.csv").read_text().splitlines()) == 6
     assert len(list((tmp_path / "heat").iterdir())) == 4
 

@@ -175,6 +175,8 @@ def _check_targets(output: Path | None, heatmaps: Path | None) -> None:
 
     if output is not None and output.suffix not in (".parquet", ".csv", ".json"):
         raise UserError(f"--output must end in .parquet, .csv or .json, not '{output.name}'")
+    if output is not None and output.is_dir():
+        raise UserError(f"--output is a file's name, and '{output}' is a folder")
     for folder in (output.parent if output else None, heatmaps):
         if folder is not None:
             check_writable(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import io
 import json
 import math
 import os
@@ -77,19 +78,23 @@ class _Group(typer.core.TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, _terminate)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A name that the terminal's encoding lacks must not end a command.
+                stream.reconfigure(errors="backslashreplace")
         try:
             return super().invoke(ctx)
-        except (UserError, PermissionError, MemoryError) as error:
+        except BrokenPipeError as error:
+            # The reader of our output has gone (`| head`): nothing is wrong.
+            sys.stderr.close()
+            raise typer.Exit(0) from error
+        except (UserError, OSError, MemoryError) as error:
             typer.echo(f"error: {_sentence(error)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)
             ended_by = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
             raise typer.Exit(128 + ended_by) from error
-        except BrokenPipeError as error:
-            # The reader of our output has gone (`| head`): nothing is wrong.
-            sys.stderr.close()
-            raise typer.Exit(0) from error
 
 
 def _sentence(error: Exception) -> str:
@@ -99,6 +104,8 @@ def _sentence(error: Exception) -> str:
             f"{error.filename} cannot be read or written here ({error.strerror}); change its "
             "permissions, or choose another"
         )
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     if isinstance(error, MemoryError):
         return (
             f"this machine has too little memory ({error}); ask for a smaller image_size, fewer "

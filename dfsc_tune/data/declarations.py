@@ -13,6 +13,7 @@ defect type, the category's word counts.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
@@ -63,10 +64,12 @@ def read_defects_config(path: Path) -> dict[int, DefectEntry]:
     Raises UserError where the file is not JSON, an entry lacks or mistypes a field, or two
     entries share a pixel value.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
         content = json.loads(_text(path))
+    except RecursionError as error:
+        raise _too_deep(path) from error
     except json.JSONDecodeError as error:
         raise UserError(f"'{path}' is not valid JSON: {error}.") from error
     entries: dict[int, DefectEntry] = {}
@@ -85,10 +88,12 @@ def read_defect_kinds(path: Path) -> dict[str, DefectKind]:
     Raises UserError, naming file and key, where the file is not YAML or holds an unknown key or
     kind.
     """
-    if not path.is_file():
+    if not os.path.lexists(path):
         return {}
     try:
         content = yaml.safe_load(_text(path))
+    except RecursionError as error:
+        raise _too_deep(path) from error
     except yaml.YAMLError as error:
         raise UserError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
     declared = _validated(TypeAdapter(_DatasetFile), {} if content is None else content, path)
@@ -97,7 +102,13 @@ def read_defect_kinds(path: Path) -> dict[str, DefectKind]:
     return declared.defect_types
 
 
+def _too_deep(path: Path) -> UserError:
+    return UserError(f"'{path}' nests its values too deeply: make it a short list.")
+
+
 def _text(path: Path) -> str:
+    if path.exists() and not path.is_file():
+        raise UserError(f"'{path}' is not a file: delete it, or put a file in its place.")
     try:
         return path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:

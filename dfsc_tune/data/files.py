@@ -36,7 +36,7 @@ def list_files(folder: Path) -> tuple[Path, ...]:
     A link to nothing counts: who reads it is told, rather than served fewer files in silence.
     Raises UserError for a name that is no text, as `list_images` and `list_folders` do.
     """
-    return _children(folder, lambda path: path.is_file() or _is_broken_link(path))
+    return _children(folder, lambda path: path.is_file() or is_broken_link(path))
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
@@ -49,7 +49,16 @@ def list_folders(folder: Path) -> tuple[Path, ...]:
     return tuple(path for path in _children(folder, Path.is_dir) if not path.name.startswith("."))
 
 
-def _is_broken_link(path: Path) -> bool:
+def check_text(path: Path) -> None:
+    """Refuses a path that is no text: neither a table nor a page could hold it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"The name of {str(path)!a} is no UTF-8 text: rename it.") from error
+
+
+def is_broken_link(path: Path) -> bool:
+    """Whether the path is a link to nothing, or one that leads back to itself."""
     return path.is_symlink() and not path.exists()
 
 
@@ -58,11 +67,7 @@ def _children(folder: Path, wanted: Callable[[Path], bool]) -> tuple[Path, ...]:
         return ()
     found = [path for path in folder.iterdir() if wanted(path)]
     for path in found:
-        try:
-            path.name.encode()
-        except UnicodeEncodeError as error:
-            # Neither a table nor a page could hold such a name.
-            raise UserError(f"The name of {str(path)!a} is no UTF-8 text: rename it.") from error
+        check_text(path)
     return tuple(sorted(found, key=lambda path: natural_key(path.name)))
 
 

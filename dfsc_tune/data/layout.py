@@ -28,7 +28,7 @@ from dfsc_tune.data.declarations import (
     read_defect_kinds,
     read_defects_config,
 )
-from dfsc_tune.data.files import list_folders, list_images, map_in_threads
+from dfsc_tune.data.files import is_broken_link, list_folders, list_images, map_in_threads
 from dfsc_tune.data.images import safe_workers
 from dfsc_tune.data.masks import mask_entry
 from dfsc_tune.data.records import Category, DefectKind, ImageRecord, Kind, Layout
@@ -102,6 +102,9 @@ def list_category(data: Path, name: str) -> Category:
     or a declaration is wrong.
     """
     root = category_folder(data, name)
+    for folder in ("train", "validation", "test", "ground_truth"):
+        if is_broken_link(root / folder):
+            raise UserError(f"'{root / folder}' is a link to nothing: mend or delete the link.")
     own_kinds = read_defect_kinds(root / DATASET_FILE)
     kinds = {**_LOCO_FOLDERS, **read_defect_kinds(data / DATASET_FILE), **own_kinds}
     defect_types = [folder.name for folder in list_folders(root / "test") if folder.name != "good"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from logging import NullHandler, getLogger
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,10 @@ def read_map(path: Path, image: Path) -> AnomalyMap:
     if not np.isfinite(anomaly_map).all():
         raise UserError(f"Map '{path}' holds NaN, infinity or numbers too large for float32.")
     return anomaly_map
+
+
+# It would tell of each damaged tag in a line of its own, before our sentence.
+getLogger("tifffile").addHandler(NullHandler())
 
 
 @contextmanager

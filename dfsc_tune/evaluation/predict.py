@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import chain, count
 from pathlib import Path
 
-from dfsc_tune.data.files import list_images
+from dfsc_tune.data.files import check_text, list_images
 from dfsc_tune.data.images import decode_images
 from dfsc_tune.data.misplaced import describe_unread
 from dfsc_tune.data.oddities import page_notes
@@ -36,10 +36,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
     """The given image files, and those in the given folders.
 
     Raises:
-        UserError: a path does not exist, or a folder holds no image.
+        UserError: a path does not exist or is no text, or a folder holds no image.
     """
     images: list[Path] = []
     for path in paths:
+        check_text(path)
         if path.is_dir():
             found = list_images(path)
             if not found:
@@ -122,7 +123,9 @@ def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
     paths: dict[Path, Path] = {}
     taken: set[str] = set()
     for image in dict.fromkeys(images):
-        names = (f"{image.stem}{end}.png" for end in chain([""], (f"_{n}" for n in count(2))))
+        # A name has 255 bytes at most.
+        stem = image.stem.encode()[:240].decode(errors="ignore")
+        names = (f"{stem}{end}.png" for end in chain([""], (f"_{n}" for n in count(2))))
         name = next(name for name in names if name not in taken)
         taken.add(name)
         paths[image] = folder / name
