@@ -154,6 +154,17 @@ def test_a_search_without_labels_needs_two_validation_images() -> None:
         split_test(data, ObjectiveConfig(name="synthetic"))
 
 
+@pytest.mark.parametrize("name", ["auto", "synthetic"])
+def test_without_good_test_images_a_search_asks_for_those(name: str) -> None:
+    data = category(logical_a=9)
+    split = split_test(data, ObjectiveConfig(name=name))
+    assert "no good test images to tell the 9 defective ones from" in split.notes[1]
+    few = replace(data, validation=data.validation[:1])
+    with pytest.raises(UserError, match="put some good ones into test/good") as refused:
+        split_test(few, ObjectiveConfig(name=name))
+    assert "validation" not in str(refused.value)
+
+
 def test_a_training_under_way_is_judged_by_a_quarter_of_each_recipe() -> None:
     recipes = ["exchanged"] * 8 + ["scar"] + ["stain"] * 5
     chosen = Synthetic().early(recipes)

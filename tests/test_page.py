@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import plotly.graph_objects as go
 import pytest
+from PIL import Image
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.pages.figures import scores_by_kind
@@ -215,6 +216,21 @@ def test_pixel_metrics_need_no_pictures(trained: Path, data_folder: Path) -> Non
     assert "No pictures were asked for" in page
     # They were measured, as far as these images allow.
     assert "pixel metrics cannot be measured: 4 anomalous images" in page
+
+
+def test_what_is_odd_of_the_masks_stands_below_the_pixel_metrics(
+    trained: Path, data_folder: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(data_folder, tmp_path / "data")
+    for path in sorted((data / TRAY / "test").glob("*_anomalies/*.png")):
+        mask = data / TRAY / "ground_truth" / path.parent.name / f"{path.stem}_mask.jpg"
+        mask.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as image:
+            image.convert("L").save(mask)
+    text = Tags(page_of(trained, data, pictures=False, pixel=True)).text
+    assert "No pixel metrics" not in text
+    assert "masks, such as 'ground_truth/logical_anomalies/" in text
+    assert "hold several values above zero" in text
 
 
 def test_it_says_why_there_are_no_pixel_metrics(

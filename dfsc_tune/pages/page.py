@@ -156,7 +156,7 @@ def _category_page(
 def _pixel_metrics(
     model: Path, data: Path | None, category: str, summary: Summary | None
 ) -> tuple[PixelMetrics | None, Sequence[str]]:
-    """Pixel metrics of the best model on the report part, with notes; or None and why there are none."""
+    """Pixel metrics of the best model on the report part, and notes; or None and the reasons."""
     if data is None:
         return None, ["they were not asked for (dfsc-tune report RUN --pixel measures them)"]
     # Only they need PyTorch.

@@ -31,6 +31,12 @@ class Synthetic(Objective):
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
         """Too few good validation images."""
         if (num_good := len(category.validation)) < 2:
+            if num_defective := _untold(category):
+                return (
+                    f"{place_of(category)} has no good test images to tell its {num_defective} "
+                    "defective ones from, and too few good images to do without: put some good "
+                    "ones into test/good"
+                )
             return (
                 f"{place_of(category)} has {num_good} validation image, and synthetic anomalies "
                 "are made from two or more; add good images to validation/good"
@@ -71,11 +77,22 @@ def shared_out(recipes: Sequence[str], per_kind: int) -> dict[str, int]:
     return {name: -(-per_kind // num_recipes[name in structural]) for name in recipes}
 
 
+def _untold(category: Category) -> int:
+    """The number of defective test images where there are no good ones beside them, else 0."""
+    num_defective = sum(record.kind != GOOD for record in category.test)
+    return num_defective if num_defective == len(category.test) else 0
+
+
 def _notes(category: Category) -> Iterator[str]:
     yield (
         "synthetic: the search is judged by anomalies made from good images, and sees no test image"
     )
-    if not can_be_judged(record.kind for record in category.test):
+    if num_defective := _untold(category):
+        yield (
+            f"there are no good test images to tell the {num_defective} defective ones from, so "
+            "nothing can be said of real defects; put some into test/good"
+        )
+    elif not can_be_judged(record.kind for record in category.test):
         yield (
             "without good and anomalous test images, nothing can be said of real defects; put some "
             "of both into test/good and test/<defect type>"
