@@ -16,6 +16,7 @@ import tifffile
 from PIL import Image
 from typer.testing import Result
 
+from dfsc_tune.cli import app
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.evaluation.evaluate import evaluate_maps, evaluate_model
