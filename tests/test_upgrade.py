@@ -96,7 +96,7 @@ def test_the_command_that_version_1_gave_as_one_text_is_parted(folder: Path) -> 
     assert results.read_settings(folder) == settings
 
 
-def test_the_finished_run_is_read_and_shown(folder: Path, few_importances: None) -> None:
+def test_the_finished_run_is_read_and_shown(folder: Path) -> None:
     loaded = results.load(folder)
     (summary,) = results.summaries(loaded)
     assert len(loaded.trials) == 5
@@ -109,9 +109,7 @@ def test_the_finished_run_is_read_and_shown(folder: Path, few_importances: None)
     assert "Which settings mattered" in (folder / "report.html").read_text()
 
 
-def test_runs_are_compared_and_the_interrupted_one_says_how_far_it_came(
-    folder: Path, few_importances: None
-) -> None:
+def test_runs_are_compared_and_the_interrupted_one_says_how_far_it_came(folder: Path) -> None:
     shutil.copytree(RUNS / "interrupted", folder.parent / "broken")
     where = ("--results", folder.parent)
     compared = invoke("compare", "old", "broken", *where)
