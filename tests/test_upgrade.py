@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 from pydantic import Field
@@ -131,7 +132,9 @@ def test_the_finished_run_is_replayed_to_the_same_end(folder: Path) -> None:
         assert controller.tables.best["tray"]["trial"] == results.summaries(loaded)[0].trial
         controller.tables.write()
     assert states == loaded.trials.set_index("trial")["state"].to_dict()
-    assert results.load(folder).trials.equals(loaded.trials)
+    # A setting that came later is a column that the old table lacks.
+    recorded = pd.read_parquet(RUNS / "finished" / "trials.parquet").columns
+    assert results.load(folder).trials[recorded].equals(loaded.trials[recorded])
 
 
 @pytest.mark.slow
