@@ -116,15 +116,7 @@ def test_a_phone_needs_no_sideways_scrolling(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 400
 
 
-def test_dark_mode_recolours_the_figures(page) -> None:
-    scroll_through(page)
-    color = "document.querySelector('.figure[data-drawn]').layout.font.color"
-    light = page.evaluate(color)
-    page.emulate_media(color_scheme="dark")
-    page.wait_for_function(f"{color} !== '{light}'")
-
-
-def test_print_is_light_and_narrow_and_shows_every_category(page) -> None:
+def test_dark_mode_recolours_figures_and_print_is_light_narrow_and_whole(page) -> None:
     scroll_through(page)
     color = "document.querySelector('.figure[data-drawn]').layout.font.color"
     light = page.evaluate(color)
