@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dfsc_tune.cli.search import asked_categories
-from dfsc_tune.cli.shared import say_next, talk
+from dfsc_tune.cli.asked import asked_categories
+from dfsc_tune.cli.printing import say_next, talk
 from dfsc_tune.results import resume_command
 from tests.support.commands import assert_one_sentence, invoke
 from tests.support.trays import CATEGORY, make_tray

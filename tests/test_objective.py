@@ -7,7 +7,7 @@ from typing import get_args
 import numpy as np
 import pytest
 
-from dfsc_tune.cli.search import OBJECTIVE_HELP
+from dfsc_tune.cli.options import OBJECTIVE_HELP
 from dfsc_tune.config import ObjectiveConfig, ObjectiveName, TrialConfig
 from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError

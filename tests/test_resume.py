@@ -15,8 +15,8 @@ from numpy.random import default_rng
 from safetensors.torch import load_file, save_file
 
 from dfsc_tune import results
+from dfsc_tune.cli.printing import talk
 from dfsc_tune.cli.search import _print_outcome
-from dfsc_tune.cli.shared import talk
 from dfsc_tune.config import Network
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import read_card, shipped_teacher

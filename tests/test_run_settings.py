@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from dfsc_tune import results
-from dfsc_tune.cli.shared import as_arguments
+from dfsc_tune.cli.printing import as_arguments
 from dfsc_tune.errors import UserError
 from dfsc_tune.results import SETTINGS, write_settings
 from tests.support.commands import assert_one_sentence, invoke

@@ -19,7 +19,7 @@ from dfsc_tune.cli import (
     teacher,
     watch,
 )
-from dfsc_tune.cli.shared import make_app
+from dfsc_tune.cli.group import make_app
 
 app = make_app(
     "Finds, per product category, the DFSC settings that detect its structural and logical "

@@ -9,15 +9,15 @@ from typing import Annotated, Any
 
 import typer
 
-from dfsc_tune.cli.shared import (
+from dfsc_tune.cli.options import (
     DeviceOption,
     JsonOption,
     ResultsOption,
+    ThreadsOption,
     numbers,
-    print_json,
-    talk,
     torch_device,
 )
+from dfsc_tune.cli.printing import print_json, talk
 from dfsc_tune.errors import UserError
 
 
@@ -29,9 +29,7 @@ def bench(
     at_once: Annotated[
         str | None, typer.Option(help="Trials at once to try; 1,2,4,8 on a GPU, 1,2 without.")
     ] = None,
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads; all if left out.", min=1)
-    ] = None,
+    threads: ThreadsOption = None,
     device: DeviceOption = "auto",
     results: ResultsOption = Path("results"),
     name: Annotated[str | None, typer.Option(help="The record's name.")] = None,

@@ -9,15 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.shared import (
-    JsonOption,
-    make_app,
-    print_json,
-    print_table,
-    progress_bar,
-    say_next,
-    talk,
-)
+from dfsc_tune.cli.group import make_app
+from dfsc_tune.cli.options import JsonOption
+from dfsc_tune.cli.printing import print_json, print_table, progress_bar, say_next, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:

@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfsc_tune.cli.data_folder import data_folder, data_name
-from dfsc_tune.cli.search import SameAddressOption, SameDeviceOption, SameGpusOption
-from dfsc_tune.cli.shared import (
+from dfsc_tune.cli.options import (
     JsonOption,
     ResultsOption,
+    RunArgument,
+    SameAddressOption,
     SameDataOption,
+    SameDeviceOption,
+    SameGpusOption,
     SameTeachersOption,
-    as_arguments,
     check_device,
     check_name,
-    print_json,
-    talk,
 )
+from dfsc_tune.cli.printing import as_arguments, print_json, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 
 def confirm(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    run: RunArgument,
     top: Annotated[int, typer.Option(help="How many of the best settings.", min=1)] = 3,
     seeds: Annotated[int, typer.Option(help="Fresh seeds of each setting.", min=2)] = 3,
     name: Annotated[

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dfsc_tune.cli.shared import progress_bar
+from dfsc_tune.cli.printing import progress_bar
 from dfsc_tune.errors import UserError
 
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
-from dfsc_tune.cli.shared import progress_bar, say_next, talk
+from dfsc_tune.cli.options import FetchedOption
+from dfsc_tune.cli.printing import progress_bar, say_next, talk
 
 
 def fetch(
     run: Annotated[str, typer.Argument(help="The run's address, such as s3://bucket/runs/RUN.")],
-    to: Annotated[Path, typer.Option(help="Folder that holds the runs here.")] = Path("results"),
+    to: FetchedOption = Path("results"),
 ) -> None:
     """Copy a run from an object store, finished or going on; again: what is new of it."""
     from dfsc_tune.results.remote import fetch_run

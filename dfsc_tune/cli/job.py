@@ -8,16 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.shared import (
-    JsonOption,
-    make_app,
-    print_json,
-    print_table,
-    progress_bar,
-    say_next,
-    talk,
-)
-from dfsc_tune.cli.shared import run_name as new_run_name
+from dfsc_tune.cli.asked import run_name as new_run_name
+from dfsc_tune.cli.group import make_app
+from dfsc_tune.cli.options import FetchedOption, JsonOption
+from dfsc_tune.cli.printing import print_json, print_table, progress_bar, say_next, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -105,7 +99,7 @@ def stop(job: JobArgument, cluster: ClusterOption = _DEFAULT) -> None:
 def fetch(
     job: JobArgument,
     cluster: ClusterOption = _DEFAULT,
-    to: Annotated[Path, typer.Option(help="Folder that holds the runs here.")] = Path("results"),
+    to: FetchedOption = Path("results"),
 ) -> None:
     """Copy a job's run to this machine, finished or going on."""
     from dfsc_tune.launch.jobs import connected, fetch_from_head, find_job

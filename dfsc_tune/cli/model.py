@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dfsc_tune.cli.asked import run_name
 from dfsc_tune.cli.data_folder import data_folder, data_name
-from dfsc_tune.cli.shared import (
+from dfsc_tune.cli.options import (
     MODEL_HELP,
     DeviceOption,
     JsonOption,
     ResultsOption,
     RunNameOption,
-    echo,
-    print_json,
-    progress_bar,
-    run_name,
-    talk,
+    ThreadsOption,
     torch_device,
 )
+from dfsc_tune.cli.printing import echo, print_json, progress_bar, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,9 +40,7 @@ def train(
     ] = None,
     name: RunNameOption = None,
     results: ResultsOption = Path("results"),
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads; all if left out.", min=1)
-    ] = None,
+    threads: ThreadsOption = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:

@@ -9,18 +9,12 @@ from typing import Annotated
 import typer
 
 from dfsc_tune.cli.data_folder import data_folder
-from dfsc_tune.cli.shared import (
-    DataOption,
-    JsonOption,
-    ResultsOption,
-    print_json,
-    print_table,
-    talk,
-)
+from dfsc_tune.cli.options import DataOption, JsonOption, ResultsOption, RunArgument
+from dfsc_tune.cli.printing import print_json, print_table, talk
 
 
 def report(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    run: RunArgument,
     results: ResultsOption = Path("results"),
     output: Annotated[
         Path | None, typer.Option(help="The HTML file; RUN/report.html if left out.")

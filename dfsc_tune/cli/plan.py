@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from dfsc_tune.cli.asked import asked_categories, asked_space, asked_trials_per_gpu, default_space
 from dfsc_tune.cli.data_folder import check_builtin, data_folder
-from dfsc_tune.cli.search import (
+from dfsc_tune.cli.options import (
+    CategoriesOption,
+    DataOption,
     GpusOption,
     GpusPerTrialOption,
+    JsonOption,
     ObjectiveOption,
+    ResultsOption,
     SpaceOption,
     TrialsOption,
     TrialsPerGpuOption,
-    asked_categories,
-    asked_space,
-    asked_trials_per_gpu,
-    default_space,
 )
-from dfsc_tune.cli.shared import DataOption, JsonOption, ResultsOption, print_json, talk
+from dfsc_tune.cli.printing import print_json, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,10 +40,7 @@ def plan(
     run: Annotated[
         str | None, typer.Argument(help="A finished run, to see how far its plan was off.")
     ] = None,
-    category: Annotated[
-        list[str] | None,
-        typer.Option(help="What to search; may be repeated; 'all' for every category."),
-    ] = None,
+    category: CategoriesOption = None,
     data: DataOption = None,
     space: SpaceOption = None,
     gpus: GpusOption = None,

@@ -8,27 +8,22 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dfsc_tune.cli.asked import asked_categories, asked_trials_per_gpu, default_space
 from dfsc_tune.cli.data_folder import data_folder, data_name
-from dfsc_tune.cli.plan import plan_and_throughput, print_estimate
-from dfsc_tune.cli.search import (
-    GpusOption,
-    SpaceOption,
-    TrialsPerGpuOption,
-    asked_categories,
-    asked_trials_per_gpu,
-    default_space,
-)
-from dfsc_tune.cli.shared import (
+from dfsc_tune.cli.options import (
+    AddressOption,
     DataOption,
     DeviceOption,
+    GpusOption,
     JsonOption,
     ResultsOption,
-    as_arguments,
+    SpaceOption,
+    TeacherOption,
+    TrialsPerGpuOption,
     check_device,
-    print_json,
-    print_table,
-    talk,
 )
+from dfsc_tune.cli.plan import plan_and_throughput, print_estimate
+from dfsc_tune.cli.printing import as_arguments, print_json, print_table, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,9 +44,7 @@ def reproduce(
     ] = None,
     seeds: Annotated[int, typer.Option(help="Trainings of each cell, 10 at most.", min=1)] = 1,
     space: SpaceOption = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="A weights file, a name from `teacher list`, or random.")
-    ] = None,
+    teacher: TeacherOption = None,
     photographs: Annotated[
         Path | None, typer.Option(help="A folder for EfficientAD's penalty (there: ImageNet).")
     ] = None,
@@ -69,9 +62,7 @@ def reproduce(
     ] = None,
     name: Annotated[str, typer.Option(help="The folder of all its runs and tables.")] = "paper",
     results: ResultsOption = Path("results"),
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; this machine if left out.")
-    ] = None,
+    address: AddressOption = None,
     device: DeviceOption = "auto",
     plan: Annotated[bool, typer.Option("--plan", help="Only say what it would take.")] = False,
     json: JsonOption = False,

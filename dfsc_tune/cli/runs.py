@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from dfsc_tune.cli.shared import JsonOption, ResultsOption, print_json, say_next
+from dfsc_tune.cli.options import JsonOption, ResultsOption, RunArgument
+from dfsc_tune.cli.printing import print_json, say_next
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def best(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    run: RunArgument,
     results: ResultsOption = Path("results"),
     json: JsonOption = False,
 ) -> None:

@@ -3,63 +3,48 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from dfsc_tune.cli.asked import (
+    asked_categories,
+    asked_space,
+    asked_trials_per_gpu,
+    default_space,
+    run_name,
+)
 from dfsc_tune.cli.data_folder import data_folder, data_name
-from dfsc_tune.cli.runs import print_summaries
-from dfsc_tune.cli.shared import (
+from dfsc_tune.cli.options import (
+    AddressOption,
     DataOption,
     DeviceOption,
+    GpusOption,
+    GpusPerTrialOption,
     JsonOption,
+    ObjectiveOption,
     ResultsOption,
     RunNameOption,
+    SameAddressOption,
     SameDataOption,
+    SameDeviceOption,
+    SameGpusOption,
     SameTeachersOption,
     SeedOption,
+    SpaceOption,
+    TeacherOption,
+    TrialsOption,
+    TrialsPerGpuOption,
+    WaitOption,
     check_device,
-    run_name,
-    talk,
 )
+from dfsc_tune.cli.printing import talk
+from dfsc_tune.cli.runs import print_summaries
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from dfsc_tune.search.tuner import Outcome
-
-ALL = "all"
-
-SpaceOption = Annotated[
-    str | None,
-    typer.Option(
-        help="A search space: a YAML file or a name such as smoke, cpu, margin, default. "
-        "If left out: default with a GPU, cpu without."
-    ),
-]
-GpusOption = Annotated[int | None, typer.Option(help="GPUs to use; all if left out.", min=0)]
-GpusPerTrialOption = Annotated[
-    float | None, typer.Option(help="A fraction lets trials share a GPU.", min=0.0)
-]
-TrialsPerGpuOption = Annotated[
-    str | None, typer.Option(help="How many share a GPU; auto: as many as pay when measured.")
-]
-SameGpusOption = Annotated[int | None, typer.Option(help="GPUs to use; as before if left out.")]
-SameAddressOption = Annotated[
-    str | None,
-    typer.Option(help="A Ray cluster, or local for this machine; as before if left out."),
-]
-SameDeviceOption = Annotated[str | None, typer.Option(help="auto or cpu; as before if left out.")]
-TrialsOption = Annotated[int | None, typer.Option(help="Trials of each category.", min=1)]
-WaitOption = Annotated[
-    float,
-    typer.Option(help="Minutes that an autoscaling cluster may take to bring --gpus.", min=0.0),
-]
-OBJECTIVE_HELP = (
-    "holdout: half of the labelled images; synthetic: anomalies made from good images; oracle: the "
-    "whole test set, as the paper. If left out: holdout where labels allow it, else synthetic."
-)
-ObjectiveOption = Annotated[str | None, typer.Option(help=OBJECTIVE_HELP)]
 
 
 def search(
@@ -76,9 +61,7 @@ def search(
     metric: Annotated[
         str | None, typer.Option(help="Image AUROC to maximise: mean, logical or structural.")
     ] = None,
-    teacher: Annotated[
-        str | None, typer.Option(help="A weights file, a name from `teacher list`, or random.")
-    ] = None,
+    teacher: TeacherOption = None,
     warm_start: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,9 +78,7 @@ def search(
         ),
     ] = "results",
     seed: SeedOption = 0,
-    address: Annotated[
-        str | None, typer.Option(help="A Ray cluster; this machine if left out.")
-    ] = None,
+    address: AddressOption = None,
     wait_for_gpus: WaitOption = 0.0,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -210,74 +191,6 @@ def _print_outcome(outcome: Outcome, console: Console, json: bool) -> None:
             f"no trial of {', '.join(missing)} reached the full budget; see "
             f"{outcome.folder}/trials.parquet"
         )
-
-
-def asked_categories(asked: list[str], data: str | None) -> list[str]:
-    """The categories named, none twice; all there are for none, and for "all".
-
-    In data with a category of that very name, "all" is that one.
-    """
-    if asked and ALL not in asked:
-        return list(dict.fromkeys(asked))
-    there = _every_category(data)
-    if not asked or ALL not in there:
-        return there
-    note = f"note: a category is called '{ALL}', so that one is meant; name each of the others"
-    typer.echo(note, err=True)
-    return list(dict.fromkeys(asked))
-
-
-def _every_category(data: str | None) -> list[str]:
-    if data is None:
-        from dfsc_tune.data.builtin import CATEGORIES
-
-        return list(CATEGORIES)
-    from dfsc_tune.data.layout import find_categories
-    from dfsc_tune.data.remote import remote_categories
-    from dfsc_tune.storage.object_store import Store, is_remote
-
-    return list(remote_categories(Store(data)) if is_remote(data) else find_categories(Path(data)))
-
-
-def default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:
-    """The search space for where trials will run; says which."""
-    on_gpu = bool(gpus) if gpus is not None else _has_gpus(address)
-    name = "default" if device == "auto" and on_gpu else "cpu"
-    console.print(f"search space: {name} (choose another with --space)")
-    return name
-
-
-def _has_gpus(address: str | None) -> bool:
-    """Whether this machine has GPUs, or a cluster that is named may have."""
-    import torch
-
-    from dfsc_tune.search.request import cluster_of
-
-    return cluster_of(address) is not None or torch.cuda.is_available()
-
-
-def asked_space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
-    """The search space with the command line's wishes on top, checked as a whole."""
-    from dfsc_tune.settings import validate
-    from dfsc_tune.spaces.space import SearchSpace, load_space
-
-    tree = load_space(name).model_dump()
-    for group, values in overrides.items():
-        tree[group] |= {key: value for key, value in values.items() if value is not None}
-    if teacher is not None:
-        tree["fixed"].setdefault("model", {})["teacher"] = teacher
-    return validate(SearchSpace, tree, source="command line")
-
-
-def asked_trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> Any:
-    """How many trials share a GPU: a number, 'auto', or None if the space says it."""
-    if text is not None and gpus_per_trial is not None:
-        raise UserError("give --trials-per-gpu or --gpus-per-trial, not both")
-    if text is None or text == "auto":
-        return text
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--trials-per-gpu is a number from 1 on or 'auto', not '{text}'")
-    return int(text)
 
 
 def _run_name(categories: list[str]) -> str:

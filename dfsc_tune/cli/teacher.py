@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dfsc_tune.cli.shared import (
+from dfsc_tune.cli.group import make_app
+from dfsc_tune.cli.options import (
     DeviceOption,
     JsonOption,
     SeedOption,
-    make_app,
+    ThreadsOption,
     numbers,
-    print_json,
-    progress_bar,
-    say_next,
-    talk,
     torch_device,
 )
+from dfsc_tune.cli.printing import print_json, progress_bar, say_next, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -144,9 +142,7 @@ def distill(
     about_images: Annotated[
         str, typer.Option(help="What the card says of the photographs: source and licence.")
     ] = "not stated",
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads; all if left out.", min=1)
-    ] = None,
+    threads: ThreadsOption = None,
     seed: SeedOption = 0,
     device: DeviceOption = "auto",
 ) -> None:

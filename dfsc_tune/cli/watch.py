@@ -13,7 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from dfsc_tune.cli.shared import ResultsOption, say_next
+from dfsc_tune.cli.options import ResultsOption, RunArgument
+from dfsc_tune.cli.printing import say_next
 
 if TYPE_CHECKING:
     from dfsc_tune.results.progress import RunProgress, TrialLine
@@ -22,7 +23,7 @@ _COLUMNS = ("category", "trial", "step", "AUROC", "settings")
 
 
 def watch(
-    run: Annotated[str, typer.Argument(help="A run's name or folder.")],
+    run: RunArgument,
     results: ResultsOption = Path("results"),
     interval: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.2)] = 5.0,
     once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,

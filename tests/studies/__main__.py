@@ -8,15 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from dfsc_tune.cli.data_folder import data_folder
-from dfsc_tune.cli.shared import (
-    DataOption,
-    JsonOption,
-    ResultsOption,
-    make_app,
-    print_json,
-    progress_bar,
-    talk,
-)
+from dfsc_tune.cli.group import make_app
+from dfsc_tune.cli.options import DataOption, JsonOption, ResultsOption
+from dfsc_tune.cli.printing import print_json, progress_bar, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:

@@ -1,0 +1,76 @@
+"""A group of commands: what users can mend is one sentence and status 2, signals have their own."""
+
+from __future__ import annotations
+
+import io
+import signal
+import sys
+import threading
+from typing import Any
+
+import typer
+
+from dfsc_tune.errors import UserError
+
+
+class _Terminated(KeyboardInterrupt):
+    """A SIGTERM: it ends a command as Ctrl-C does, but for the status."""
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise _Terminated
+
+
+class _Group(typer.core.TyperGroup):
+    """Turns what the user can mend into one sentence and status 2, Ctrl-C into 130 and SIGTERM
+    into 143."""
+
+    def invoke(self, ctx: Any) -> Any:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, _terminate)
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                # A name that the terminal's encoding lacks must not end a command.
+                stream.reconfigure(errors="backslashreplace")
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError as error:
+            # The reader of our output has gone (`| head`): nothing is wrong.
+            sys.stderr.close()
+            raise typer.Exit(0) from error
+        except (UserError, OSError, MemoryError) as error:
+            typer.echo(f"error: {_sentence(error)}", err=True)
+            raise typer.Exit(2) from error
+        except KeyboardInterrupt as error:
+            typer.echo(str(error) or "interrupted", err=True)
+            ended_by = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
+            raise typer.Exit(128 + ended_by) from error
+
+
+def _sentence(error: Exception) -> str:
+    """What is wrong, where, and the way out."""
+    if isinstance(error, PermissionError):
+        return (
+            f"{error.filename} cannot be read or written here ({error.strerror}); change its "
+            "permissions, or choose another"
+        )
+    if isinstance(error, OSError):
+        return f"{error.filename}: {error.strerror}" if error.filename else str(error)
+    if isinstance(error, MemoryError):
+        return (
+            f"this machine has too little memory ({error}); ask for a smaller image_size, fewer "
+            "images or fewer trials"
+        )
+    return str(error)
+
+
+def make_app(text: str) -> typer.Typer:
+    """A command group with our error handling."""
+    return typer.Typer(
+        cls=_Group,
+        help=text,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )

@@ -1,0 +1,94 @@
+"""What commands print: data to stdout, talk and progress to stderr."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def talk() -> Console:
+    """The console for progress and notes: stderr, so that stdout holds data only.
+
+    Texts hold what others say (errors, paths), so nothing in them is taken for markup.
+    """
+    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+
+
+def say_next(*words: object, before: str = "next") -> None:
+    """Says on stderr which command could follow, as a shell takes it."""
+    typer.echo(f"{before}: {shlex.join(['dfsc-tune', *map(str, words)])}", err=True)
+
+
+def as_arguments(*values: object, **options: object) -> tuple[str, ...]:
+    """A command's arguments as a user types them, without the options that are None or False."""
+    words = [str(value) for value in values]
+    for name, value in options.items():
+        option = f"--{name.replace('_', '-')}"
+        if value is True:
+            words.append(option)
+        elif value is not None and value is not False:
+            each = value if isinstance(value, list) else [value]
+            words += [word for x in each for word in (option, str(x))]
+    return tuple(words)
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Prints a line; once nobody reads it (`| head`), nothing, and the work goes on.
+
+    For commands that print while they work: whatever else prints ends with its reader.
+    """
+    try:
+        typer.echo(text, err=err)
+    except BrokenPipeError:
+        stream = sys.stderr if err else sys.stdout
+        # What the stream still buffers is written again at exit: let it go nowhere, too.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def print_json(value: object) -> None:
+    """Prints JSON on stdout; what is not a number becomes null."""
+    echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+
+
+def print_table(rows: Sequence[Sequence[str]]) -> None:
+    """Prints columns, each as wide as its widest cell."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+@contextmanager
+def progress_bar(text: str, console: Console) -> Iterator[Callable[..., None]]:
+    """A bar to be told (done, total) and a new text at will; one plain line without a terminal."""
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
+    if not console.is_terminal:
+        console.print(f"{text} …")
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(text, total=None)
+
+        def update(done: int, total: int, text: str | None = None) -> None:
+            bar.update(task, completed=done, total=total, description=text)
+
+        yield update
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, dict):
+        return {str(key): _plain(x) for key, x in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(x) for x in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
