@@ -71,8 +71,8 @@ def test_equal_scores_give_one_half():
 @pytest.mark.parametrize(
     ("scores", "kinds", "message"),
     [
-        ([0.0, 1.0], ["good"], "one number for each kind"),
-        ([[0.0, 1.0]], ["good"], "one number for each kind"),
+        ([0.0, 1.0], ["good"], "one score and one kind"),
+        ([[0.0, 1.0]], ["good"], "one score and one kind"),
         ([0.0, 1.0], ["good", "broken"], "must be one of good, logical, structural"),
         ([0.0, 1.0], ["logical", "logical"], "needs good test images"),
         ([0.0, 1.0], ["good", "good"], "needs logical or structural"),

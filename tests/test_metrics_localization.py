@@ -97,7 +97,7 @@ def test_groups_may_bear_any_name(case):
 )
 def test_groups_and_defects_must_agree(function):
     maps, kinds, defects = simulated_maps(np.random.default_rng(0), (2, 2, 2))
-    with pytest.raises(UserError, match="a kind a map: 5 against 6"):
+    with pytest.raises(UserError, match="5 kinds for 6 maps"):
         function(maps, kinds[:-1], defects)
     with pytest.raises(UserError, match="Image 0 is of kind 'dent' but has no defect"):
         function(maps, ["dent", *kinds[1:]], defects)

@@ -183,7 +183,7 @@ def test_correlations_agree_with_delong():
 
 def test_difference_checks_both_score_lists():
     scores, kinds = simulated_scores(np.random.default_rng(0), (5, 5, 5))
-    with pytest.raises(UserError, match="one number for each kind"):
+    with pytest.raises(UserError, match="one score and one kind"):
         image_auroc_difference(scores, scores[:-1], kinds)
     with pytest.raises(UserError, match="finite"):
         image_auroc_difference(scores, np.full(15, np.nan), kinds)

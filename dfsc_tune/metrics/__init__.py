@@ -1,4 +1,4 @@
-"""Measures how well anomaly scores and maps find defects, and how sure one may be of it."""
+"""Measures how well anomaly scores and maps find defects, and the uncertainty of these measures."""
 
 from dfsc_tune.metrics.image import KINDS, ImageAuroc, image_auroc
 from dfsc_tune.metrics.localization import Localization, localization, localization_by_kind

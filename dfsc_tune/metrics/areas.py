@@ -1,9 +1,9 @@
 """Exact areas under curves over the false-positive rate, for hundreds of millions of pixels.
 
-A localisation curve rises when the falling threshold passes a pixel of a defect, and moves right
-when it passes a negative pixel. So its area is a sum over the defect pixels alone: each lifts the
-curve by its gain for all the negatives still to come within the limit. What is needed of the
-negatives is only how many score above, and how many score the same as, each of those pixels.
+As the threshold falls, a localisation curve rises at each pixel of a defect and moves right at each
+negative pixel. So its area is a sum over the defect pixels alone: each lifts the curve by its gain
+for all negatives still to come within the limit. Of the negatives, only two counts are needed for
+each defect pixel: how many score above it, and how many score the same.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ _SAMPLE_PIXELS = 1_000_000
 
 @dataclass(frozen=True, eq=False)
 class Steps:
-    """Where a curve rises as the threshold falls, in any order, and by how much."""
+    """The scores at which a curve rises as the threshold falls, and its gains; in any order."""
 
     scores: FloatMap
     """Shape (G,)."""
@@ -37,7 +37,7 @@ def mean_heights(
     curves: Sequence[Steps],
     fpr_limits: Sequence[float],
 ) -> NDArray[np.float64]:
-    """Return each curve's area up to each false-positive rate, over that rate: (curves, limits).
+    """Returns each curve's area up to each false-positive rate, over that rate: (curves, limits).
 
     A curve has a point for each distinct threshold t: the share of negative pixels above t, and
     the sum of the gains whose score is above t. Points are joined by straight lines, so pixels of
@@ -48,8 +48,8 @@ def mean_heights(
 
     Args:
         maps: all anomaly maps, finite; negatives and defects alike.
-        defective: scores of the pixels that are no negatives, each pixel once, in any order.
-        curves: some curves over the same negatives.
+        defective: scores of the defective pixels, each pixel once, in any order.
+        curves: curves over the same negatives.
         fpr_limits: each in (0, 1].
     """
     num_negatives = sum(scores.size for scores in maps) - defective.size
@@ -84,7 +84,7 @@ def _in_order(steps: Steps) -> Steps:
 
 
 def _reach(above: NDArray[np.int64], tied: NDArray[np.int64], budget: float) -> NDArray[np.float64]:
-    """Return the area, in negatives, under a step of height 1 that ramps over `tied` negatives."""
+    """Returns the area, in negatives, under a step of height 1 that ramps over `tied` negatives."""
     left = budget - above
     on_ramp = np.clip(left, 0, tied)
     reach: NDArray[np.float64] = on_ramp**2 / (2 * np.maximum(tied, 1))
@@ -95,17 +95,17 @@ def _reach(above: NDArray[np.int64], tied: NDArray[np.int64], budget: float) -> 
 def _num_above_and_tied(
     ordered: FloatMap, scores: FloatMap
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return how many of `ordered` are above, and equal to, each of the scores."""
+    """Returns how many of `ordered` are above, and equal to, each of the scores."""
     not_above = np.searchsorted(ordered, scores, side="right")
     below = np.searchsorted(ordered, scores, side="left")
     return ordered.size - not_above, not_above - below
 
 
 def _slices(maps: Sequence[FloatMap], num_needed: int) -> Iterator[tuple[np.floating, np.floating]]:
-    """Yield half-open score ranges (low, high] from the highest scores down to all of them.
+    """Yields half-open score ranges (low, high], from the highest scores down, that cover all.
 
-    The first few together hold about `num_needed` pixels and none is much above the slice size
-    (unless very many pixels tie).
+    The first few together hold about `num_needed` pixels, and none holds many more than the slice
+    size (unless very many pixels tie).
     """
     num_pixels = sum(scores.size for scores in maps)
     num_first = max(1, -(-num_needed // _SLICE_PIXELS))
@@ -121,7 +121,7 @@ def _slices(maps: Sequence[FloatMap], num_needed: int) -> Iterator[tuple[np.floa
 
 
 def _sorted_between(maps: Sequence[FloatMap], low: np.floating, high: np.floating) -> FloatMap:
-    """Return a sorted copy of all pixels with low < score <= high."""
+    """Returns a sorted copy of all pixels with low < score <= high."""
     if np.isinf(low) and np.isinf(high):
         pixels = np.concatenate([scores.ravel() for scores in maps])
     elif np.isinf(high):
@@ -133,7 +133,7 @@ def _sorted_between(maps: Sequence[FloatMap], low: np.floating, high: np.floatin
 
 
 def _span(ordered: FloatMap, low: np.floating, high: np.floating) -> slice:
-    """Return the slice of `ordered` with low < score <= high."""
+    """Returns the slice of `ordered` with low < score <= high."""
     start, stop = np.searchsorted(ordered, [low, high], side="right")
     return slice(int(start), int(stop))
 

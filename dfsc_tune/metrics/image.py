@@ -1,4 +1,4 @@
-"""Image AUROC: how well one score an image tells good images from each kind of anomaly."""
+"""Image AUROC: how well one score per image separates good images from each kind of anomaly."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,28 +22,28 @@ class ImageAuroc:
     """
 
     logical: float | None
-    """None where there is no logical image."""
+    """None if there is no logical image."""
     structural: float | None
-    """None where there is no structural image."""
+    """None if there is no structural image."""
     mean: float
 
 
 @dataclass(frozen=True)
 class ScoresByKind:
-    """The scores of a test set, parted by kind."""
+    """The scores of a test set, split by kind."""
 
     good: NDArray[np.float64]
     """Scores of the good images, at least one."""
     anomalous: Mapping[str, NDArray[np.float64]]
-    """Scores for each kind present, in the order of `KINDS`; at least one kind."""
+    """Scores of each kind present, in the order of `KINDS`; at least one kind."""
 
 
 def image_auroc(scores: ArrayLike, kinds: Sequence[str]) -> ImageAuroc:
-    """Return the image AUROC of good-vs-logical, good-vs-structural, and their mean.
+    """Returns the image AUROC of good-vs-logical, good-vs-structural, and their mean.
 
-    The AUROC is the share of (good, anomalous) pairs in which the anomalous image scores higher,
-    a tie counting one half (the Mann-Whitney statistic), which equals the trapezoid area of
-    scikit-learn's `roc_auc_score`.
+    The AUROC is the share of (good, anomalous) pairs in which the anomalous image scores higher; a
+    tie counts one half (the Mann-Whitney statistic). It equals the trapezoid area that
+    scikit-learn's `roc_auc_score` computes.
 
     Args:
         scores: anomaly scores, shape (N,); higher is more anomalous.
@@ -63,11 +63,11 @@ def image_auroc(scores: ArrayLike, kinds: Sequence[str]) -> ImageAuroc:
 
 
 def part_by_kind(scores: ArrayLike, kinds: Sequence[str]) -> ScoresByKind:
-    """Return the checked scores parted by kind; see `image_auroc` for arguments and errors."""
+    """Returns the checked scores, split by kind; see `image_auroc` for arguments and errors."""
     values = np.asarray(scores, dtype=np.float64)
     if values.ndim != 1 or len(values) != len(kinds):
         raise UserError(
-            f"Image scores must be one number for each kind, but scores have shape {values.shape} "
+            f"Each image needs one score and one kind, but the scores have shape {values.shape} "
             f"and there are {len(kinds)} kinds."
         )
     check_kinds(kinds)
@@ -85,7 +85,7 @@ def part_by_kind(scores: ArrayLike, kinds: Sequence[str]) -> ScoresByKind:
 
 
 def check_kinds(kinds: Sequence[str]) -> None:
-    """Raise UserError unless all kinds are known and both good and anomalous images are there."""
+    """Raises UserError unless all kinds are known and there are good and anomalous images."""
     unknown = sorted(set(kinds) - {GOOD, *KINDS})
     if unknown:
         raise UserError(
@@ -100,7 +100,7 @@ def check_kinds(kinds: Sequence[str]) -> None:
 
 
 def judge(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, float | None]:
-    """The image AUROCs of labelled images by the names used in every table.
+    """Returns the image AUROCs of labelled images by the names used in every table.
 
     Args:
         scores: (N,), the higher, the more anomalous.
@@ -108,14 +108,14 @@ def judge(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, float | None]:
 
     Returns:
         `auroc_logical`, `auroc_structural` and `auroc_mean`, the mean of the kinds present; None
-        where a kind has no image.
+        for a kind without an image.
     """
     auroc = image_auroc(scores, kinds)
     return dict(zip(AUROCS, (auroc.logical, auroc.structural, auroc.mean), strict=True))
 
 
 def can_be_judged(kinds: Iterable[str]) -> bool:
-    """Says whether there are good and anomalous images, which every AUROC needs."""
+    """Returns whether there are good and anomalous images, which every AUROC needs."""
     found = set(kinds)
     return GOOD in found and len(found) > 1
 

@@ -25,10 +25,10 @@ from dfsc_tune.metrics.pixel import (
 
 @dataclass(frozen=True)
 class Localization:
-    """How well anomaly maps find the pixels of defects; each number is in [0, 1]."""
+    """Metrics of finding the pixels of defects with anomaly maps; each number is in [0, 1]."""
 
     pixel_auroc: float
-    """Of all pixels of all images pooled, a tie counting one half."""
+    """AUROC of all pixels of all images pooled; a tie counts one half."""
     au_pro: dict[float, float]
     """By FPR limit."""
     au_spro: dict[float, float]
@@ -40,7 +40,7 @@ def localization(
     defects: Sequence[Defect],
     fpr_limits: Sequence[float] = (0.05,),
 ) -> Localization:
-    """Return pixel AUROC and AU-PRO of the defects' unions, and AU-sPRO, from a single pass.
+    """Returns pixel AUROC and AU-PRO of the defects' unions, and AU-sPRO, from a single pass.
 
     Arguments and errors are those of `au_spro`.
     """
@@ -62,7 +62,7 @@ def localization_by_kind(
     defects: Sequence[Defect],
     fpr_limits: Sequence[float] = (0.05,),
 ) -> dict[str, Localization]:
-    """Return `localization` of each kind present, with all good images, and "mean" over them.
+    """Returns `localization` of each kind present, with all good images, and "mean" over them.
 
     Arguments and errors are those of `au_spro_by_kind`.
     """

@@ -1,10 +1,10 @@
 """Pixel metrics: AU-sPRO, AU-PRO and pixel AUROC, exact over all thresholds.
 
-All three are areas under a curve over the false-positive rate (FPR), pooled over every pixel of
-every image that lies outside the union of its image's defects, good images included. A pixel is
-called anomalous when its score is strictly above the threshold. The curve has one point for each
-distinct score, joined by straight lines from (0, 0) on; so tied pixels act together, as one sloped
-step, and maps that are constant everywhere give half the limit. Areas are divided by the FPR limit.
+All three are areas under a curve over the false-positive rate (FPR). The FPR is pooled over all
+pixels outside the union of their image's defects, good images included. A pixel is called anomalous
+when its score is strictly above the threshold. The curve has one point for each distinct score,
+joined by straight lines from (0, 0) on; so tied pixels act together, as one sloped step, and maps
+that are constant everywhere give half the limit. Areas are divided by the FPR limit.
 """
 
 import math
@@ -26,22 +26,22 @@ _EIGHT_NEIGHBOURS = np.ones((3, 3), dtype=np.bool_)
 
 @dataclass(frozen=True, eq=False)
 class Defect:
-    """One annotated defect: a channel of a MVTec LOCO ground truth."""
+    """One annotated defect: a channel of an MVTec LOCO ground truth."""
 
     image: int
     """Index of its image in the sequence of anomaly maps."""
     mask: Mask
     """Its pixels, shape (H, W) of its anomaly map; defects of an image may overlap."""
     saturation_area: float
-    """Pixels that must be found for the defect to count as found in full; see the function."""
+    """Pixels that must be found for the defect to count as fully found; see `saturation_area`."""
 
 
 def saturation_area(threshold: float, relative: bool, area: int) -> float:
-    """Return the number of pixels, at least one, after which a defect counts as found in full.
+    """Returns the number of pixels, at least one, from which a defect counts as fully found.
 
     It is `int(threshold * area)` if relative, else `min(threshold, area)`, as in the evaluation
-    code of MVTec LOCO AD (Bergmann et al., IJCV 2022), whose relative rule gives 0 for a
-    tiny defect and then divides by it; here such a defect is found with its first pixel.
+    code of MVTec LOCO AD (Bergmann et al., IJCV 2022). There the relative rule gives 0 for a tiny
+    defect, followed by a division by 0; here such a defect is found with its first pixel.
 
     Args:
         threshold: `saturation_threshold` of `defects_config.json`: a share, or a number of pixels.
@@ -49,7 +49,7 @@ def saturation_area(threshold: float, relative: bool, area: int) -> float:
         area: pixels of the defect.
 
     Raises:
-        UserError: a threshold that is not positive, or a relative one above 1, or an empty defect.
+        UserError: a threshold is not positive or, if relative, above 1; or a defect is empty.
     """
     if not 0 < threshold < math.inf or (relative and threshold > 1):
         bounds = "in (0, 1]" if relative else "above 0"
@@ -64,7 +64,7 @@ def au_spro(
     defects: Sequence[Defect],
     fpr_limits: Sequence[float] = (0.05,),
 ) -> dict[float, float]:
-    """Return, for each FPR limit, the area under the saturated per-region overlap curve, in [0, 1].
+    """Returns the area under the saturated per-region overlap curve, in [0, 1], by FPR limit.
 
     A defect's sPRO is min(true-positive pixels / saturation area, 1); the curve is its mean over
     all defects (Bergmann et al., "Beyond Dents and Scratches", IJCV 2022). The module's docstring
@@ -73,7 +73,7 @@ def au_spro(
     Args:
         anomaly_maps: for each image its scores, shape (H, W), higher is more anomalous; sizes may
             differ between images. float32 is used as it is, other types as float64.
-        defects: all defects; an image that no defect names is good.
+        defects: all defects; an image without a defect is good.
         fpr_limits: each in (0, 1].
 
     Raises:
@@ -94,7 +94,7 @@ def au_spro_by_kind(
     defects: Sequence[Defect],
     fpr_limits: Sequence[float] = (0.05,),
 ) -> dict[str, dict[float, float]]:
-    """Return `au_spro` of each kind present, with all good images, and "mean" over these kinds.
+    """Returns `au_spro` of each kind present, with all good images, and "mean" over these kinds.
 
     Args:
         anomaly_maps, defects, fpr_limits: as for `au_spro`.
@@ -118,7 +118,7 @@ def au_spro_by_group(
     defects: Sequence[Defect],
     fpr_limits: Sequence[float] = (0.05,),
 ) -> dict[str, dict[float, float]]:
-    """Return `au_spro` of each group of anomalous images, with all good images.
+    """Returns `au_spro` of each group of anomalous images, with all good images.
 
     Args:
         anomaly_maps, defects, fpr_limits: as for `au_spro`.
@@ -138,7 +138,7 @@ def au_spro_by_group(
 def with_good(
     anomaly_maps: Sequence[ArrayLike], groups: Sequence[str], defects: Sequence[Defect], group: str
 ) -> tuple[list[ArrayLike], list[Defect]]:
-    """Return the maps of the good images and of one group, and the defects of that group."""
+    """Returns the maps of the good images and of one group, and the defects of that group."""
     chosen = [index for index, found in enumerate(groups) if found in (GOOD, group)]
     place = {index: position for position, index in enumerate(chosen)}
     return [anomaly_maps[index] for index in chosen], [
@@ -149,7 +149,7 @@ def with_good(
 
 
 def checked_maps(anomaly_maps: Sequence[ArrayLike]) -> list[FloatMap]:
-    """Return the maps as 2-D arrays of float32 or float64, or raise UserError."""
+    """Returns the maps as 2-D arrays of float32 or float64, or raises UserError."""
     maps = []
     for image, anomaly_map in enumerate(anomaly_maps):
         scores = np.asarray(anomaly_map)
@@ -170,7 +170,7 @@ def checked_maps(anomaly_maps: Sequence[ArrayLike]) -> list[FloatMap]:
 
 
 def unions(maps: Sequence[FloatMap], defects: Sequence[Defect]) -> dict[int, Mask]:
-    """Return for each image with defects, by its index, the union of their checked masks."""
+    """Returns the union of the checked defect masks of each anomalous image, by its index."""
     if not defects:
         raise UserError("AU-PRO and AU-sPRO need at least one defect, but none is given.")
     masks: dict[int, Mask] = {}
@@ -194,7 +194,7 @@ def unions(maps: Sequence[FloatMap], defects: Sequence[Defect]) -> dict[int, Mas
 
 
 def checked_limits(fpr_limits: Sequence[float]) -> Sequence[float]:
-    """Return the limits as they are, or raise UserError."""
+    """Returns the limits unchanged, or raises UserError."""
     if not fpr_limits:
         raise UserError("Give at least one FPR limit.")
     for limit in fpr_limits:
@@ -204,15 +204,17 @@ def checked_limits(fpr_limits: Sequence[float]) -> Sequence[float]:
 
 
 def check_kinds_match(kinds: Sequence[str], num_images: int, defects: Sequence[Defect]) -> None:
-    """Raise UserError unless the kinds are known and `check_groups_match` holds."""
+    """Raises UserError unless the kinds are known and `check_groups_match` holds."""
     check_groups_match(kinds, num_images, defects)
     check_kinds(kinds)
 
 
 def check_groups_match(groups: Sequence[str], num_images: int, defects: Sequence[Defect]) -> None:
-    """Raise UserError unless exactly the images that are not good have defects."""
+    """Raises UserError unless exactly the images that are not good have defects."""
     if len(groups) != num_images:
-        raise UserError(f"There must be a kind a map: {len(groups)} against {num_images}.")
+        raise UserError(
+            f"Each map needs one kind, but there are {len(groups)} kinds for {num_images} maps."
+        )
     with_defect = {defect.image for defect in defects}
     for image, group in enumerate(groups):
         if (group == GOOD) == (image in with_defect):
@@ -235,18 +237,18 @@ def _checked_mask(maps: Sequence[FloatMap], image: int, mask: ArrayLike) -> Mask
 
 
 def scores_within(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> FloatMap:
-    """Return the scores of all pixels in the masks, image by image."""
+    """Returns the scores of all pixels in the masks, image by image."""
     return np.concatenate([maps[image][mask] for image, mask in masks.items()])
 
 
 def spro_steps(maps: Sequence[FloatMap], defects: Sequence[Defect]) -> Steps:
-    """Return where the mean sPRO of the defects rises."""
+    """Returns the steps of the mean sPRO of the defects."""
     scores, gains = zip(*(_saturating_gains(maps, defect) for defect in defects), strict=True)
     return Steps(np.concatenate(scores), np.concatenate(gains) / len(defects))
 
 
 def pro_steps(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> Steps:
-    """Return where the mean overlap of the regions rises: MVTec's per-region overlap (PRO).
+    """Returns the steps of the mean overlap of the regions, MVTec's per-region overlap (PRO).
 
     A region is an 8-connected component of a mask; its overlap is the share of its pixels above
     the threshold; the mean is over all regions of all images (Bergmann et al., "The MVTec Anomaly
@@ -263,13 +265,13 @@ def pro_steps(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> Steps:
 
 
 def recall_steps(maps: Sequence[FloatMap], masks: Mapping[int, Mask]) -> Steps:
-    """Return where the share of found defective pixels rises."""
+    """Returns the steps of the share of defective pixels found."""
     scores = scores_within(maps, masks)
     return Steps(scores, np.full(scores.size, 1.0 / scores.size))
 
 
 def by_limit(fpr_limits: Sequence[float], heights: NDArray[np.float64]) -> dict[float, float]:
-    """Return the heights by their limits, none above 1."""
+    """Returns the heights by their limits, clipped to 1."""
     # Rounding may carry a perfect area above 1 by a few units in the last place.
     return {
         limit: min(1.0, float(height)) for limit, height in zip(fpr_limits, heights, strict=True)
@@ -279,14 +281,14 @@ def by_limit(fpr_limits: Sequence[float], heights: NDArray[np.float64]) -> dict[
 def _saturating_gains(
     maps: Sequence[FloatMap], defect: Defect
 ) -> tuple[FloatMap, NDArray[np.float64]]:
-    """Return the defect's highest scores, up to saturation, and by how much each lifts its sPRO."""
+    """Returns the defect's highest scores, up to saturation, and what each adds to its sPRO."""
     scores = maps[defect.image][defect.mask]
     limit = defect.saturation_area
     num_counting = min(math.ceil(limit), scores.size)
     first = scores.size - num_counting
     counting = np.partition(scores, first)[first:]
     gains = np.full(num_counting, 1.0 / limit)
-    # The lowest of them comes first, and fills what a fractional saturation area leaves of it.
+    # The lowest score comes first and counts for the fraction of a saturation area only.
     gains[0] = min(1.0, limit - (num_counting - 1)) / limit
     return counting, gains
 
@@ -294,7 +296,7 @@ def _saturating_gains(
 def _scores_and_areas_of_regions(
     scores: FloatMap, mask: Mask
 ) -> tuple[FloatMap, NDArray[np.int64]]:
-    """Return, for each pixel of the mask, its score and the area of its connected component."""
+    """Returns, for each pixel of the mask, its score and the area of its connected component."""
     labels, _ = ndimage.label(mask, structure=_EIGHT_NEIGHBOURS)
     label_of_pixel = labels[mask]
     return scores[mask], np.bincount(label_of_pixel)[label_of_pixel]

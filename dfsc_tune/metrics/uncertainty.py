@@ -1,12 +1,12 @@
-"""How sure one may be of an image AUROC, or of the difference of two, given so many images.
+"""Confidence intervals of image AUROCs and of their differences.
 
-An interval is the hull of two. A stratified percentile bootstrap assumes no distribution, but
-claims certainty where the sample is separated perfectly or holds a few images. Newcombe's score
-interval keeps its width there, but rests on a model of the scores. Either covers what the other
-misses, and with many images they all but agree. In simulation (normal scores of equal and of
-threefold spread, AUROC 0.75 to 0.99, 2 to 100 images a kind) hulls of nominal level 0.95 covered
-the mean AUROC in 0.94 to 1.00 of the trials, the bootstrap alone in 0.05 to 0.96, the score
-interval alone in 0.90 to 0.99.
+Each interval is the hull of two. A stratified percentile bootstrap assumes no distribution, but its
+interval shrinks to a point if the sample is separated perfectly, and is too narrow for a few
+images. Newcombe's score interval keeps its width there, but rests on a model of the scores. Each
+covers cases that the other misses, and with many images they nearly agree. In simulation (normal
+scores of equal and of threefold spread, AUROC 0.75 to 0.99, 2 to 100 images of each kind) hulls of
+nominal level 0.95 covered the mean AUROC in 0.94 to 1.00 of the repetitions, the bootstrap alone in
+0.05 to 0.96, the score interval alone in 0.90 to 0.99.
 """
 
 import math
@@ -42,27 +42,27 @@ class Difference:
     """The difference of two configurations' mean image AUROC on the same images."""
 
     value: float
-    """Mean AUROC of the first less that of the second."""
+    """Mean AUROC of the first minus that of the second."""
     interval: Interval
     p_value: float
-    """Two-sided, for the hypothesis that the two are interchangeable."""
+    """Two-sided, for the null hypothesis that the two are interchangeable."""
 
 
 def image_auroc_interval(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, Interval]:
-    """Return a 95 % confidence interval of each number of `image_auroc`; each call gives the same.
+    """Returns a 95 % confidence interval of each number of `image_auroc`; deterministic.
 
-    Each is the hull of two intervals. One is the percentile bootstrap, resampling images within
-    the good ones and within each kind. The other, for a kind, is Newcombe's score interval
-    (Statistics in Medicine 25 (2006) 559, method 5) and, for the mean, its combination by the
-    MOVER (Zou and Donner, Statistics in Medicine 27 (2008) 1693) with the correlation that the
-    shared good images cause, as DeLong et al. (Biometrics 44 (1988) 837) estimate it, drawn
-    towards 1 where few images support that estimate.
+    Each is the hull of two intervals. One is the percentile bootstrap, which resamples the good
+    images and those of each kind separately. The other, for a kind, is Newcombe's score interval
+    (Statistics in Medicine 25 (2006) 559, method 5). For the mean, the kinds' intervals are
+    combined by the MOVER (Zou and Donner, Statistics in Medicine 27 (2008) 1693). It takes the
+    correlation that the shared good images cause, as estimated by DeLong et al. (Biometrics 44
+    (1988) 837) and shrunk towards 1 if few images support that estimate.
 
     Args:
         scores, kinds: as for `image_auroc`.
 
     Returns:
-        Intervals by "logical" and "structural", if present, and "mean".
+        Intervals of "logical" and "structural", if present, and "mean".
 
     Raises:
         UserError: as `image_auroc`.
@@ -73,13 +73,13 @@ def image_auroc_interval(scores: ArrayLike, kinds: Sequence[str]) -> dict[str, I
 def mean_image_auroc_interval(
     score_lists: Sequence[ArrayLike], kinds: Sequence[str]
 ) -> dict[str, Interval]:
-    """Return intervals as `image_auroc_interval` does, of means over several models' AUROCs.
+    """Returns the intervals of `image_auroc_interval` for mean AUROCs over several models.
 
-    It says how far the mean over these very models may be off for want of images; that other
-    models of the same setting would differ is not in it.
+    They tell how uncertain the mean over these very models is, given so few images. That other
+    models of the same setting would differ is not included.
 
     Args:
-        score_lists: the scores of each model, each shape (N,), same images.
+        score_lists: each model's scores of the same images, shape (N,) each.
         kinds: as for `image_auroc`.
 
     Raises:
@@ -92,17 +92,18 @@ def mean_image_auroc_interval(
 def image_auroc_difference(
     scores_a: ArrayLike, scores_b: ArrayLike, kinds: Sequence[str]
 ) -> Difference:
-    """Return the difference a - b of two mean image AUROCs on the same images, and its doubt.
+    """Returns the difference a - b of two mean image AUROCs on the same images, with its interval.
 
-    The interval is made as in `image_auroc_interval`, of a paired bootstrap and of the MOVER with
-    DeLong's correlations, drawn towards independence where few images support them. The p-value is
-    of the permutation test of Bandos et al. (Statistics in Medicine 24 (2005) 2873): under the
-    hypothesis the ranks that a and b give to an image may be swapped. It is valid for any number of
-    images, so with very few it cannot be small. It is the sharper of the two: near an AUROC of 1
-    the interval may hold 0 where the p-value is small.
+    As in `image_auroc_interval`, the interval is the hull of a paired bootstrap and of the MOVER
+    with DeLong's correlations, here shrunk towards independence if few images support them. The
+    p-value is that of the permutation test of Bandos et al. (Statistics in Medicine 24 (2005)
+    2873): under the null hypothesis, the ranks that a and b give to an image may be swapped. The
+    test is valid for any number of images, so with very few the p-value cannot be small. The test
+    is more powerful than the interval: near an AUROC of 1 the interval may contain 0 although the
+    p-value is small.
 
     Args:
-        scores_a, scores_b: scores of the two configurations, each shape (N,), same images.
+        scores_a, scores_b: the two configurations' scores of the same images, shape (N,) each.
         kinds: as for `image_auroc`.
 
     Raises:
@@ -121,13 +122,13 @@ def image_auroc_difference(
 def mean_image_auroc_difference(
     score_lists_a: Sequence[ArrayLike], score_lists_b: Sequence[ArrayLike], kinds: Sequence[str]
 ) -> dict[str, Interval]:
-    """Return intervals of how far the mean AUROCs of models a lie above those of models b.
+    """Returns intervals of the differences between the mean AUROCs of models a and of models b.
 
-    Each is made as in `image_auroc_difference`, paired by image; as in `mean_image_auroc_interval`,
-    they are of these very models.
+    They are made as in `image_auroc_difference`, paired by image. As in
+    `mean_image_auroc_interval`, they hold for these very models.
 
     Args:
-        score_lists_a, score_lists_b: the scores of each model, each shape (N,), same images.
+        score_lists_a, score_lists_b: each model's scores of the same images, shape (N,) each.
         kinds: as for `image_auroc`.
 
     Returns:
@@ -145,9 +146,9 @@ def mean_image_auroc_difference(
 def _weighted_intervals(
     score_lists: Sequence[ArrayLike], weights: Sequence[float], kinds: Sequence[str]
 ) -> dict[str, Interval]:
-    """Return intervals of the weighted sum of some models' AUROCs, by kind and of their mean."""
+    """Returns intervals of the weighted sum of some models' AUROCs, by kind and of their mean."""
     comparison = _Comparison([part_by_kind(scores, kinds) for scores in score_lists])
-    # Rows go by model, then by kind.
+    # Rows are ordered by model, then by kind.
     by_kind = np.kron(np.asarray(weights), np.eye(len(comparison.kinds)))
     rows = {**dict(zip(comparison.kinds, by_kind, strict=True)), "mean": by_kind.mean(axis=0)}
     resampled = comparison.resampled()
@@ -158,10 +159,10 @@ def _weighted_intervals(
 
 
 def newcombe_interval(auroc: float, num_good: int, num_anomalous: int) -> Interval:
-    """Return the AUROCs that the observed one does not contradict; never of zero width.
+    """Returns Newcombe's score interval of an observed AUROC; its width is never zero.
 
-    The limits solve |auroc - a| = z * sd(a) with Hanley and McNeil's variance at a, both numbers of
-    images replaced by their mean in its numerator (Newcombe 2006, method 5).
+    The limits solve |auroc - a| = z * sd(a), with Hanley and McNeil's variance at a, in whose
+    numerator both numbers of images are replaced by their mean (Newcombe 2006, method 5).
     """
 
     def lower_limit(observed: float) -> float:
@@ -180,26 +181,26 @@ def newcombe_interval(auroc: float, num_good: int, num_anomalous: int) -> Interv
 
 
 def normal_quantile(level: float) -> float:
-    """Return the half-width, in standard deviations, of a normal interval of this level."""
+    """Returns the half-width, in standard deviations, of a normal interval of a level."""
     return NormalDist().inv_cdf((1 + level) / 2)
 
 
 def percentile_interval(values: FloatArray) -> Interval:
-    """Return the middle 95 % of the resampled values."""
+    """Returns the middle 95 % of the resampled values."""
     low, high = np.quantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Interval(float(low), float(high))
 
 
 def hull(first: Interval, second: Interval) -> Interval:
-    """Return the shortest interval that holds both."""
+    """Returns the shortest interval that contains both."""
     return Interval(min(first.low, second.low), max(first.high, second.high))
 
 
 class _Comparison:
-    """The AUROCs of some configurations on the same images, a row for each and each kind.
+    """The AUROCs of configurations on the same images, one row per configuration and kind.
 
-    Rows go by configuration, then by kind. All that follows needs only who wins in each pair of a
-    good and an anomalous image: 1 if the anomalous one scores higher, 0.5 for a tie.
+    Rows are ordered by configuration, then by kind. All methods need only the wins in the pairs of
+    a good and an anomalous image: 1 if the anomalous one scores higher, 0.5 for a tie.
     """
 
     def __init__(self, configurations: Sequence[ScoresByKind]) -> None:
@@ -213,7 +214,7 @@ class _Comparison:
         self.aurocs: FloatArray = np.array([wins.mean() for wins in self.wins])
 
     def resampled(self) -> FloatArray:
-        """Return bootstrapped AUROCs, shape (resamples, rows), paired across rows."""
+        """Returns bootstrapped AUROCs, shape (resamples, rows), paired across rows."""
         generator = np.random.default_rng(0)
 
         def draw(num_images: int) -> FloatArray:
@@ -231,7 +232,7 @@ class _Comparison:
         return np.stack(columns, axis=1)
 
     def mover_interval(self, row: FloatArray) -> Interval:
-        """Return the MOVER interval of a weighted sum of the AUROCs, one weight a row."""
+        """Returns the MOVER interval of a weighted sum of the AUROCs, one weight for each row."""
         limits = [
             newcombe_interval(float(auroc), wins.shape[0], wins.shape[1])
             for auroc, wins in zip(self.aurocs, self.wins, strict=True)
@@ -250,11 +251,11 @@ class _Comparison:
         )
 
     def _cautious_correlation(self, row: FloatArray) -> FloatArray:
-        """Return DeLong's correlations of the rows, drawn towards the values that widen most.
+        """Returns DeLong's correlations of the rows, shrunk towards the values that widen most.
 
         Those are 1 between rows that are added and 0 between rows that are subtracted (the same
-        images seldom correlate below 0). The pull is 2 / images: whole for two images, of which
-        any two score lists are perfectly correlated or anticorrelated.
+        images seldom correlate below 0). The weight of these values is 2 / images. That is 1 for
+        two images, on which any two score lists are perfectly correlated or anticorrelated.
         """
         covariance = self._delong_covariance()
         deviations = np.sqrt(np.diag(covariance))
@@ -277,14 +278,14 @@ class _Comparison:
 
 
 def _wins(good: FloatArray, anomalous: FloatArray) -> FloatArray:
-    """Return, shape (good, anomalous), 1 where the anomalous image is above, 0.5 where tied."""
+    """Returns 1 where the anomalous image scores higher, 0.5 for ties: shape (good, anomalous)."""
     above = anomalous > good[:, None]
     wins: FloatArray = 0.5 * (above.astype(np.float64) + (anomalous >= good[:, None]))
     return wins
 
 
 def _covariance_of_mean(values: FloatArray) -> FloatArray:
-    """Return the covariance of the rows' means, shape (rows, rows); 0 for a single column."""
+    """Returns the covariance of the rows' means, shape (rows, rows); 0 for a single column."""
     num_columns = values.shape[1]
     centred = values - values.mean(axis=1, keepdims=True)
     covariance: FloatArray = centred @ centred.T / (max(1, num_columns - 1) * num_columns)
@@ -298,22 +299,22 @@ def _newcombe_deviation(auroc: float, num_good: int, num_anomalous: int) -> floa
 
 
 def _swap_p_value(a: ScoresByKind, b: ScoresByKind) -> float:
-    """Return the p-value of swapping the ranks of a and b at random images.
+    """Returns the p-value of swapping the ranks of a and b at random images.
 
-    The difference is linear in the signs of the swaps: the terms with two swapped images cancel.
-    So each image has one contribution, and a permutation flips the signs of some.
+    The difference is linear in the signs of the swaps, as the terms with two swapped images cancel.
+    So each image has one contribution, and a permutation flips the signs of some of them.
     """
     contributions = _contributions_to_difference(_ranked(a), _ranked(b))
     generator = np.random.default_rng(0)
     signs = 1 - 2 * generator.integers(2, size=(_NUM_RESAMPLES, contributions.size))
     permuted = np.abs(signs @ contributions)
-    # Permutations that change nothing may differ in the last place.
+    # Rounding may let permutations that change nothing differ in the last place.
     num_as_large = int((permuted >= abs(contributions.sum()) - 1e-12).sum())
     return (1 + num_as_large) / (1 + _NUM_RESAMPLES)
 
 
 def _contributions_to_difference(a: ScoresByKind, b: ScoresByKind) -> FloatArray:
-    """Return for each image a number whose sign flips when a and b swap their ranks there.
+    """Returns a number for each image whose sign flips when a and b swap their ranks there.
 
     Their sum is the difference of the mean AUROCs.
     """
@@ -329,7 +330,7 @@ def _contributions_to_difference(a: ScoresByKind, b: ScoresByKind) -> FloatArray
 
 
 def _ranked(parted: ScoresByKind) -> ScoresByKind:
-    """Return the scores replaced by their ranks among all images, ties sharing the mean rank."""
+    """Returns the scores' ranks among all images; tied scores share the mean rank."""
     parts = [parted.good, *parted.anomalous.values()]
     ranks = stats.rankdata(np.concatenate(parts))
     good, *anomalous = np.split(ranks, np.cumsum([len(part) for part in parts])[:-1])

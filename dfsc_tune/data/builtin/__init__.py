@@ -1,4 +1,4 @@
-"""The built-in data set: five products like MVTec LOCO's, drawn rather than photographed."""
+"""The built-in data set: five products like those of MVTec LOCO, rendered, not photographed."""
 
 from dfsc_tune.data.builtin.make import GENERATOR_VERSION, Counts, make_dataset
 from dfsc_tune.data.builtin.render import CATEGORIES, Rendered, RenderedDefect, render_image

@@ -1,4 +1,4 @@
-"""Painting what a screw bag is made of: screws, nuts, washers, and the printed zip bag itself."""
+"""Paints the parts of a screw bag: screws, nuts, washers, and the printed zip bag itself."""
 
 import math
 from dataclasses import dataclass
@@ -46,11 +46,11 @@ class Part:
     angle: float = 0.0
     tint: Colour = STEEL
     broken: float = 0.0
-    """How much of the part is broken off, 0..1."""
+    """Share of the part that is broken off, in 0..1."""
     marked: bool = False
 
     def spine(self) -> FloatArray:
-        """Return points (n, 2) whose discs of radius REACH cover the part."""
+        """Returns points (n, 2) whose discs of radius REACH cover the part."""
         half = max(self.length / 2 - REACH, 0.0)
         along = np.linspace(-half, half, 1 + 2 * math.ceil(half / REACH))
         x, y = self.x + along * math.cos(self.angle), self.y + along * math.sin(self.angle)
@@ -61,7 +61,7 @@ class Part:
 
 
 def paint_part(canvas: Canvas, part: Part) -> None:
-    """Paint a part with its shadow on the film; mark it if it is part of the defect."""
+    """Paints a part with its shadow on the film; marks it if it is part of the defect."""
     breadth = REACH + 0.02
     patch = canvas.patch(part.x, part.y, part.length / 2 + 0.02, part.angle, breadth)
     paint = _paint_screw if part.kind == "screw" else _paint_ring
@@ -71,7 +71,7 @@ def paint_part(canvas: Canvas, part: Part) -> None:
 
 
 def _paint_screw(canvas: Canvas, patch: Patch, part: Part) -> FloatArray:
-    """Paint a socket screw along u, its head at the left; return its outline."""
+    """Paints a socket screw along u, its head at the left; returns its outline."""
     u, v = patch.u + part.length / 2, patch.v
     end = part.length * (1.0 - 0.55 * part.broken)
     ragged = 0.008 * np.sin(v * 260.0) if part.broken else 0.0
@@ -91,7 +91,7 @@ def _paint_screw(canvas: Canvas, patch: Patch, part: Part) -> FloatArray:
 
 
 def _paint_ring(canvas: Canvas, patch: Patch, part: Part) -> FloatArray:
-    """Paint a nut or a spring washer lying flat; return its outline."""
+    """Paints a nut or a spring washer lying flat; returns its outline."""
     u, v = patch.u, patch.v
     is_nut = part.kind == "nut"
     radius = np.hypot(u, v)
@@ -117,7 +117,7 @@ def _paint_ring(canvas: Canvas, patch: Patch, part: Part) -> FloatArray:
 
 
 def _wedge(u: FloatArray, v: FloatArray, share: float) -> FloatArray:
-    """Return the distance to the wedge that broke off a ring, up to 120 degrees wide."""
+    """Returns the distance to the wedge that broke off a ring, up to 120 degrees wide."""
     half = share * math.pi / 3
     return np.maximum(np.abs(v) * math.cos(half) - u * math.sin(half), -u)
 
@@ -125,9 +125,9 @@ def _wedge(u: FloatArray, v: FloatArray, share: float) -> FloatArray:
 # Bag ---------------------------------------------------------------------------------------
 
 BAG = (0.615, 0.40)
-"""Half-sides of the bag."""
+"""Half the width and half the height of the bag."""
 ZIP = 0.405
-"""Where the zip runs, right of the centre; the parts lie to its left."""
+"""Position (x) of the zip, right of the centre; the parts lie to its left."""
 PRINT_PITCH = 0.148
 """Distance between repeats of the print on the strip beside the zip."""
 
@@ -141,14 +141,14 @@ class Film:
 
 
 def lay_film(canvas: Canvas, tilt: float, rng: np.random.Generator) -> Film:
-    """Return where the bag lies, `tilt` radians askew, its outline slightly wavy."""
+    """Returns the pixels that the bag covers, `tilt` radians askew, its outline slightly wavy."""
     patch = canvas.patch(0.0, 0.0, 2.0, tilt)
     sway = 0.006 * noise(rng, patch.u.shape, 0.35 / patch.pixel)
     return Film(patch, box(patch.u, patch.v, *BAG) + sway)
 
 
 def paint_back(canvas: Canvas, film: Film, rng: np.random.Generator) -> None:
-    """Paint the back of the bag: black seen through two films, with broad dull reflections."""
+    """Paints the back of the bag: black seen through two films, with broad dull reflections."""
     shape, cell = film.edge.shape, 0.30 / canvas.pixel
     relief = fractal(rng, shape, cell, 3)
     crisp = smoothstep(0.10, 0.10 + rng.uniform(0.08, 0.3), relief)
@@ -160,7 +160,7 @@ def paint_back(canvas: Canvas, film: Film, rng: np.random.Generator) -> None:
 
 
 def paint_front(canvas: Canvas, film: Film, rng: np.random.Generator) -> None:
-    """Add what the upper film reflects: folds, sheen, welded edges; then the zip and its strip."""
+    """Adds the upper film's reflections (folds, sheen, welded edges), the zip and its strip."""
     shape, pixel = film.edge.shape, canvas.pixel
     relief = fractal(rng, shape, 0.28 / pixel, 2)
     lit = np.clip(noise(rng, shape, 0.16 / pixel), 0.0, 1.0)
@@ -174,7 +174,7 @@ def paint_front(canvas: Canvas, film: Film, rng: np.random.Generator) -> None:
 
 
 def _paint_zip(canvas: Canvas, film: Film) -> None:
-    """Paint the zip's ribs and the printed strip to its right."""
+    """Paints the zip's ribs and the printed strip to its right."""
     patch, across = film.patch, film.patch.u - ZIP
     inside = patch.coverage(film.edge)
     ribs = 0.35 * line(across + 0.011, 0.0025) + 0.7 * line(across + 0.003, 0.0025)
@@ -190,7 +190,7 @@ def _paint_zip(canvas: Canvas, film: Film) -> None:
 
 @cache
 def _print() -> FloatArray:
-    """Return one repeat of the print, (n, n) in 0..1: recycling triangle, dash and PE-LD."""
+    """Returns one repeat of the print, (n, n) in 0..1: recycling triangle, dash and PE-LD."""
     size = 160
     axis = (np.arange(size) + 0.5) / size - 0.5
     u, v = np.meshgrid(axis, axis)
@@ -202,7 +202,7 @@ def _print() -> FloatArray:
 
 
 def tear(canvas: Canvas, rng: np.random.Generator, x: float, y: float) -> None:
-    """Rip a hole or a slit into the upper film: dull inside, its curled rim glinting; mark it."""
+    """Tears a hole or a slit into the upper film, dull with a glinting rim, and marks it."""
     size, stretch = rng.uniform(0.03, 0.085), rng.uniform(0.25, 0.9)
     patch = canvas.patch(x, y, 1.8 * size, rng.uniform(0.0, math.pi))
     hole = lobed(patch.u, patch.v / stretch, size, 0.3, rng.uniform(0.0, 9.0))

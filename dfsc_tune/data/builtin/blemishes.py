@@ -19,7 +19,7 @@ DIRT: tuple[Colour, ...] = (
 def contaminate(
     canvas: Canvas, rng: np.random.Generator, x: float, y: float, size: float = 1.0
 ) -> None:
-    """Drop a crumb, a smear or a hair at (x, y) and mark it; `size` 1 is up to 0.045 in radius."""
+    """Adds a crumb, a smear or a hair at (x, y) and marks it; size 1 is a radius of up to 0.045."""
     colour = DIRT[rng.integers(len(DIRT))]
     shape = rng.choice(["crumb", "smear", "hair"])
     if shape == "hair":
@@ -40,7 +40,7 @@ def contaminate(
 
 
 def _hair(canvas: Canvas, rng: np.random.Generator, x: float, y: float, reach: float) -> None:
-    """Lay a curved fibre of half-length `reach` about (x, y) and mark it."""
+    """Lays a curved fibre of half-length `reach` around (x, y) and marks it."""
     patch = canvas.patch(x, y, 1.3 * reach, rng.uniform(0.0, math.pi))
     bend = rng.uniform(0.3, 1.2) / reach
     curve = patch.v - bend * (patch.u**2 - (reach**2 / 3))
@@ -52,7 +52,7 @@ def _hair(canvas: Canvas, rng: np.random.Generator, x: float, y: float, reach: f
 
 
 def scratch(canvas: Canvas, rng: np.random.Generator, x: float, y: float, reach: float) -> None:
-    """Draw a few bright, near-parallel scratches about (x, y), and mark them."""
+    """Draws a few bright, nearly parallel scratches around (x, y) and marks them."""
     patch = canvas.patch(x, y, 1.2 * reach, rng.uniform(0.0, math.pi))
     strength = rng.uniform(0.3, 0.8)
     for _ in range(int(rng.integers(1, 4))):

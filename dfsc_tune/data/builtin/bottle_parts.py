@@ -1,4 +1,4 @@
-"""Painting what a juice bottle is made of: juice, glass, labels and the table it stands on."""
+"""Paints the parts of a juice bottle: juice, glass, labels and the table it stands on."""
 
 import math
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ PAPER: Colour = (0.96, 0.80, 0.44)
 
 @dataclass(frozen=True)
 class Label:
-    """A sticker: its place, its half-sides, and what is printed on it."""
+    """A sticker: its place, half its width and height, and what is printed on it."""
 
     x: float
     y: float
@@ -50,7 +50,7 @@ class Label:
     present: bool = True
 
     def distance(self, canvas: Canvas) -> tuple[Patch, FloatArray]:
-        """Return the pixels about the label and their distance to its outline."""
+        """Returns the pixels around the label and their distance to its outline."""
         half_x, half_y = self.half
         patch = canvas.patch(self.x, self.y, half_x + 0.01, self.angle, half_y + 0.01)
         return patch, box(patch.u, patch.v, half_x, half_y)
@@ -60,13 +60,13 @@ class Label:
 
 
 def _half_width(y: FloatArray) -> FloatArray:
-    """Return the bottle's half-width at height y."""
+    """Returns the bottle's half-width at height y."""
     width = NECK + (BODY - NECK) * smoothstep(*SHOULDER, y)
     return np.where(y < RING, THREAD, width)
 
 
 def _silhouette(patch: Patch, inset: float) -> FloatArray:
-    """Return the distance to the bottle's outline shrunk by `inset`."""
+    """Returns the distance to the bottle's outline shrunk by `inset`."""
     side = np.abs(patch.u) - _half_width(patch.v) + inset
     upper = np.maximum(side, MOUTH - patch.v)
     lower = box(patch.u, patch.v - 0.2, BODY - inset, BASE - inset - 0.2, 0.03)
@@ -74,7 +74,7 @@ def _silhouette(patch: Patch, inset: float) -> FloatArray:
 
 
 def liquid(patch: Patch, level: float) -> FloatArray:
-    """Return the distance to the juice filled up to a level (y); at LIQUID_FLOOR there is none."""
+    """Returns the distance to the juice filled up to a level (y); at LIQUID_FLOOR there is none."""
     lower = box(patch.u, patch.v, BODY - 0.008, LIQUID_FLOOR, 0.03)
     inner = np.maximum(_silhouette(patch, 0.008), lower)
     meniscus = level - patch.v + 0.35 * patch.u**2
@@ -82,7 +82,7 @@ def liquid(patch: Patch, level: float) -> FloatArray:
 
 
 def paint_table(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Paint the black cloth and its edge behind the bottle's foot."""
+    """Paints the black cloth and its edge behind the bottle's foot."""
     whole = canvas.whole()
     weave = 1.0 + 0.5 * noise(rng, whole.u.shape, max(0.006 / canvas.pixel, 1.5))
     canvas.add(whole, 0.022 * smoothstep(0.37, 0.44, whole.v) * weave)
@@ -91,7 +91,7 @@ def paint_table(canvas: Canvas, rng: np.random.Generator) -> None:
 def paint_juice(
     canvas: Canvas, patch: Patch, juice: Colour, level: float, rng: np.random.Generator
 ) -> None:
-    """Paint the juice: darker to the sides and the foot, brighter where the shoulder is lit."""
+    """Paints the juice: darker to the sides and the foot, brighter where the shoulder is lit."""
     inside = patch.coverage(liquid(patch, level))
     across = np.abs(patch.u / _half_width(patch.v))
     depth = 1.0 - 0.45 * across**4 - 0.22 * smoothstep(-0.05, 0.40, patch.v)
@@ -102,7 +102,7 @@ def paint_juice(
 
 
 def paint_glass(canvas: Canvas, patch: Patch, rng: np.random.Generator) -> None:
-    """Add the reflections of the glass: edges, thread, the lamp on the shoulder, the thick foot."""
+    """Adds the reflections of the glass: edges, thread, lamp on the shoulder, thick foot."""
     u, v = patch.u, patch.v
     outline = _silhouette(patch, 0.0)
     inside = patch.coverage(outline)
@@ -126,7 +126,7 @@ def paint_glass(canvas: Canvas, patch: Patch, rng: np.random.Generator) -> None:
 
 
 def paint_label(canvas: Canvas, label: Label, rng: np.random.Generator) -> None:
-    """Stick a label on, unless absent: paper with a golden glow, a thin frame, and its print."""
+    """Sticks a label on, unless absent: paper with a golden glow, a thin frame, and its print."""
     patch, distance = label.distance(canvas)
     half_x, half_y = label.half
     grain = 1.0 + 0.03 * noise(rng, patch.u.shape, max(0.004 / canvas.pixel, 1.2))
@@ -146,20 +146,20 @@ def paint_label(canvas: Canvas, label: Label, rng: np.random.Generator) -> None:
 
 
 def icon_patch(canvas: Canvas, label: Label) -> Patch:
-    """Return the pixels of a label's icon, in the icon's frame."""
+    """Returns the pixels of a label's icon, in the icon's frame."""
     x, y = turned(label.icon_x, label.icon_y, label.angle)
     return canvas.patch(label.x + x, label.y + y, REACH, label.angle)
 
 
 def blot_text(canvas: Canvas, label: Label, rng: np.random.Generator) -> None:
-    """Leave out a stretch of a label's text and mark it."""
+    """Erases a stretch of a label's text and marks it."""
     patch, distance = label.distance(canvas)
     half, middle = rng.uniform(0.012, 0.04), rng.uniform(-0.055, 0.055)
     _blank(canvas, patch, np.maximum(box(patch.u - middle, patch.v, half, 0.019), distance))
 
 
 def blot_icon(canvas: Canvas, label: Label, rng: np.random.Generator) -> None:
-    """Leave out one side of a label's fruit and mark it."""
+    """Erases one side of a label's fruit and marks it."""
     patch = icon_patch(canvas, label)
     angle, depth = rng.uniform(0.0, 2 * math.pi), rng.uniform(-0.004, 0.012)
     beyond = depth - patch.u * math.cos(angle) - patch.v * math.sin(angle)
@@ -167,13 +167,13 @@ def blot_icon(canvas: Canvas, label: Label, rng: np.random.Generator) -> None:
 
 
 def _blank(canvas: Canvas, patch: Patch, distance: FloatArray) -> None:
-    """Cover the inside of a distance field with bare paper and mark it."""
+    """Covers the inside of a distance field with bare paper and marks it."""
     canvas.paint(patch, patch.coverage(distance), PAPER)
     canvas.mark(patch, distance < 0)
 
 
 def tear_label(canvas: Canvas, label: Label, rng: np.random.Generator) -> None:
-    """Scratch a label, or rub it off down to the white of the paper, and mark the place."""
+    """Scratches a label, or rubs it off down to the white of the paper, and marks the place."""
     x = label.x + rng.uniform(-0.8, 0.8) * label.half[0]
     y = label.y + rng.uniform(-0.8, 0.8) * label.half[1]
     if rng.random() < 0.35:

@@ -32,7 +32,7 @@ SLOTS: dict[Room, tuple[tuple[float, float], ...]] = {
     "left": ((-0.375, -0.265), (-0.355, 0.005), (-0.235, 0.265), (-0.43, 0.29)),
     "right": ((0.04, -0.24), (0.30, -0.20), (0.22, 0.15), (0.40, 0.25)),
 }
-"""Where the fruits lie in either room; the last place is for one too many."""
+"""The fruits' places in each room; the last place of a room is for an extra fruit."""
 
 DEFECTS = (
     DefectType("missing_almonds", "logical"),
@@ -62,14 +62,14 @@ DEFECTS = (
 
 @dataclass
 class Meal:
-    """What is in the box."""
+    """The contents of a breakfast box."""
 
     fruits: list[Fruit]
     filling: Filling
 
 
 def _arrange(rng: np.random.Generator) -> Meal:
-    """Return a meal that obeys the rule."""
+    """Returns a meal that obeys the rule."""
     nectarine = 2 if rng.random() < 0.7 else 0
     fruits = [_fruit(rng, slot == nectarine, slot) for slot in range(3)]
     boundary = BOUNDARY + rng.normal(0.0, 0.012)
@@ -84,7 +84,7 @@ def _fruit(rng: np.random.Generator, is_nectarine: bool, slot: int) -> Fruit:
 
 
 def _recount(fruits: list[Fruit], defect: str, rng: np.random.Generator) -> list[Fruit]:
-    """Return the fruits of the defect's name: `<n>_nectarine(s)_<m>_tangerine(s)`."""
+    """Returns the fruits of the defect's name: `<n>_nectarine(s)_<m>_tangerine(s)`."""
     words = defect.split("_")
     kinds = [True] * int(words[0]) + [False] * int(words[2])
     slots = [*rng.permutation(3).tolist(), 3][: len(kinds)]
@@ -97,7 +97,7 @@ def _recount(fruits: list[Fruit], defect: str, rng: np.random.Generator) -> list
 
 
 def _refill(filling: Filling, defect: str, rng: np.random.Generator) -> Filling:
-    """Return the filling with what the defect does to its kinds and amount."""
+    """Returns the filling with its kinds and amounts changed by the defect."""
     if defect.startswith("missing"):
         words = defect.removeprefix("missing_").split("_")
         return replace(filling, absent=frozenset(words) - {"and"})
@@ -118,7 +118,7 @@ def _refill(filling: Filling, defect: str, rng: np.random.Generator) -> Filling:
 
 
 def _plan(good: Meal, defect: str | None, rng: np.random.Generator) -> Meal:
-    """Return the meal broken as the defect says."""
+    """Returns the meal broken as the defect says."""
     if defect is None:
         return good
     if defect[0].isdigit():
@@ -131,7 +131,7 @@ def _plan(good: Meal, defect: str | None, rng: np.random.Generator) -> Meal:
 
 
 def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
-    """Draw a breakfast box, with the named defect if one is given."""
+    """Draws a breakfast box, with the named defect if one is given."""
     good, rng = _arrange(dice.scene), dice.defect
     meal = _plan(good, defect, rng)
     paint_box(canvas, dice.texture)
@@ -149,7 +149,7 @@ def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
 
 
 def _repairable(canvas: Canvas, good: Meal, meal: Meal, defect: str) -> BoolArray:
-    """Return the pixels (H, W) that one might alter to mend what is in the rooms."""
+    """Returns the pixels (H, W) that could be altered to repair the contents of the rooms."""
     whole = canvas.whole()
     u, v, filling = whole.u, whole.v, meal.filling
     if defect[0].isdigit():
@@ -171,7 +171,7 @@ def _repairable(canvas: Canvas, good: Meal, meal: Meal, defect: str) -> BoolArra
 
 
 def _fruit_candidates(canvas: Canvas, whole: Patch, fruits: list[Fruit]) -> BoolArray:
-    """Return where a fruit may be missing, or the fruits of a kind of which there are too many."""
+    """Returns the places where a fruit may be missing, or all fruits of a kind with too many."""
     if len(fruits) < 3:
         free: BoolArray = room_distance("left", whole.u, whole.v) < 0
         for fruit in fruits:

@@ -1,4 +1,4 @@
-"""What lies in a breakfast box: tangerines and nectarines, and sprites of cereals and toppings."""
+"""Paints a breakfast box's food: tangerines, nectarines, sprites of cereals and toppings."""
 
 import math
 from collections.abc import Callable
@@ -35,7 +35,7 @@ TANGERINE, NECTARINE = 0.126, 0.137
 
 @dataclass(frozen=True)
 class Fruit:
-    """A fruit at its place; angle turns its stem around."""
+    """A fruit at its place; `angle` is the direction of its stem."""
 
     is_nectarine: bool
     x: float
@@ -51,7 +51,7 @@ class Fruit:
 
 
 def paint_fruit(canvas: Canvas, fruit: Fruit) -> None:
-    """Paint a fruit with its shadow on the floor."""
+    """Paints a fruit with its shadow on the floor."""
     rng, radius = np.random.default_rng(fruit.seed), fruit.radius
     ground = canvas.patch(fruit.x + 0.02, fruit.y + 0.025, 1.35 * radius)
     canvas.shadow(ground, ellipse(ground.u, ground.v, radius, radius), 0.42, 0.035)
@@ -64,7 +64,7 @@ def paint_fruit(canvas: Canvas, fruit: Fruit) -> None:
 
 
 def bruise(canvas: Canvas, fruit: Fruit, rng: np.random.Generator) -> None:
-    """Rot a spot of a fruit's skin, or cut it open to the flesh, and mark it."""
+    """Rots a spot of a fruit's skin, or cuts it open to the flesh, and marks it."""
     x, y = turned(rng.uniform(0.1, 0.6) * fruit.radius, 0.0, _any_angle(rng))
     size, stretch = rng.uniform(0.025, 0.055), rng.uniform(0.25, 1.0)
     patch = canvas.patch(fruit.x + x, fruit.y + y, 1.5 * size, _any_angle(rng))
@@ -76,7 +76,7 @@ def bruise(canvas: Canvas, fruit: Fruit, rng: np.random.Generator) -> None:
 
 
 def fruit_mask(canvas: Canvas, fruit: Fruit) -> BoolArray:
-    """Return the pixels (H, W) that a fruit covers."""
+    """Returns the pixels (H, W) that a fruit covers."""
     whole = canvas.whole()
     covered: BoolArray = circle(whole.u - fruit.x, whole.v - fruit.y, fruit.radius) < 0
     return covered
@@ -85,7 +85,7 @@ def fruit_mask(canvas: Canvas, fruit: Fruit) -> BoolArray:
 def _tangerine(
     u: FloatArray, v: FloatArray, normal: Normal, light: Light, rng: np.random.Generator
 ) -> FloatArray:
-    """Return the peel in units of the radius: pores, a dimple with creases, a green stem."""
+    """Returns the peel in units of the radius: pores, a dimple with creases, a green stem."""
     size = u.shape[0]
     pores, blush = noise(rng, u.shape, max(0.045 * size, 1.5)), fractal(rng, u.shape, 0.4 * size, 2)
     x, y, phase = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25), rng.uniform(0.0, 6.0)
@@ -101,7 +101,7 @@ def _tangerine(
 def _nectarine(
     u: FloatArray, v: FloatArray, normal: Normal, light: Light, rng: np.random.Generator
 ) -> FloatArray:
-    """Return the skin in units of the radius: red over yellow, a seam, fine dots."""
+    """Returns the skin in units of the radius: red over yellow, a seam, fine dots."""
     clouds = fractal(rng, u.shape, 0.5 * u.shape[0], 3)
     red = smoothstep(-0.7, 0.6, u + 0.5 * clouds - rng.uniform(-0.5, 0.35))
     skin = tinted(red, (0.56, 0.13, 0.08)) + tinted(1.0 - red, (0.82, 0.62, 0.23))
@@ -120,14 +120,14 @@ Draw = Callable[[np.random.Generator, float, Light], Sprite]
 def bank(
     draw: Draw, count: int, rng: np.random.Generator, pixel: float, light: Light
 ) -> list[Sprite]:
-    """Return `count` random pieces of one kind, to stamp again and again."""
+    """Returns `count` random pieces of one kind, to stamp again and again."""
     return [draw(rng, pixel, light) for _ in range(count)]
 
 
 def _piece(
     distance: FloatArray, tone: FloatArray, colour: Colour, pixel: float, light: Light, gloss: float
 ) -> Sprite:
-    """Return a rounded piece, its colour times tone (h, w), with a shadow about it."""
+    """Returns a rounded piece, its colour times tone (h, w), with a shadow around it."""
     alpha = np.clip(0.5 - distance / pixel, 0.0, 1.0)
     dark = 0.5 * (1.0 - smoothstep(-0.002, 0.010, distance))
     normal = bevel(distance, 0.014, pixel, 0.8)
@@ -139,7 +139,7 @@ def _any_angle(rng: np.random.Generator) -> float:
 
 
 def flake(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
-    """Return an oat flake with a groove along its middle."""
+    """Returns an oat flake with a groove along its middle."""
     a, b = rng.uniform(0.014, 0.025), rng.uniform(0.010, 0.015)
     patch = frame(0.036, pixel, _any_angle(rng))
     distance = ellipse(patch.u, patch.v + 4.0 * patch.u**2, a, b)
@@ -149,7 +149,7 @@ def flake(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
 
 
 def odd_flake(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
-    """Return a piece of another cereal: a dark or a yellow puffed ball."""
+    """Returns a piece of another cereal: a dark or a yellow puffed ball."""
     patch = frame(0.036, pixel)
     distance = lobed(patch.u, patch.v, rng.uniform(0.014, 0.021), 0.12, rng.uniform(0.0, 9.0))
     tone = 1.0 + 0.1 * noise(rng, patch.u.shape, 0.008 / pixel)
@@ -158,7 +158,7 @@ def odd_flake(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
 
 
 def almond(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
-    """Return an almond: a brown drop with grooves along it."""
+    """Returns an almond: a brown drop with grooves along it."""
     a, b = rng.uniform(0.042, 0.052), rng.uniform(0.025, 0.031)
     patch = frame(0.066, pixel, _any_angle(rng))
     v = patch.v * (1.0 + 0.35 * np.clip(patch.u / a, -1.2, 1.2))
@@ -168,7 +168,7 @@ def almond(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
 
 
 def banana(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
-    """Return a banana chip: a tan disc, round or oblong, its core dark."""
+    """Returns a banana chip: a tan disc, round or oblong, its core dark."""
     radius, squash = rng.uniform(0.038, 0.052), rng.uniform(0.6, 1.0)
     patch = frame(0.078, pixel, _any_angle(rng))
     distance = lobed(patch.u, patch.v / squash, radius, 0.10, rng.uniform(0.0, 9.0))
@@ -180,7 +180,7 @@ def banana(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
 
 
 def crumb(rng: np.random.Generator, pixel: float, light: Light) -> Sprite:
-    """Return a crumb of a crushed almond or banana chip."""
+    """Returns a crumb of a crushed almond or banana chip."""
     patch = frame(0.026, pixel)
     distance = lobed(patch.u, patch.v, rng.uniform(0.006, 0.013), 0.4, rng.uniform(0.0, 9.0))
     colour: Colour = (0.88, 0.77, 0.55) if rng.random() < 0.6 else (0.58, 0.33, 0.17)

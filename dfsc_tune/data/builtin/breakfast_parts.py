@@ -1,4 +1,4 @@
-"""Painting a breakfast box: its two rooms, and the cereals and toppings poured into one of them."""
+"""Paints a breakfast box: its two rooms, and the cereals and toppings poured into one of them."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,9 +35,9 @@ from dfsc_tune.data.builtin.drawing import (
 
 Room = Literal["left", "right"]
 BOX = (0.588, 0.468)
-"""Half-sides of the box."""
+"""Half the width and half the height of the box."""
 INNER = (0.540, 0.425)
-"""Half-sides of what the two rooms share."""
+"""Half the width and half the height of the area that the two rooms share."""
 WALL = 0.028
 """Half the width of the wall between the rooms."""
 BOUNDARY = 0.10
@@ -46,7 +46,7 @@ BOUNDARY = 0.10
 
 @dataclass(frozen=True)
 class Spot:
-    """An irregular patch of the filling that is not as it should be."""
+    """An irregular patch of the filling in which something is wrong."""
 
     x: float
     y: float
@@ -54,7 +54,7 @@ class Spot:
     phase: float
 
     def holds(self, x: FloatArray, y: FloatArray) -> BoolArray:
-        """Return which points lie in the spot."""
+        """Returns True for the points in the spot."""
         inside: BoolArray = lobed(x - self.x, y - self.y, self.radius, 0.25, self.phase) < 0
         return inside
 
@@ -66,26 +66,26 @@ class Filling:
     boundary: float = BOUNDARY
     slope: float = 0.0
     swell: float = 0.0
-    """How far the filling reaches beyond its room, negative where it falls short of the top."""
+    """Distance by which the filling reaches beyond its room; negative if it ends below the top."""
     room: Room = "right"
     absent: frozenset[str] = frozenset()
-    """Of cereals, toppings, almonds, bananas: what is not there."""
+    """Missing kinds, among cereals, toppings, almonds and bananas."""
     mixed: Spot | None = None
     crushed: Spot | None = None
 
     def distance(self, x: FloatArray, y: FloatArray) -> FloatArray:
-        """Return the distance of points to the area that cereals and toppings cover."""
+        """Returns the distance of points to the area that cereals and toppings cover."""
         floor = room_distance(self.room, x, y) + 0.022 - max(self.swell, 0.0)
         covered: FloatArray = np.maximum(floor, -0.42 - min(self.swell, 0.0) - y - 0.05 * x)
         return covered
 
     def is_topping(self, x: FloatArray, y: FloatArray) -> BoolArray:
-        """Return which points lie below the boundary of the cereals."""
+        """Returns True for the points below the boundary of the cereals."""
         below: BoolArray = y - self.slope * x - 0.012 * np.sin(23.0 * x) > self.boundary
         return below
 
     def is_cereal(self, x: FloatArray, y: FloatArray) -> BoolArray:
-        """Return which points lie above the boundary of the toppings."""
+        """Returns True for the points above the boundary of the toppings."""
         return ~self.is_topping(x, y)
 
 
@@ -95,19 +95,19 @@ Height = TypeVar("Height", float, FloatArray)
 
 
 def _wall_x(y: Height) -> Height:
-    """Return where the curved wall stands at height y."""
+    """Returns the curved wall's horizontal position at height y."""
     rise = (0.40 - y) / 0.84
     return -0.012 - 0.155 * rise * rise
 
 
 def room_distance(room: Room, x: FloatArray, y: FloatArray) -> FloatArray:
-    """Return the distance of points to a room's floor."""
+    """Returns the distance of points to a room's floor."""
     side = x - _wall_x(y) if room == "left" else _wall_x(y) - x
     return np.maximum(box(x, y, *INNER, corner=0.09), side + WALL)
 
 
 def paint_box(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Paint the box of white pulp with its rim and its two rooms."""
+    """Paints the box of white pulp with its rim and its two rooms."""
     whole = canvas.whole()
     u, v = whole.u, whole.v
     pulp = 1.0 + 0.012 * noise(rng, u.shape, max(0.006 / canvas.pixel, 1.5))
@@ -128,7 +128,7 @@ def paint_box(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def crack_box(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Tear the rim of the box or crack the wall between its rooms, and mark it."""
+    """Tears the rim of the box or cracks the wall between its rooms, and marks it."""
     y = rng.uniform(-0.3, 0.3)
     x = _wall_x(y) if rng.random() < 0.5 else sign(rng) * 0.565
     half = rng.uniform(0.03, 0.05)
@@ -146,7 +146,7 @@ Where = Callable[[FloatArray, FloatArray], BoolArray]
 
 
 def pour(canvas: Canvas, filling: Filling, rng: np.random.Generator) -> None:
-    """Pour in cereals and toppings, each at places that do not depend on the others."""
+    """Pours in cereals and toppings; the places of each kind do not depend on the other kinds."""
     cereal_rng, topping_rng, spot_rng = rng.spawn(3)
     _paint_bed(canvas, filling)
     scatter = partial(_scatter, canvas, filling)
@@ -166,7 +166,7 @@ def pour(canvas: Canvas, filling: Filling, rng: np.random.Generator) -> None:
 
 
 def _paint_bed(canvas: Canvas, filling: Filling) -> None:
-    """Paint the shade between the pieces, where there are any."""
+    """Paints the shade between the pieces, where there are any."""
     whole = canvas.whole()
     topping = filling.is_topping(whole.u, whole.v)
     filled = np.where(topping, "toppings" not in filling.absent, "cereals" not in filling.absent)
@@ -182,7 +182,7 @@ def _scatter(
     pitch: float,
     where: Where,
 ) -> None:
-    """Stamp pieces about `pitch` apart wherever the filling lies and `where` says so."""
+    """Stamps pieces about `pitch` apart at each place of the filling for which `where` is true."""
     x, y = np.meshgrid(np.arange(-0.6, 0.6, pitch), np.arange(-0.48, 0.48, pitch))
     points = np.stack([x.ravel(), y.ravel()]) + rng.normal(0.0, 0.35 * pitch, (2, x.size))
     x, y = rng.permutation(points, axis=1)

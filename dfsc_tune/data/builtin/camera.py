@@ -18,7 +18,7 @@ SHOT_NOISE = 0.012
 
 
 def random_view(rng: np.random.Generator) -> View:
-    """Return a camera position that is off by about a hundredth of the image height."""
+    """Returns a camera position that is off by about a hundredth of the image height."""
     return View(
         rng.normal(0.0, 0.006),
         rng.normal(0.0, 0.006),
@@ -28,14 +28,14 @@ def random_view(rng: np.random.Generator) -> View:
 
 
 def random_light(rng: np.random.Generator) -> Light:
-    """Return a lamp from above left, a few degrees off its place."""
+    """Returns a lamp from above left, a few degrees off its place."""
     direction = np.array([-0.36, -0.46, 0.8]) + rng.normal(0.0, 0.04, 3)
     x, y, z = direction / np.linalg.norm(direction)
     return Light(float(x), float(y), float(z), float(rng.uniform(0.42, 0.52)))
 
 
 def photograph(canvas: Canvas, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """Return the canvas as a camera sees it, uint8 (H, W, 3).
+    """Returns the canvas as a camera sees it, uint8 (H, W, 3).
 
     Exposure, white balance, a slant of light, vignette, blur and noise differ between images.
     """

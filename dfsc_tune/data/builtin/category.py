@@ -1,4 +1,4 @@
-"""What a category is: its shape, its defect types and the function that draws a scene."""
+"""Defines a built-in category: its shape, its defect types and the function that draws a scene."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ class DefectType:
     name: str
     kind: Kind
     area: float | None = None
-    """Saturation area in squared image heights, where one repair covers less than the mask."""
+    """Saturation area in squared image heights, if a repair covers less than the mask."""
     share: float = 1.0
-    """Saturation as a share of the mask, where no area is given."""
+    """Saturation as a share of the mask, if no area is given."""
 
     def saturation(self, height: int) -> float | int:
-        """Return the saturation threshold at an image height: pixels, or a share of the mask."""
+        """Returns the saturation threshold at an image height: pixels, or a share of the mask."""
         return self.share if self.area is None else max(round(self.area * height**2), 1)
 
 
@@ -53,9 +53,9 @@ class Category:
     """Draws a scene with the named defect, or a good one, and marks the defect's masks."""
 
     def of_kind(self, kind: Kind) -> tuple[DefectType, ...]:
-        """Return the defect types of one kind, in the order of defects_config.json."""
+        """Returns the defect types of one kind, in the order of defects_config.json."""
         return tuple(defect for defect in self.defects if defect.kind == kind)
 
     def pixel_value(self, name: str) -> int:
-        """Return the ground-truth pixel value of a defect: 255 for the first, then downwards."""
+        """Returns the ground-truth pixel value of a defect: 255 for the first, then downwards."""
         return 255 - [defect.name for defect in self.defects].index(name)

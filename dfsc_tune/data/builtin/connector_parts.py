@@ -1,4 +1,4 @@
-"""Painting the parts of spliced connectors: expanded metal, wires and clamp blocks."""
+"""Paints the parts of spliced connectors: expanded metal, wires and clamp blocks."""
 
 import math
 from dataclasses import dataclass, replace
@@ -48,7 +48,7 @@ class Block:
     marked: bool = False
 
     def mouth(self, clamp: int) -> tuple[float, float]:
-        """Return where a wire enters a clamp, counted from the top."""
+        """Returns the point at which a wire enters a clamp; clamps are counted from the top."""
         v = (clamp - (self.clamps - 1) / 2) * CLAMP
         x, y = turned(-self.side * HALF, v, self.angle)
         return self.x + x, self.y + y
@@ -76,7 +76,7 @@ STRAND = 0.0122
 
 
 def paint_mesh(canvas: Canvas, rng: np.random.Generator, texture: np.random.Generator) -> None:
-    """Paint expanded metal: wavy strands that meet in turn with those above and below."""
+    """Paints expanded metal: wavy strands that meet in turn with those above and below."""
     shift_x, shift_y = rng.uniform(0.0, 1.0), rng.uniform(0.0, PITCH_Y)
     mesh = canvas.patch(0.0, 0.0, 2.0, rng.normal(0.0, 0.012))
     shape = mesh.u.shape
@@ -96,7 +96,7 @@ def paint_mesh(canvas: Canvas, rng: np.random.Generator, texture: np.random.Gene
 
 
 def _to_nearest(y: FloatArray) -> FloatArray:
-    """Return the signed distance to the nearest multiple of PITCH_Y."""
+    """Returns the signed distance to the nearest multiple of PITCH_Y."""
     distance: FloatArray = y - PITCH_Y * np.rint(y / PITCH_Y)
     return distance
 
@@ -105,18 +105,19 @@ def _to_nearest(y: FloatArray) -> FloatArray:
 
 
 @dataclass(frozen=True)
-class Controller:
-    """Where the pixels about a wire lie: beside its axis, and along it in 0..1."""
+class WirePixels:
+    """The pixels around a wire, by their distance from its axis and their place along it."""
 
     patch: Patch
     offset: FloatArray
     """Signed distance to the axis."""
     place: FloatArray
+    """Share of the way along the wire, in 0..1."""
     outline: FloatArray
     """Distance to the wire's outline."""
 
 
-def _controller(canvas: Canvas, wire: Wire) -> Controller:
+def _wire_pixels(canvas: Canvas, wire: Wire) -> WirePixels:
     (x, y), (end_x, end_y) = wire.start, wire.end
     length, angle = math.hypot(end_x - x, end_y - y), math.atan2(end_y - y, end_x - x)
     bow, s_curve = wire.sway[0] / 2, wire.sway[1]
@@ -129,53 +130,53 @@ def _controller(canvas: Canvas, wire: Wire) -> Controller:
     slope = 2 * math.pi / length * (bow * sin + s_curve * cos)
     offset = (patch.v - bow * (1.0 - cos) - s_curve * sin) / np.sqrt(1.0 + slope * slope)
     beyond = (unbounded - place) * length
-    return Controller(patch, offset, place, np.hypot(offset, beyond) - WIRE)
+    return WirePixels(patch, offset, place, np.hypot(offset, beyond) - WIRE)
 
 
 def paint_wire(canvas: Canvas, wire: Wire) -> None:
-    """Paint a wire with its shadow; mark it, or else the piece that is not there."""
+    """Paints a wire with its shadow; marks it, or else the piece that is not there."""
     (x, y), (end_x, end_y) = wire.start, wire.end
     fallen = replace(wire, start=(x + 0.01, y + 0.016), end=(end_x + 0.01, end_y + 0.016))
-    shadow, controller = _controller(canvas, fallen), _controller(canvas, wire)
+    shadow, pixels = _wire_pixels(canvas, fallen), _wire_pixels(canvas, wire)
     canvas.shadow(shadow.patch, _left_of(shadow, wire), 0.4, 0.012)
-    t = controller.offset / WIRE
+    t = pixels.offset / WIRE
     roundness = np.sqrt(np.clip(1.0 - t * t, 0.05, 1.0)) * (1.0 - 0.22 * t)
     colour = tinted(roundness, wire.colour) + 0.22 * line(t + 0.42, 0.2)[..., None]
-    left = _left_of(controller, wire)
-    canvas.paint(controller.patch, controller.patch.coverage(left), colour)
+    left = _left_of(pixels, wire)
+    canvas.paint(pixels.patch, pixels.patch.coverage(left), colour)
     if wire.marked:
-        canvas.mark(controller.patch, controller.outline < 0)
+        canvas.mark(pixels.patch, pixels.outline < 0)
     elif wire.gap:
-        canvas.mark(controller.patch, (controller.outline < 0) & (left > 0))
+        canvas.mark(pixels.patch, (pixels.outline < 0) & (left > 0))
 
 
-def _left_of(controller: Controller, wire: Wire) -> FloatArray:
-    """Return the distance to what is left of a wire."""
+def _left_of(pixels: WirePixels, wire: Wire) -> FloatArray:
+    """Returns the distance to the part of a wire that its gap leaves."""
     if wire.gap is None:
-        return controller.outline
+        return pixels.outline
     start, end = wire.gap
-    missing = (controller.place >= start) & (controller.place <= end)
-    left: FloatArray = np.where(missing, WIRE, controller.outline)
+    missing = (pixels.place >= start) & (pixels.place <= end)
+    left: FloatArray = np.where(missing, WIRE, pixels.outline)
     return left
 
 
 def mark_wire(canvas: Canvas, wire: Wire) -> None:
-    """Mark where a wire lies or should lie."""
-    controller = _controller(canvas, wire)
-    canvas.mark(controller.patch, controller.outline < 0)
+    """Marks the place where a wire lies or should lie."""
+    pixels = _wire_pixels(canvas, wire)
+    canvas.mark(pixels.patch, pixels.outline < 0)
 
 
 def strip_wire(canvas: Canvas, wire: Wire, rng: np.random.Generator) -> None:
-    """Strip the insulation off a stretch of wire, down to the copper, and mark it."""
-    controller = _controller(canvas, wire)
+    """Strips the insulation off a stretch of wire, down to the copper, and marks it."""
+    pixels = _wire_pixels(canvas, wire)
     half, middle = rng.uniform(0.015, 0.06), rng.uniform(0.2, 0.8)
-    bare = np.maximum(np.abs(controller.place - middle) - half, controller.outline)
-    canvas.paint(controller.patch, controller.patch.coverage(bare), (0.08, 0.07, 0.07))
-    strands = 0.65 + 0.35 * np.sin(controller.offset * 900 + controller.place * 300)
-    core = np.maximum(bare, controller.outline + 0.4 * WIRE)
+    bare = np.maximum(np.abs(pixels.place - middle) - half, pixels.outline)
+    canvas.paint(pixels.patch, pixels.patch.coverage(bare), (0.08, 0.07, 0.07))
+    strands = 0.65 + 0.35 * np.sin(pixels.offset * 900 + pixels.place * 300)
+    core = np.maximum(bare, pixels.outline + 0.4 * WIRE)
     copper = tinted(strands, (0.85, 0.50, 0.30))
-    canvas.paint(controller.patch, controller.patch.coverage(core), copper)
-    canvas.mark_shape(controller.patch, bare)
+    canvas.paint(pixels.patch, pixels.patch.coverage(core), copper)
+    canvas.mark_shape(pixels.patch, bare)
 
 
 # Blocks ------------------------------------------------------------------------------------
@@ -183,7 +184,7 @@ def strip_wire(canvas: Canvas, wire: Wire, rng: np.random.Generator) -> None:
 
 @dataclass(frozen=True)
 class Face:
-    """The pixels about a block, u towards its clear back."""
+    """The pixels around a block, u towards its clear back."""
 
     patch: Patch
     outline: FloatArray
@@ -202,7 +203,7 @@ def _face(canvas: Canvas, block: Block) -> Face:
 
 
 def paint_block(canvas: Canvas, block: Block, rng: np.random.Generator) -> None:
-    """Paint a block: a clear housing over orange levers; mark it if it is part of the defect."""
+    """Paints a block: a clear housing over orange levers; marks it if it is part of the defect."""
     drop = _face(canvas, replace(block, x=block.x + 0.014, y=block.y + 0.02))
     canvas.shadow(drop.patch, drop.outline, 0.5, 0.02)
     face = _face(canvas, block)
@@ -221,13 +222,13 @@ def paint_block(canvas: Canvas, block: Block, rng: np.random.Generator) -> None:
 
 
 def mark_block(canvas: Canvas, block: Block) -> None:
-    """Mark where a block should lie."""
+    """Marks the place where a block should lie."""
     face = _face(canvas, block)
     canvas.mark(face.patch, face.outline < 0)
 
 
 def _paint_levers(canvas: Canvas, face: Face, block: Block) -> None:
-    """Paint the orange levers with the clear window over the clamp."""
+    """Paints the orange levers with the clear window over the clamp."""
     patch, u = face.patch, face.patch.u
     mouth = 0.043 - 0.05 * np.clip(-u - 0.10, 0.0, 0.1)
     lever = np.maximum(box(u + 0.055, face.own, 0.105, 0.05, 0.006), np.abs(face.own) - mouth)
@@ -242,7 +243,7 @@ def _paint_levers(canvas: Canvas, face: Face, block: Block) -> None:
 
 
 def _paint_underside(canvas: Canvas, face: Face) -> None:
-    """Paint a block lying on its levers: grey plastic with a test slot a clamp."""
+    """Paints a block lying on its levers: grey plastic with a test slot a clamp."""
     patch = face.patch
     base = box(patch.u + 0.03, face.own, 0.125, 0.045, 0.004)
     lit = shade((0.52, 0.51, 0.50), bevel(base, 0.008, patch.pixel, 0.6), canvas.light, 0.1)
@@ -252,7 +253,7 @@ def _paint_underside(canvas: Canvas, face: Face) -> None:
 
 
 def _paint_housing(canvas: Canvas, face: Face) -> None:
-    """Add what the clear housing reflects: its back ridge, one little frame a clamp, its edges."""
+    """Adds the reflections of the clear housing: back ridge, one little frame a clamp, edges."""
     patch, inside = face.patch, face.patch.coverage(face.outline)
     ridge = box(patch.u - 0.125, patch.v, 0.032, 1.0)
     canvas.paint(patch, 0.5 * inside * patch.coverage(ridge), (0.70, 0.69, 0.70))
@@ -263,7 +264,7 @@ def _paint_housing(canvas: Canvas, face: Face) -> None:
 
 
 def _open_lever(canvas: Canvas, patch: Patch, block: Block) -> None:
-    """Swing one lever up: it stands over the block, nearer to the lamp, and bares its clamp."""
+    """Opens one lever: it stands over the block, nearer to the lamp, and bares its clamp."""
     own = patch.v - (block.odd_clamp - (block.clamps - 1) / 2) * CLAMP
     bare = box(patch.u + 0.10, own, 0.055, 0.042, 0.004)
     canvas.paint(patch, 0.9 * patch.coverage(bare), (0.36, 0.34, 0.33))
@@ -277,7 +278,7 @@ def _open_lever(canvas: Canvas, patch: Patch, block: Block) -> None:
 
 
 def break_block(canvas: Canvas, block: Block, rng: np.random.Generator) -> None:
-    """Break a corner out of a block, or a chip out of its edge, and mark it."""
+    """Breaks a corner out of a block, or a chip out of its edge, and marks it."""
     face = _face(canvas, block)
     x = sign(rng) * HALF * rng.uniform(0.7, 1.0)
     y = sign(rng) * block.clamps * CLAMP / 2

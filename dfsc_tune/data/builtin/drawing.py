@@ -23,7 +23,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True)
 class View:
-    """Where the camera stands: shift in scene units, roll in radians, zoom as a factor."""
+    """The camera's position: shift in scene units, roll in radians, zoom as a factor."""
 
     shift_x: float
     shift_y: float
@@ -33,7 +33,7 @@ class View:
 
 @dataclass(frozen=True)
 class Light:
-    """A distant lamp: unit direction towards it, and the share of light that has no direction."""
+    """A distant lamp: the unit vector towards it, and the share of ambient light."""
 
     x: float
     y: float
@@ -53,7 +53,7 @@ class Patch:
     """Side of a pixel in scene units."""
 
     def coverage(self, distance: FloatArray) -> FloatArray:
-        """Return the share of each pixel inside a shape, (h, w) in 0..1."""
+        """Returns the share of each pixel inside a shape, (h, w) in 0..1."""
         share: FloatArray = np.clip(0.5 - distance / self.pixel, 0.0, 1.0)
         return share
 
@@ -86,16 +86,16 @@ class Canvas:
         return 1.0 / (self.height * self.view.zoom)
 
     def whole(self) -> Patch:
-        """Return the patch of all pixels in the scene's frame."""
+        """Returns the patch of all pixels in the scene's frame."""
         height, width, _ = self.rgb.shape
         return self._patch(0.0, 0.0, 0.0, slice(0, height), slice(0, width))
 
     def patch(
         self, x: float, y: float, reach: float, angle: float = 0.0, breadth: float | None = None
     ) -> Patch:
-        """Return the pixels about (x, y), in a frame turned by `angle` radians.
+        """Returns the pixels around (x, y), in a frame turned by `angle` radians.
 
-        They reach at least `reach` along u and `breadth`, by default as far, along v.
+        They extend at least `reach` along u and `breadth` (default: `reach`) along v.
         """
         cos, sin = abs(math.cos(angle + self.view.roll)), abs(math.sin(angle + self.view.roll))
         breadth = reach if breadth is None else breadth
@@ -123,24 +123,24 @@ class Canvas:
         return Patch(rows, columns, u, v, self.pixel)
 
     def paint(self, patch: Patch, alpha: FloatArray, colour: Colour | FloatArray) -> None:
-        """Lay a colour, one or (h, w, 3), over the patch with coverage alpha (h, w)."""
+        """Lays a colour, one or (h, w, 3), over the patch with coverage alpha (h, w)."""
         region = self.rgb[patch.rows, patch.columns]
         region += alpha[..., None] * (np.asarray(colour, dtype=np.float32) - region)
 
     def multiply(self, patch: Patch, factor: FloatArray) -> None:
-        """Scale the patch's brightness by a factor (h, w)."""
+        """Scales the patch's brightness by a factor (h, w)."""
         self.rgb[patch.rows, patch.columns] *= factor[..., None]
 
     def add(self, patch: Patch, amount: FloatArray, colour: Colour = (1.0, 1.0, 1.0)) -> None:
-        """Add light: an amount (h, w) of one colour."""
+        """Adds light: an amount (h, w) of one colour."""
         self.rgb[patch.rows, patch.columns] += amount[..., None] * np.asarray(colour, np.float32)
 
     def shadow(self, patch: Patch, distance: FloatArray, strength: float, softness: float) -> None:
-        """Darken under a shape: fully inside it, fading over `softness` outside."""
+        """Darkens the pixels under a shape: fully inside it, fading over `softness` outside."""
         self.multiply(patch, 1.0 - strength * (1.0 - smoothstep(-softness, softness, distance)))
 
     def stamp(self, sprite: Sprite, x: float, y: float, gain: float = 1.0) -> None:
-        """Lay a sprite, centred on the pixel at (x, y), its colours times `gain`."""
+        """Lays a sprite, centred on the pixel at (x, y), its colours times `gain`."""
         column, row = self._to_pixels(x, y)
         size_y, size_x = sprite.alpha.shape
         top, left = round(row - size_y / 2), round(column - size_x / 2)
@@ -156,24 +156,24 @@ class Canvas:
         region += gain * sprite.premultiplied[own_rows, own_columns]
 
     def mark_shape(self, patch: Patch, distance: FloatArray) -> None:
-        """Mark a shape with the pixels that its soft edge touches, at least one if it is tiny."""
+        """Marks a shape and the pixels that its soft edge touches; at least one if it is tiny."""
         self.mark(patch, distance < self.pixel / 2)
 
     def mark(self, patch: Patch, inside: BoolArray, channel: int = 0) -> None:
-        """Add pixels (h, w) to the defect mask number `channel`."""
+        """Adds pixels (h, w) to the defect mask number `channel`."""
         while len(self.masks) <= channel:
             self.masks.append(np.zeros(self.rgb.shape[:2], dtype=np.bool_))
         self.masks[channel][patch.rows, patch.columns] |= inside
 
 
 def _clipped(low: float, high: float, size: int) -> slice:
-    """Return the pixels low..high inside the image, at least two of them (gradients need two)."""
+    """Returns the pixels low..high inside the image, at least two of them (gradients need two)."""
     start = int(np.clip(np.floor(low), 0, size - 2))
     return slice(start, int(np.clip(np.ceil(high), start + 2, size)))
 
 
 def frame(reach: float, pixel: float, angle: float = 0.0) -> Patch:
-    """Return a free-standing patch reaching `reach` from its centre, to render sprites on."""
+    """Returns a free-standing patch reaching `reach` from its centre, to render sprites on."""
     half = math.ceil(reach / pixel) + 1
     steps = np.arange(-half, half + 1) * pixel
     u, v = _axes(steps, steps, angle)
@@ -181,7 +181,7 @@ def frame(reach: float, pixel: float, angle: float = 0.0) -> Patch:
 
 
 def _axes(right: FloatArray, down: FloatArray, angle: float) -> tuple[FloatArray, FloatArray]:
-    """Return the coordinates (h, w) of pixels in a frame turned by `angle`."""
+    """Returns the coordinates (h, w) of pixels in a frame turned by `angle`."""
     cos, sin = math.cos(angle), math.sin(angle)
     u = (cos * right)[None, :] + (sin * down)[:, None]
     v = (-sin * right)[None, :] + (cos * down)[:, None]
@@ -189,29 +189,29 @@ def _axes(right: FloatArray, down: FloatArray, angle: float) -> tuple[FloatArray
 
 
 def turned(x: float, y: float, angle: float) -> tuple[float, float]:
-    """Return a point turned about the origin, clockwise on the image."""
+    """Returns a point turned about the origin, clockwise on the image."""
     cos, sin = math.cos(angle), math.sin(angle)
     return cos * x - sin * y, sin * x + cos * y
 
 
 def sprite(alpha: FloatArray, colour: FloatArray, shade_alpha: FloatArray) -> Sprite:
-    """Return a sprite of colour (h, w, 3) under alpha (h, w), over a black shade."""
+    """Returns a sprite of colour (h, w, 3) under alpha (h, w), over a black shade."""
     return Sprite(alpha[..., None] * colour, alpha + shade_alpha * (1.0 - alpha))
 
 
 def mix(first: Colour, second: Colour, share: float) -> Colour:
-    """Return a colour with that share of the second in it."""
+    """Returns the mixture of two colours; `share` is the second one's."""
     red, green, blue = (a + share * (b - a) for a, b in zip(first, second, strict=True))
     return red, green, blue
 
 
 def tinted(value: FloatArray, colour: Colour) -> FloatArray:
-    """Return brightness (h, w) in one colour, (h, w, 3)."""
+    """Returns brightness (h, w) in one colour, (h, w, 3)."""
     return value[..., None] * np.asarray(colour, dtype=np.float32)
 
 
 def sign(rng: np.random.Generator) -> float:
-    """Return -1 or 1."""
+    """Returns -1 or 1."""
     return float(2 * rng.integers(2) - 1)
 
 
@@ -219,7 +219,7 @@ def sign(rng: np.random.Generator) -> float:
 
 
 def ellipse(u: FloatArray, v: FloatArray, a: float, b: float) -> FloatArray:
-    """Return the distance to an ellipse of half-axes a, b (first order, exact for a circle)."""
+    """Returns the distance to an ellipse of half-axes a, b (first order, exact for a circle)."""
     scaled = np.hypot(u / a, v / b)
     slope = np.hypot(u / a**2, v / b**2)
     distance: FloatArray = scaled * (scaled - 1.0) / np.maximum(slope, 1e-6)
@@ -227,12 +227,12 @@ def ellipse(u: FloatArray, v: FloatArray, a: float, b: float) -> FloatArray:
 
 
 def circle(u: FloatArray, v: FloatArray, radius: float) -> FloatArray:
-    """Return the distance to a circle about the origin."""
+    """Returns the distance to a circle about the origin."""
     return np.hypot(u, v) - radius
 
 
 def box(u: FloatArray, v: FloatArray, a: float, b: float, corner: float = 0.0) -> FloatArray:
-    """Return the distance to a rectangle of half-sides a, b with rounded corners."""
+    """Returns the distance to a rectangle of half-sides a, b with rounded corners."""
     x = np.abs(u) - (a - corner)
     y = np.abs(v) - (b - corner)
     outside = np.hypot(np.maximum(x, 0.0), np.maximum(y, 0.0))
@@ -243,7 +243,7 @@ def box(u: FloatArray, v: FloatArray, a: float, b: float, corner: float = 0.0) -
 def segment(
     u: FloatArray, v: FloatArray, start: tuple[float, float], end: tuple[float, float]
 ) -> FloatArray:
-    """Return the distance to a line segment; subtract a radius for a rod with round ends."""
+    """Returns the distance to a line segment; subtract a radius for a rod with round ends."""
     run_x, run_y = end[0] - start[0], end[1] - start[1]
     x, y = u - start[0], v - start[1]
     along = np.clip((x * run_x + y * run_y) / (run_x**2 + run_y**2), 0.0, 1.0)
@@ -252,7 +252,7 @@ def segment(
 
 
 def polygon(u: FloatArray, v: FloatArray, sides: int, inradius: float) -> FloatArray:
-    """Return the distance to a regular polygon given the radius of its inner circle."""
+    """Returns the distance to a regular polygon given the radius of its inner circle."""
     angles = [2.0 * math.pi * side / sides for side in range(sides)]
     faces = [math.cos(angle) * u + math.sin(angle) * v for angle in angles]
     distance: FloatArray = np.maximum.reduce(faces) - inradius
@@ -262,7 +262,7 @@ def polygon(u: FloatArray, v: FloatArray, sides: int, inradius: float) -> FloatA
 def lobed(
     u: FloatArray, v: FloatArray, radius: float, roughness: float, phase: float
 ) -> FloatArray:
-    """Return the distance to an irregular round blob; roughness 0 is a circle, 0.4 ragged."""
+    """Returns the distance to an irregular round blob; roughness 0 is a circle, 0.4 ragged."""
     theta = np.arctan2(v, u)
     waves = np.sin(2 * theta + phase) + np.sin(3 * theta + 2.3 * phase)
     waves = waves + 0.6 * np.sin(5 * theta + 3.1 * phase)
@@ -270,13 +270,13 @@ def lobed(
 
 
 def smoothstep(low: float, high: float, value: FloatArray) -> FloatArray:
-    """Return 0 below low, 1 above high, and a smooth cubic between; falling if high < low."""
+    """Returns 0 below low, 1 above high, and a smooth cubic between; falling if high < low."""
     t: FloatArray = np.clip((value - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
 
 def line(distance: FloatArray, width: float) -> FloatArray:
-    """Return a soft line, 1 where the distance is 0, fading within about `width`."""
+    """Returns a soft line, 1 where the distance is 0, fading within about `width`."""
     strength: FloatArray = np.exp(-np.square(distance / width))
     return strength
 
@@ -288,7 +288,7 @@ BSPLINE_GAIN = 2.0
 
 
 def noise(rng: np.random.Generator, shape: tuple[int, ...], cell: float) -> FloatArray:
-    """Return smooth noise (h, w), mostly in -1..1, whose bumps are `cell` pixels wide."""
+    """Returns smooth noise (h, w), mostly in -1..1, whose bumps are `cell` pixels wide."""
     height, width = shape
     rows = height / cell
     columns = width / cell
@@ -298,7 +298,7 @@ def noise(rng: np.random.Generator, shape: tuple[int, ...], cell: float) -> Floa
 
 
 def _bspline(grid: FloatArray, position: NDArray[np.float64], axis: int) -> FloatArray:
-    """Interpolate along one axis with a cubic B-spline at positions 0..size-4."""
+    """Interpolates along one axis with a cubic B-spline at positions 0..size-4."""
     base = position.astype(np.intp)
     t = position - base
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
@@ -313,7 +313,7 @@ def _bspline(grid: FloatArray, position: NDArray[np.float64], axis: int) -> Floa
 def fractal(
     rng: np.random.Generator, shape: tuple[int, ...], cell: float, octaves: int
 ) -> FloatArray:
-    """Return noise (h, w) summed over octaves, each half as wide and half as strong."""
+    """Returns noise (h, w) summed over octaves, each half as wide and half as strong."""
     total = noise(rng, shape, cell)
     for octave in range(1, octaves):
         total += noise(rng, shape, max(cell / 2**octave, 1.0)) / 2**octave
@@ -325,7 +325,7 @@ def fractal(
 
 @cache
 def stencil(text: str) -> FloatArray:
-    """Return text as ink coverage (h, w) in 0..1, cropped to its letters."""
+    """Returns text as ink coverage (h, w) in 0..1, cropped to its letters."""
     font = ImageFont.load_default(64)
     left, top, right, bottom = font.getbbox(text)
     sheet = Image.new("L", (round(right - left) + 8, round(bottom - top) + 8))
@@ -334,7 +334,7 @@ def stencil(text: str) -> FloatArray:
 
 
 def lookup(texture: FloatArray, u: FloatArray, v: FloatArray) -> FloatArray:
-    """Return texture values (h, w) at positions u, v in 0..1 across and down it, 0 outside.
+    """Returns texture values (h, w) at positions u, v in 0..1 across and down it, 0 outside.
 
     A texture finer than the pixels is blurred to their size first.
     """
@@ -360,7 +360,7 @@ class Normal:
 
 
 def bevel(distance: FloatArray, width: float, pixel: float, height: float = 1.0) -> Normal:
-    """Return normals of a shape whose edge rounds off over `width`, flat further in.
+    """Returns normals of a shape whose edge rounds off over `width`, flat further in.
 
     `height` 1 makes the edge a quarter circle, smaller values flatter.
     """
@@ -378,7 +378,7 @@ def shade(
     gloss: float = 0.0,
     sharpness: float = 20.0,
 ) -> FloatArray:
-    """Return colour (h, w, 3) under Lambert's law plus a Blinn-Phong highlight of height gloss."""
+    """Returns colour (h, w, 3) under Lambert's law plus a Blinn-Phong highlight of height gloss."""
     facing = np.clip(normal.x * light.x + normal.y * light.y + normal.z * light.z, 0.0, 1.0)
     diffuse = light.ambient + (1.0 - light.ambient) * facing / light.z
     rgb: FloatArray = np.asarray(colour, dtype=np.float32) * diffuse[..., None]
@@ -390,7 +390,7 @@ def shade(
 
 
 def metal(normal: Normal, light: Light, tint: Colour) -> FloatArray:
-    """Return polished metal (h, w, 3): it mirrors a bright lamp, its strip and a dark room."""
+    """Returns polished metal (h, w, 3): it mirrors a bright lamp, its strip and a dark room."""
     towards = normal.x * light.x + normal.y * light.y
     side = normal.x * light.y - normal.y * light.x
     value = 0.40 + 0.35 * smoothstep(-0.5, 0.5, towards)

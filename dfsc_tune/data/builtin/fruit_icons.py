@@ -1,4 +1,4 @@
-"""The printed fruits on juice labels: outlined little pictures, about 0.07 across."""
+"""Prints the fruits on juice labels: small outlined pictures, about 0.07 across."""
 
 import math
 from collections.abc import Callable
@@ -96,7 +96,7 @@ DRAWINGS: dict[str, Callable[[Patch], list[Shape]]] = {
 
 
 def paint_icon(canvas: Canvas, patch: Patch, fruit: str) -> None:
-    """Print a fruit about the patch's origin."""
+    """Prints a fruit at the patch's origin."""
     lighter = np.clip(1.0 - 9.0 * (patch.u + patch.v), 0.75, 1.3)
     for distance, colour in DRAWINGS[fruit](patch):
         canvas.paint(patch, patch.coverage(distance), INK)

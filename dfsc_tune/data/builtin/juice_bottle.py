@@ -30,10 +30,10 @@ JUICES: dict[str, Colour] = {
 """Juice by the fruit that its label must show."""
 UNKNOWN_FRUITS = ("plum", "strawberry", "apple")
 LEVEL = -0.258
-"""Where a good filling ends."""
+"""Height (y) of a good filling's surface."""
 TOP_LABEL = (0.085, 0.085)
 BOTTOM_LABEL = (0.085, 0.040)
-"""Half-sides of the labels."""
+"""Half the width and half the height of the labels."""
 TOP_PLACE, BOTTOM_PLACE = 0.026, 0.296
 """Heights (y) of the labels' middles."""
 TOP_AREA = 4 * TOP_LABEL[0] * TOP_LABEL[1]
@@ -65,7 +65,7 @@ DEFECTS = (
 
 @dataclass
 class Bottle:
-    """What is in the bottle and on it."""
+    """The contents of a bottle and its labels."""
 
     juice: Colour
     level: float
@@ -75,7 +75,7 @@ class Bottle:
 
 
 def _fill(rng: np.random.Generator) -> Bottle:
-    """Return a bottle that obeys the rule."""
+    """Returns a bottle that obeys the rule."""
     fruit = str(rng.choice(list(JUICES)))
     juice = mix(JUICES[fruit], (0.45, 0.42, 0.35), rng.normal(0.0, 0.03))
     top = replace(_stick(rng, TOP_PLACE, TOP_LABEL), fruit=fruit)
@@ -85,19 +85,19 @@ def _fill(rng: np.random.Generator) -> Bottle:
 
 
 def _stick(rng: np.random.Generator, y: float, half: tuple[float, float]) -> Label:
-    """Return a blank label stuck on by hand: a little off its place, a little askew."""
+    """Returns a blank label stuck on by hand: a little off its place, a little askew."""
     x, y = rng.normal(0.0, 0.0035), y + rng.normal(0.0, 0.0035)
     return Label(x, y, rng.normal(0.0, 0.014), half)
 
 
 def _shifted(label: Label, rng: np.random.Generator, up: float) -> Label:
-    """Return the label stuck clearly off its place, `up` 1 for higher and -1 for lower."""
+    """Returns the label stuck clearly off its place, `up` 1 for higher and -1 for lower."""
     x, y = label.x + rng.uniform(-0.02, 0.02), label.y - up * rng.uniform(0.03, 0.08)
     return replace(label, x=x, y=y, angle=label.angle + rng.normal(0.0, 0.03))
 
 
 def _break_labels(bottle: Bottle, defect: str, rng: np.random.Generator) -> None:
-    """Apply the defects that concern where labels are."""
+    """Applies the defects of the labels' places."""
     top, bottom = bottle.top, bottle.bottom
     if defect == "missing_top_label":
         bottle.top = replace(top, present=False)
@@ -119,7 +119,7 @@ def _break_labels(bottle: Bottle, defect: str, rng: np.random.Generator) -> None
 
 
 def _break_print(bottle: Bottle, defect: str, rng: np.random.Generator) -> None:
-    """Apply the defects that concern which fruit is printed where."""
+    """Applies the defects of the labels' print."""
     top = bottle.top
     if defect == "missing_fruit_icon":
         bottle.top = replace(top, fruit=None)
@@ -134,7 +134,7 @@ def _break_print(bottle: Bottle, defect: str, rng: np.random.Generator) -> None:
 
 
 def _break_filling(bottle: Bottle, defect: str, rng: np.random.Generator) -> None:
-    """Apply the defects that concern the juice."""
+    """Applies the defects of the juice."""
     if defect == "empty_bottle":
         bottle.level = LIQUID_FLOOR
     elif defect == "wrong_fill_level_too_much":
@@ -147,7 +147,7 @@ def _break_filling(bottle: Bottle, defect: str, rng: np.random.Generator) -> Non
 
 
 def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
-    """Draw a bottle, with the named defect if one is given."""
+    """Draws a bottle, with the named defect if one is given."""
     good, rng = _fill(dice.scene), dice.defect
     bottle = replace(good)
     if defect:
@@ -179,7 +179,7 @@ def _spot(label: Label) -> tuple[float, float, float, bool]:
 
 
 def _mark(canvas: Canvas, patch: Patch, good: Bottle, bottle: Bottle, defect: str) -> None:
-    """Mark where the bottle differs from a good one and might be mended."""
+    """Marks the places where the bottle differs from a good one and could be repaired."""
     for before, after in ((good.top, bottle.top), (good.bottom, bottle.bottom)):
         if _spot(before) != _spot(after):
             for label in (before, after):

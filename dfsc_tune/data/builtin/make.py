@@ -1,4 +1,4 @@
-"""Writing the built-in data set to disk in MVTec LOCO's folder layout."""
+"""Writes the built-in data set to disk in MVTec LOCO's folder layout."""
 
 import json
 import multiprocessing
@@ -26,16 +26,16 @@ from dfsc_tune.data.records import RENDERED_FILE
 from dfsc_tune.errors import StorageError, UserError
 
 GENERATOR_VERSION = 1
-"""Raised whenever the pictures change, so that results of different ones are not compared."""
+"""Goes up whenever the images change, so that results of different images are not compared."""
 CHUNK = 4
-"""Images handed to a worker at once: enough to hide the hand-over, few enough for progress."""
+"""Images handed to a worker at once: enough to hide the overhead, few enough to show progress."""
 PNG_COMPRESSION = 3
 """Camera noise hardly compresses: higher levels cost time for about 2 % of size."""
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many images to draw per category; the last three make up the test split."""
+    """Numbers of images to draw per category; the last three make up the test split."""
 
     train: int = 100
     validation: int = 30
@@ -66,15 +66,15 @@ def make_dataset(
     workers: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Draw the categories into `root`, a folder each, in MVTec LOCO's layout.
+    """Draws the categories into `root`, a folder each, in MVTec LOCO's layout.
 
     `height` is the image height in pixels; the width follows from LOCO's aspect ratio. The files
     depend on (categories, counts, height, seed) alone, not on `workers`, which defaults to the
     number of CPUs; with 1 everything runs in this process. `progress(done, total)` is called after
     each image. A category's folder appears only once it is complete. Raises UserError for an
     unknown category, a count, height or seed out of range, or a category folder that exists, and
-    StorageError for a root that cannot be written to. A folder that another process makes meanwhile
-    is as good if its settings are the same.
+    StorageError for a root that cannot be written to. If another process makes the same folder
+    meanwhile, that folder is kept, provided that its settings are the same.
     """
     workers = (os.cpu_count() or 1) if workers is None else workers
     categories = list(dict.fromkeys(categories))
@@ -105,7 +105,7 @@ def _check(
     seed: int,
     workers: int,
 ) -> None:
-    """Raise UserError for whatever can be seen to be wrong before the first image is drawn."""
+    """Raises UserError for any mistake that can be found before the first image is drawn."""
     check_height(height)
     check_seed(seed)
     if workers <= 0:
@@ -120,7 +120,7 @@ def _check(
 
 
 def _pool(workers: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
-    """Return worker processes, or none if one is enough.
+    """Returns worker processes, or none if one is enough.
 
     Fresh interpreters are started rather than forked ones, which may hang beside the threads of
     other libraries.
@@ -133,20 +133,20 @@ def _pool(workers: int) -> AbstractContextManager[ProcessPoolExecutor | None]:
 def _write_images(
     jobs: Sequence[Job], pool: ProcessPoolExecutor | None, tick: Callable[[], None]
 ) -> None:
-    """Draw and write the images, calling `tick` after each."""
+    """Draws and writes the images, calling `tick` after each."""
     try:
         for _ in pool.map(_write_image, jobs, chunksize=CHUNK) if pool else map(_write_image, jobs):
             tick()
     except BaseException:
         if pool:
-            # Waits, so that nobody writes any more when the folder is removed.
+            # Waits, so that no worker writes any more when the folder is removed.
             pool.shutdown(cancel_futures=True)
         raise
 
 
 @contextmanager
 def _folder_in_the_making(root: Path, category: str) -> Iterator[Path]:
-    """Provide a temporary folder that becomes root/category when the block ends well."""
+    """Provides a temporary folder that becomes root/category if the block ends without an error."""
     try:
         root.mkdir(parents=True, exist_ok=True)
         with TemporaryDirectory(dir=root, prefix=f".{category}.unfinished-") as name:
@@ -161,7 +161,7 @@ def _folder_in_the_making(root: Path, category: str) -> Iterator[Path]:
 
 
 def _rename(folder: Path, target: Path) -> None:
-    """Give a finished folder its name, unless another process has been quicker with the same."""
+    """Gives a finished folder its name, unless another process has made the same folder first."""
     try:
         folder.rename(target)
     except OSError:
@@ -171,7 +171,7 @@ def _rename(folder: Path, target: Path) -> None:
 
 
 def _jobs(folder: Path, category: str, counts: Counts, height: int, seed: int) -> Iterator[Job]:
-    """Yield one job an image."""
+    """Yields a job for each image."""
     plan: tuple[tuple[str, Literal["good", "logical", "structural"], int], ...] = (
         ("train", "good", counts.train),
         ("validation", "good", counts.validation),
@@ -194,7 +194,7 @@ def _make_folders(jobs: Sequence[Job]) -> None:
 
 
 def _write_image(job: Job) -> None:
-    """Draw one image and write it with its ground truth, a PNG a defect."""
+    """Draws one image and writes it with its ground truth, one PNG for each defect."""
     rendered = render_image(job.category, job.kind, job.index, job.split, job.height, job.seed)
     kind, name = _type_folder(job), f"{job.index:03d}"
     _save(job.folder / job.split / kind / f"{name}.png", rendered.image)
@@ -215,7 +215,7 @@ def _save(path: Path, pixels: np.ndarray) -> None:
 def _write_descriptions(
     folder: Path, category: str, counts: Counts, height: int, seed: int
 ) -> None:
-    """Write defects_config.json as LOCO has it, and builtin.json saying how this was made."""
+    """Writes defects_config.json as LOCO has it, and builtin.json, which records the settings."""
     product = find_category(category)
     config = [
         {

@@ -27,7 +27,7 @@ ROWS, COLUMNS = 3, 5
 PITCH = 0.305
 """Distance between the centres of neighbouring compartments."""
 ROOM = 0.5 * PITCH - 0.009
-"""Half the side of a compartment, walls taken off."""
+"""Half the side of a compartment without its walls."""
 TRAY = (0.5 * COLUMNS * PITCH + 0.018, 0.5 * ROWS * PITCH + 0.018)
 PIN_AREA = 0.0066
 """A pin's footprint, the saturation area of one pin too many or too few."""
@@ -73,11 +73,11 @@ class Pin:
 
 @dataclass
 class Tray:
-    """The pins of each compartment, and the walls that are not there."""
+    """The pins of each compartment, and a missing wall."""
 
     pins: dict[tuple[int, int], list[Pin]]
     removed_wall: tuple[tuple[int, int], tuple[int, int]] | None = None
-    """The two compartments that a missing wall would part."""
+    """The two compartments that the missing wall would separate."""
     stub: float = 0.0
     """Share of the missing wall that still stands."""
     emptied: list[tuple[int, int]] = field(default_factory=list)
@@ -95,14 +95,14 @@ def _random_pin(rng: np.random.Generator, cell: tuple[int, int]) -> Pin:
 
 
 def _spine(pin: Pin) -> FloatArray:
-    """Return seven points along the pin, (7, 2), to measure distances between pins."""
+    """Returns seven points along the pin, (7, 2), to measure distances between pins."""
     along = np.linspace(-0.08, 0.09, 7)
     x, y = pin.x + along * math.cos(pin.angle), pin.y + along * math.sin(pin.angle)
     return np.stack([x, y], axis=1)
 
 
 def _add_pins(tray: Tray, rng: np.random.Generator, count: int) -> None:
-    """Put further pins into one compartment where they overlap the least."""
+    """Puts further pins into one compartment where they overlap the least."""
     cell = _random_cell(rng)
     for _ in range(count):
         others = np.concatenate([_spine(pin) for pin in tray.pins[cell]])
@@ -117,7 +117,7 @@ def _random_cell(rng: np.random.Generator) -> tuple[int, int]:
 
 
 def _remove_pins(tray: Tray, rng: np.random.Generator) -> None:
-    """Empty one compartment, in a quarter of the images two."""
+    """Empties one compartment, or two in a quarter of the images."""
     for _ in range(2 if rng.random() < 0.25 else 1):
         cell = _random_cell(rng)
         tray.pins[cell] = []
@@ -150,7 +150,7 @@ def _damage_pin(tray: Tray, rng: np.random.Generator, defect: str) -> None:
 
 
 def _plan(dice: Dice, defect: str | None) -> Tray:
-    """Return a tray that obeys the rule, then breaks it as the defect says."""
+    """Returns a tray that obeys the rule, then breaks it as the defect says."""
     cells = [(row, column) for row in range(ROWS) for column in range(COLUMNS)]
     tray = Tray({cell: [_random_pin(dice.scene, cell)] for cell in cells})
     if defect == "1_additional_pushpin":
@@ -167,7 +167,7 @@ def _plan(dice: Dice, defect: str | None) -> Tray:
 
 
 def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
-    """Draw a tray of pins, with the named defect if one is given."""
+    """Draws a tray of pins, with the named defect if one is given."""
     tray, rng = _plan(dice, defect), dice.defect
     _paint_tray(canvas, dice.texture)
     for cell in tray.pins:
@@ -187,7 +187,7 @@ def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
 
 
 def _paint_tray(canvas: Canvas, rng: np.random.Generator) -> None:
-    """Paint the bench and the tray of milky plastic, before its compartments are sunk."""
+    """Paints the bench and the tray of milky plastic, before its compartments are sunk."""
     whole = canvas.whole()
     bench = 1.0 + 0.25 * fractal(rng, whole.u.shape, 0.02 / canvas.pixel, 2)
     canvas.multiply(whole, bench)
@@ -201,7 +201,7 @@ def _paint_tray(canvas: Canvas, rng: np.random.Generator) -> None:
 
 
 def _paint_room(canvas: Canvas, x: float, y: float, half_x: float, half_y: float) -> None:
-    """Sink a compartment: its walls catch or lose the light, its floor is dull in the corners."""
+    """Sinks a compartment: its walls catch or lose the light, its floor is dull in the corners."""
     patch = canvas.patch(x, y, max(half_x, half_y))
     distance = box(patch.u, patch.v, half_x, half_y, corner=0.022)
     depth = np.maximum(-distance, 0.0)
@@ -215,7 +215,7 @@ def _paint_room(canvas: Canvas, x: float, y: float, half_x: float, half_y: float
 def _paint_missing_wall(
     canvas: Canvas, first: tuple[int, int], second: tuple[int, int], stub: float
 ) -> None:
-    """Join two compartments, leave a stub of the wall between them, and mark what is gone."""
+    """Joins two compartments, leaves a stub of the wall between, and marks the missing part."""
     (x1, y1), (x2, y2) = _centre(first), _centre(second)
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
     sideways = first[0] == second[0]
@@ -232,7 +232,7 @@ def _paint_missing_wall(
 
 
 def _paint_pin(canvas: Canvas, pin: Pin) -> None:
-    """Paint a pin lying on its side, with its shadow; mark it if it is part of the defect."""
+    """Paints a pin lying on its side, with its shadow; marks it if it is part of the defect."""
     shadow = canvas.patch(pin.x + 0.009, pin.y + 0.012, 0.13, pin.angle, PIN_BREADTH)
     canvas.shadow(shadow, _outline(shadow, pin), 0.45, 0.016)
     patch = canvas.patch(pin.x, pin.y, 0.13, pin.angle, PIN_BREADTH)
@@ -252,14 +252,14 @@ def _paint_pin(canvas: Canvas, pin: Pin) -> None:
 
 
 def _outline(patch: Patch, pin: Pin) -> FloatArray:
-    """Return the distance to the pin's outline."""
+    """Returns the distance to the pin's outline."""
     parts = [distance for distance, _ in _plastic_parts(patch, pin)]
     outline: FloatArray = np.minimum.reduce([*parts, _needle(patch, pin)])
     return outline
 
 
 def _plastic_parts(patch: Patch, pin: Pin) -> list[tuple[FloatArray, float]]:
-    """Return the distance and rounding width of waist, collar and cap."""
+    """Returns the distance and rounding width of waist, collar and cap."""
     u, v = patch.u, patch.v
     taper = 0.018 - 0.12 * np.abs(u + 0.03)
     waist = np.maximum(np.abs(v) - np.maximum(taper, 0.012), np.abs(u + 0.03) - 0.045)
@@ -271,7 +271,7 @@ def _plastic_parts(patch: Patch, pin: Pin) -> list[tuple[FloatArray, float]]:
 
 
 def _needle(patch: Patch, pin: Pin) -> FloatArray:
-    """Return the distance to the needle, bent half-way or cut short as the pin says."""
+    """Returns the distance to the needle, bent half-way or cut short as the pin says."""
     root, elbow, tip = (0.02, 0.0), (0.052, 0.0), 0.046
     if pin.needle < 1.0:
         end = (root[0] + 0.078 * pin.needle + 1e-3, 0.0)

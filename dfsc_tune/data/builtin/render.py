@@ -1,4 +1,4 @@
-"""Rendering: from (category, split, kind, index, seed) to one image and its defect masks."""
+"""Renders one image and its defect masks from (category, split, kind, index, seed)."""
 
 import zlib
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ MINIMUM_HEIGHT = 64
 
 @dataclass(frozen=True)
 class RenderedDefect:
-    """One defect of an image: its name and where it is, mask bool (H, W)."""
+    """One defect of an image: its name and its mask, bool (H, W)."""
 
     name: str
     mask: BoolArray
@@ -45,14 +45,14 @@ class Rendered:
 
 
 def find_category(name: str) -> Category:
-    """Return the built-in category of that name; UserError if there is none."""
+    """Returns the built-in category of that name; raises UserError if there is none."""
     if name not in REGISTRY:
         raise UserError(f"No built-in category {name!r}; there are: {', '.join(CATEGORIES)}.")
     return REGISTRY[name]
 
 
 def check_height(height: int) -> None:
-    """Raise UserError unless images of that height (pixels) can be drawn."""
+    """Raises UserError unless images of that height (pixels) can be drawn."""
     if height < MINIMUM_HEIGHT:
         raise UserError(
             f"Image height {height} is too small to show the defects; use {MINIMUM_HEIGHT} or more."
@@ -60,7 +60,7 @@ def check_height(height: int) -> None:
 
 
 def check_seed(seed: int) -> None:
-    """Raise UserError for a negative seed."""
+    """Raises UserError for a negative seed."""
     if seed < 0:
         raise UserError(f"Seed {seed} is negative; use 0 or more.")
 
@@ -73,7 +73,7 @@ def render_image(
     height: int = 256,
     seed: int = 0,
 ) -> Rendered:
-    """Return image number `index` (from 0) of a kind and split, `height` pixels high.
+    """Returns image number `index` (from 0) of a kind and split, `height` pixels high.
 
     The result depends on the arguments alone. Defect types come in shuffled rounds, so that any
     run of consecutive indices holds them evenly. Raises UserError for an unknown category, a
@@ -88,7 +88,7 @@ def render_image(
 
 
 def _defect_of(product: Category, kind: Kind, index: int, entropy: tuple[int, int]) -> DefectType:
-    """Return the defect type of an image: one of each in a round, each round shuffled anew."""
+    """Returns the defect type of an image: one of each in a round, each round shuffled anew."""
     types = product.of_kind(kind)
     cycle, place = divmod(index, len(types))
     order = np.random.default_rng((*entropy, cycle, len(types))).permutation(len(types))
@@ -98,7 +98,7 @@ def _defect_of(product: Category, kind: Kind, index: int, entropy: tuple[int, in
 def render_scene(
     product: Category, defect: DefectType | None, seeds: np.random.SeedSequence, height: int
 ) -> Rendered:
-    """Return a picture of the scene that `seeds` stand for, with that defect or with none."""
+    """Returns an image of the scene that the seeds determine, with the defect given, if any."""
     streams = [np.random.default_rng(child) for child in seeds.spawn(4)]
     camera, dice = streams[0], Dice(*streams[1:])
     shape = (height, round(height * product.aspect), 3)

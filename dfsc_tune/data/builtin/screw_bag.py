@@ -26,7 +26,7 @@ ROOM = (-0.53, 0.33, 0.30)
 LONG, SHORT, VERY_SHORT = 0.37, 0.255, 0.155
 """Screw lengths over all."""
 LONG_AREA, SHORT_AREA, NUT_AREA, WASHER_AREA = 0.0231, 0.0167, 0.0055, 0.0051
-"""Footprints of the parts: what one part too many or too few covers."""
+"""Footprints of the parts: the area that one part too many or too few covers."""
 ODD_COLOURS: tuple[Colour, ...] = (
     (1.0, 0.72, 0.28),
     (0.95, 0.52, 0.36),
@@ -67,18 +67,18 @@ RULE = (
     Part("washer"),
     Part("washer"),
 )
-"""What every bag must hold."""
+"""The parts that every bag must hold."""
 BY_NAME = {"long_screw": RULE[0], "short_screw": RULE[1], "nut": RULE[2], "washer": RULE[4]}
 """The parts by the words that defect names use."""
 
 
 @dataclass
 class Bag:
-    """The parts at their places, and what is wrong with the whole."""
+    """The parts of a bag at their places, and what is wrong with it."""
 
     parts: list[Part] = field(default_factory=list)
     lacks: bool = False
-    """Whether a part is missing, so that it might lie anywhere in the bag."""
+    """True if a part is missing, so that it might lie anywhere in the bag."""
 
 
 def _is_screw(part: Part, length: float) -> bool:
@@ -86,7 +86,7 @@ def _is_screw(part: Part, length: float) -> bool:
 
 
 def _place(part: Part, others: list[Part], rng: np.random.Generator) -> Part:
-    """Return the part thrown into the bag where it overlaps the others least."""
+    """Returns the part at a random place in the bag where it overlaps the others least."""
     taken = [other.spine() for other in others]
     points = np.concatenate(taken) if taken else np.empty((0, 2))
     best, best_gap = part, -np.inf
@@ -108,12 +108,12 @@ def _place(part: Part, others: list[Part], rng: np.random.Generator) -> Part:
 
 
 def _throw(part: Part, others: list[Part], rng: np.random.Generator) -> Part:
-    """Return a new part of that kind, more or less yellowish, at a free place."""
+    """Returns a new part of that kind, more or less yellowish, at a free place."""
     return _place(replace(part, tint=mix(STEEL, GILT, rng.uniform(0.0, 1.0))), others, rng)
 
 
 def _fill(rng: np.random.Generator) -> Bag:
-    """Return a bag that obeys the rule, its parts at random places."""
+    """Returns a bag that obeys the rule, its parts at random places."""
     bag = Bag()
     for part in RULE:
         bag.parts.append(_throw(part, bag.parts, rng))
@@ -121,7 +121,7 @@ def _fill(rng: np.random.Generator) -> Bag:
 
 
 def _swap_screw(bag: Bag, old: float, new: float, rng: np.random.Generator) -> None:
-    """Exchange a screw for one of another length, turning about its middle."""
+    """Exchanges a screw for one of another length, turning about its middle."""
     for index, part in enumerate(bag.parts):
         if _is_screw(part, old):
             others = bag.parts[:index] + bag.parts[index + 1 :]
@@ -131,7 +131,7 @@ def _swap_screw(bag: Bag, old: float, new: float, rng: np.random.Generator) -> N
 
 
 def _mark(bag: Bag, kind: PartKind, length: float | None = None) -> None:
-    """Mark all parts of a kind (and length): each could be the one too many."""
+    """Marks all parts of a kind (and length): each could be the one too many."""
     bag.parts = [
         replace(part, marked=True) if part.kind == kind and length in (None, part.length) else part
         for part in bag.parts
@@ -153,7 +153,7 @@ def _change_screws(bag: Bag, defect: str, rng: np.random.Generator) -> None:
 
 
 def _change_count(bag: Bag, defect: str, rng: np.random.Generator) -> None:
-    """Add or remove parts as the defect's name says: `<count>_<additional|missing>_<part>`."""
+    """Adds or removes parts as the defect's name says: `<count>_<additional|missing>_<part>`."""
     count, change, what = defect.split("_", 2)
     sample = BY_NAME[what.removesuffix("s")]
     if change == "missing":
@@ -179,7 +179,7 @@ def _damage_part(bag: Bag, defect: str, rng: np.random.Generator) -> None:
 
 
 def _plan(dice: Dice, defect: str | None) -> Bag:
-    """Return a bag that obeys the rule, then breaks it as the defect says."""
+    """Returns a bag that obeys the rule, then breaks it as the defect says."""
     bag = _fill(dice.scene)
     if defect in ("color", "part_broken"):
         _damage_part(bag, defect, dice.defect)
@@ -191,7 +191,7 @@ def _plan(dice: Dice, defect: str | None) -> Bag:
 
 
 def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
-    """Draw a bag of screws, with the named defect if one is given."""
+    """Draws a bag of screws, with the named defect if one is given."""
     bag, rng = _plan(dice, defect), dice.defect
     film = lay_film(canvas, dice.scene.normal(0.0, 0.015), dice.texture)
     paint_back(canvas, film, dice.texture)

@@ -72,7 +72,7 @@ DEFECTS = (
 
 @dataclass
 class Link:
-    """Two blocks and their wire or wires; a ghost is a thing that is not there but should be."""
+    """Two blocks and their wire or wires; a ghost is a part that should be there but is missing."""
 
     blocks: list[Block]
     wires: list[Wire]
@@ -83,7 +83,7 @@ class Link:
 
 
 def _assemble(rng: np.random.Generator, clamps: int) -> Link:
-    """Return a link that obeys the rule."""
+    """Returns a link that obeys the rule."""
     span = rng.uniform(1.16, 1.30)
     middle, height = rng.normal(0.0, 0.03), rng.normal(0.0, 0.025)
     blocks = [
@@ -104,7 +104,7 @@ def _assemble(rng: np.random.Generator, clamps: int) -> Link:
 
 
 def _wrong_type(link: Link, rng: np.random.Generator, name: str) -> None:
-    """Exchange one block for one with fewer clamps, and plug the wire in again."""
+    """Exchanges one block for one with fewer clamps, and plugs the wire in again."""
     index, fewer = int(rng.integers(2)), int(name[-1])
     old = link.blocks[index]
     link.blocks[index] = replace(old, clamps=fewer, marked=True)
@@ -115,7 +115,7 @@ def _wrong_type(link: Link, rng: np.random.Generator, name: str) -> None:
 
 
 def _shorten(link: Link, rng: np.random.Generator) -> None:
-    """Pull the blocks together on a wire that is too short."""
+    """Pulls the blocks together on a wire that is too short."""
     pull = rng.uniform(0.10, 0.24)
     link.blocks = [
         replace(block, x=block.x - block.side * pull, marked=True) for block in link.blocks
@@ -128,13 +128,13 @@ def _shorten(link: Link, rng: np.random.Generator) -> None:
 
 
 def _between(link: Link, start: int, end: int) -> Wire:
-    """Return the wire moved to other clamps, and marked."""
+    """Returns the wire, moved to other clamps and marked."""
     left, right = link.blocks
     return replace(link.wires[0], start=left.mouth(start), end=right.mouth(end), marked=True)
 
 
 def _rewire(link: Link, rng: np.random.Generator, defect: str) -> None:
-    """Apply the defects of where the wire runs and how many wires there are."""
+    """Applies the defects of the wires' number and of the clamps that they link."""
     clamp, clamps = link.clamp, link.blocks[0].clamps
     other = int((clamp + rng.integers(1, clamps)) % clamps)
     if defect == "missing_cable":
@@ -151,7 +151,7 @@ def _rewire(link: Link, rng: np.random.Generator, defect: str) -> None:
 
 
 def _damage_wire(link: Link, rng: np.random.Generator, defect: str) -> None:
-    """Apply the defects of a wire's colour and of pieces that are not there."""
+    """Applies the defects of a wire's colour and of missing pieces."""
     wire = link.wires[0]
     if defect == "cable_color":
         others = [c for n, c in WIRE_COLOURS.items() if n != link.blocks[0].clamps]
@@ -169,7 +169,7 @@ def _damage_wire(link: Link, rng: np.random.Generator, defect: str) -> None:
 
 
 def _damage_block(link: Link, rng: np.random.Generator, defect: str) -> None:
-    """Apply the defects of one block."""
+    """Applies the defects of one block."""
     index = int(rng.integers(2))
     block = link.blocks[index]
     if defect.startswith("missing_connector"):
@@ -189,7 +189,7 @@ def _damage_block(link: Link, rng: np.random.Generator, defect: str) -> None:
 
 
 def _clamps_for(defect: str | None, rng: np.random.Generator) -> int:
-    """Return how many clamps the blocks have: any number, but what the defect's name demands."""
+    """Returns the number of clamps of the blocks: random, unless the defect's name demands one."""
     drawn = int(rng.choice(list(WIRE_COLOURS)))
     if defect and defect.startswith("wrong_connector_type"):
         return int(defect[-3])
@@ -199,7 +199,7 @@ def _clamps_for(defect: str | None, rng: np.random.Generator) -> int:
 
 
 def _plan(dice: Dice, defect: str | None) -> Link:
-    """Return a link that obeys the rule, then breaks it as the defect says."""
+    """Returns a link that obeys the rule, then breaks it as the defect says."""
     link = _assemble(dice.scene, _clamps_for(defect, dice.scene))
     rng = dice.defect
     if defect is None:
@@ -218,7 +218,7 @@ def _plan(dice: Dice, defect: str | None) -> Link:
 
 
 def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
-    """Draw two linked blocks on expanded metal, with the named defect if one is given."""
+    """Draws two linked blocks on expanded metal, with the named defect if one is given."""
     link = _plan(dice, defect)
     paint_mesh(canvas, dice.scene, dice.texture)
     for wire in link.wires:
@@ -233,7 +233,7 @@ def draw(canvas: Canvas, dice: Dice, defect: str | None) -> None:
 
 
 def _finish(canvas: Canvas, link: Link, rng: np.random.Generator, defect: str | None) -> None:
-    """Apply the defects that lie over the finished link."""
+    """Applies the defects that lie over the finished link."""
     if defect == "contamination":
         near = link.blocks[int(rng.integers(2))]
         x, y = near.x + rng.normal(0.0, 0.1), near.y + rng.normal(0.0, 0.1)
