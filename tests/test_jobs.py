@@ -23,7 +23,6 @@ from dfsc_tune.launch.pack import pack
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace, load_space
 from dfsc_tune.storage.object_store import Store
-from dfsc_tune.storage.token import ensure_token
 from tests.support.commands import assert_one_sentence, invoke
 from tests.support.local_head import Head, local_head
 from tests.support.object_store import s3_server
@@ -111,19 +110,6 @@ def test_files_that_a_space_names_go_along(tmp_path: Path, monkeypatch: pytest.M
 def test_what_cannot_run_there_is_refused(words: list[str], text: str, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=text):
         pack(words, tmp_path, "x", wait=False)
-
-
-def test_a_token_is_made_once_and_is_its_owners_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    path = ensure_token()
-    token = path.read_text()
-    assert len(token) == 64
-    assert path.stat().st_mode & 0o777 == 0o600
-    path.chmod(0o644)
-    assert ensure_token().read_text() == token
-    assert path.stat().st_mode & 0o777 == 0o600
 
 
 def test_no_cluster_is_one_sentence(tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +16,7 @@ from dfsc_tune.bench.usual import UsualLoop
 from dfsc_tune.config import PLAIN, SpeedConfig
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
 from dfsc_tune.models.teacher import Teacher
+from dfsc_tune.storage.places import scratch_folder
 from dfsc_tune.training.train import Training
 
 _NUM_FILES = 8
@@ -85,8 +85,8 @@ def _warm_up(run: Way, request: BenchRequest) -> int:
 def _image_files() -> Iterator[list[Path]]:
     """Files of generated images of about MVTec LOCO's size, smooth as photographs are."""
     generator = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as folder:
-        paths = [Path(folder) / f"{index}.png" for index in range(_NUM_FILES)]
+    with scratch_folder() as folder:
+        paths = [folder / f"{index}.png" for index in range(_NUM_FILES)]
         for path in paths:
             coarse = generator.integers(0, 256, (69, 100, 3), dtype=np.uint8)
             Image.fromarray(coarse).resize(FILE_SIZE, Image.Resampling.BICUBIC).save(path)

@@ -46,12 +46,11 @@ def ensure_builtin_data(categories: Sequence[str], console: Console) -> Path:
     Raises:
         UserError: a category is not one of the built-in ones, or the cache cannot be written.
     """
-    import platformdirs
-
     from dfsc_tune.data.builtin import GENERATOR_VERSION, make_dataset
+    from dfsc_tune.storage.places import cache_folder
 
     check_builtin(categories)
-    folder = Path(platformdirs.user_cache_dir("dfsc_tune")) / f"builtin-{GENERATOR_VERSION}"
+    folder = cache_folder() / f"builtin-{GENERATOR_VERSION}"
     missing = [category for category in categories if not (folder / category).exists()]
     if missing:
         with progress_bar(

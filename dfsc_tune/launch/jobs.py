@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from typing import Any
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import read_cluster_file
 from dfsc_tune.storage.copies import copy_place
+from dfsc_tune.storage.places import scratch_folder
 
 _RUN, _COMMAND = "run", "command"
 _DASHBOARD_PORT = 8265
@@ -80,12 +80,12 @@ def submit(client: Any, words: Sequence[str], name: str, *, wait: bool) -> JobSt
     """
     from dfsc_tune.launch.pack import pack
 
-    with tempfile.TemporaryDirectory(prefix="dfsc_tune_job_") as folder:
-        job = pack(words, Path(folder), name, wait=wait)
+    with scratch_folder() as folder:
+        job = pack(words, folder, name, wait=wait)
         with _explained("submit"):
             job_id = client.submit_job(
                 entrypoint=job.command,
-                runtime_env={"working_dir": folder},
+                runtime_env={"working_dir": str(folder)},
                 metadata={_RUN: job.run, _COMMAND: " ".join(words)},
             )
     return JobState(job_id, "PENDING", " ".join(words), job.run)

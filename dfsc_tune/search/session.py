@@ -14,13 +14,19 @@ from typing import Any
 import psutil
 import ray
 import torch
+from ray._private import ray_constants
+from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.storage.places import scratch_folder
+from dfsc_tune.storage.token import MODE, TOKEN, new_token
 
 _CONNECT_SECONDS = 5
 _PROBE_SECONDS = 60
 _CONTROL_SERVER = "gcs_server"
+_SERVERS = (_CONTROL_SERVER, "raylet")
+_CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
 
 
@@ -56,14 +62,39 @@ def _started(request: SearchRequest) -> Iterator[None]:
     """A Ray of our own on this machine, none of whose processes is left behind."""
     me = psutil.Process()
     before, started = set(me.children()), set[psutil.Process]()
-    try:
+    with scratch_folder(for_sockets=True) as scratch, _for_this_process_alone():
         try:
-            _start(request)
+            try:
+                # Ray opens its folder to everyone: it lies in one that is closed.
+                _start(request, scratch / "ray")
+            finally:
+                started = set(me.children()) - before
+            yield
         finally:
-            started = set(me.children()) - before
+            _end(started)
+
+
+@contextmanager
+def _for_this_process_alone() -> Iterator[None]:
+    """Has a Ray that starts within the block listen on the loopback, and ask for a new token.
+
+    By default it would listen on every interface, and keep its token in a file that all can read.
+    """
+    before = {name: os.environ.get(name) for name in (MODE, TOKEN, _CLUSTER)}
+    os.environ |= {TOKEN: new_token(), _CLUSTER: "0"}
+    # Ray sets the mode itself where none is named, also when it was told another at its import.
+    os.environ.pop(MODE, None)
+    with_others, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    AuthenticationTokenLoader.instance().reset_cache()
+    try:
         yield
     finally:
-        _end(started)
+        ray_constants.ENABLE_RAY_CLUSTER = with_others
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
+        AuthenticationTokenLoader.instance().reset_cache()
 
 
 def _end(started: Iterable[psutil.Process]) -> None:
@@ -91,8 +122,8 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
             process.kill()
 
 
-def _start(request: SearchRequest) -> None:
-    """Starts Ray with SIGTERM blocked in all its processes.
+def _start(request: SearchRequest, folder: Path) -> None:
+    """Starts Ray in a folder, with SIGTERM blocked in all its processes.
 
     It is often sent to all processes of a group or container at once (`timeout`, systemd). If Ray's
     obeyed it, this one would be ended by their loss before it has closed its books.
@@ -101,15 +132,33 @@ def _start(request: SearchRequest) -> None:
     try:
         with _own_sigterm():
             # "local", or Ray would join whatever cluster somebody started on this machine.
-            ray.init("local", include_dashboard=False, **_local_resources(request), **_QUIET)
+            ray.init(
+                "local",
+                include_dashboard=False,
+                _temp_dir=str(folder),
+                **_local_resources(request),
+                **_QUIET,
+            )
     except Exception as error:
-        # Ray has no class of its own for this.
-        raise UserError(
-            f"Ray did not start on this machine ({error}); if the machine is very busy, wait and "
-            "try again"
-        ) from error
+        raise _not_started(error, folder) from error
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+
+
+def _not_started(error: Exception, folder: Path) -> UserError:
+    """Why Ray did not start: Ray itself says no more than that its processes did not answer."""
+    text = f"Ray did not start on this machine ({first_line(error)}"
+    for log in sorted(folder.glob("session_*/logs/*.err")):
+        if log.stem in _SERVERS and (said := _last_line(log)):
+            return UserError(f"{text}; its {log.stem} said: {said})")
+    if "timed out" in str(error):
+        return UserError(f"{text}); if the machine is very busy, wait and try again")
+    return UserError(f"{text})")
+
+
+def _last_line(log: Path) -> str:
+    lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return lines[-1] if lines else ""
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import platform
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from dfsc_tune.progress import Progress
 from dfsc_tune.results import SETTINGS
 from dfsc_tune.search.messages import Report, failure_to_plain
 from dfsc_tune.search.remote_checkpoints import StoredCheckpoints
+from dfsc_tune.storage.places import scratch_folder
 from dfsc_tune.training.prepare import TrialData
 from dfsc_tune.training.train import TrialError
 from dfsc_tune.training.trial import run_trial
@@ -83,8 +83,8 @@ def _folder(
     if isinstance(checkpoints, Path):
         yield checkpoints / trial, lambda: None
         return
-    with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as scratch:
-        folder = Path(scratch) / trial
+    with scratch_folder() as scratch:
+        folder = scratch / trial
         checkpoints.fetch(trial, folder)
         yield folder, lambda: checkpoints.put(trial, folder)
 

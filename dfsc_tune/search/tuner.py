@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import logging
 import signal
-import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
@@ -64,6 +63,7 @@ from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.search.warm_start import with_warm_start
 from dfsc_tune.settings import spelled_out
 from dfsc_tune.spaces.asha import Asha
+from dfsc_tune.storage.places import scratch_folder
 from dfsc_tune.training.machine import describe_machine
 from dfsc_tune.training.prepare import CategoryData, prepare_category, with_chosen_objective
 
@@ -255,7 +255,7 @@ def _fit(
     # What Tune says of trials that break and runs that end, we say better.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     controller.capacity = max_concurrent(request)
-    with tempfile.TemporaryDirectory(prefix="dfsc_tune_") as scratch:
+    with scratch_folder() as scratch:
         tuner = tune.Tuner(
             tune.with_resources(_trainable(request, folder, data), _resources(request)),
             tune_config=tune.TuneConfig(
@@ -267,7 +267,7 @@ def _fit(
             ),
             run_config=tune.RunConfig(
                 name="tune",
-                storage_path=scratch,
+                storage_path=str(scratch),
                 stop=ControllerStopper(controller),
                 callbacks=[ControllerCallback(controller), TakesBack(request), view],
                 verbose=0,

@@ -11,12 +11,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import platformdirs
-
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.storage.atomic import write_text
 from dfsc_tune.storage.digest import file_sha256
 from dfsc_tune.storage.object_store import Store, StoredFile
+from dfsc_tune.storage.places import cache_folder
 
 _NUM_THREADS = 8
 _TRIES = 3
@@ -33,7 +32,7 @@ def local_copy(store: Store, purpose: str) -> Path:
         purpose: the kind of copy; each has its own place.
     """
     digest = hashlib.sha256(store.uri.encode()).hexdigest()[:12]
-    base = Path(platformdirs.user_cache_dir("dfsc_tune")) / purpose
+    base = cache_folder() / purpose
     return base / f"{store.parent.name or 'store'}-{digest}" / store.name
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 
+from dfsc_tune.errors import StorageError
 from dfsc_tune.storage.atomic import atomic_path
+from dfsc_tune.storage.places import cache_folder
 from dfsc_tune.synthetic.anomalies import RECIPES, VERSION, Anomaly, make_anomalies
 
 
@@ -25,7 +26,7 @@ def stored_anomalies(
     key = hashlib.sha256(repr((VERSION, *counts.items(), seed, large.shape)).encode())
     for array in (pixels, large):
         key.update(np.ascontiguousarray(array).data)
-    folder = Path(platformdirs.user_cache_dir("dfsc_tune")) / "synthetic"
+    folder = cache_folder() / "synthetic"
     path = folder / f"{key.hexdigest()[:32]}.npz"
     # A damaged file, on which NumPy raises nearly any type, or none: they are made anew.
     with suppress(Exception):
@@ -33,7 +34,7 @@ def stored_anomalies(
     anomalies = make_anomalies(pixels, large, counts, seed)
     if anomalies:
         # A cache that cannot be written costs time, not the search.
-        with suppress(OSError):
+        with suppress(OSError, StorageError):
             _write(path, anomalies)
     return anomalies
 

@@ -1,0 +1,184 @@
+"""Where this user's files lie outside a run, for users with and without a home."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from dfsc_tune.errors import UserError
+from dfsc_tune.storage.places import CACHE, cache_folder, scratch_folder
+from dfsc_tune.storage.token import ensure_token, offer_token
+
+
+@pytest.fixture
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder for temporary files that is the test's alone."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+def home(monkeypatch: pytest.MonkeyPatch, folder: Path | str) -> None:
+    for name in (CACHE, "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(folder))
+
+
+def test_the_cache_is_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home(monkeypatch, tmp_path / "home")
+    assert cache_folder() == tmp_path / "home" / ".cache" / "dfsc_tune"
+    monkeypatch.setenv(CACHE, str(tmp_path / "mine"))
+    assert cache_folder() == tmp_path / "mine"
+
+
+def forget_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container with a random user: neither HOME nor the system knows a home folder."""
+
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+
+
+@pytest.mark.parametrize("has_home", [True, False])
+def test_without_a_home_the_cache_is_a_private_folder(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, has_home: bool
+) -> None:
+    monkeypatch.chdir(temporary)
+    home(monkeypatch, "/dev/null")
+    if not has_home:
+        forget_users(monkeypatch)
+    folder = cache_folder()
+    assert folder == temporary / f"dfsc_tune_cache_{os.geteuid()}"
+    assert folder.stat().st_mode & 0o777 == 0o700
+    assert cache_folder() == folder
+    assert not Path("~").exists()
+
+
+def test_a_cache_that_was_named_is_not_replaced(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (temporary / "file").write_text("in the way")
+    monkeypatch.setenv(CACHE, str(temporary / "file"))
+    with pytest.raises(UserError, match=CACHE):
+        cache_folder()
+
+
+def test_a_cache_of_somebody_else_is_not_used(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home(monkeypatch, "/dev/null")
+    (temporary / "theirs").mkdir()
+    (temporary / f"dfsc_tune_cache_{os.geteuid()}").symlink_to(temporary / "theirs")
+    with pytest.raises(UserError, match=CACHE):
+        cache_folder()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(temporary: Path) -> None:
+    code = (
+        "import os, sys, tempfile\n"
+        f"tempfile.tempdir = {str(temporary)!r}\n"
+        "from dfsc_tune.storage.places import scratch_folder\n"
+        "with scratch_folder() as folder:\n"
+        "    (folder / 'file').touch()\n"
+        "    print(folder, flush=True)\n"
+        "    sys.stdin.read()\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        assert process.stdout is not None
+        used = Path(process.stdout.readline().strip())
+        with scratch_folder() as folder:
+            assert folder.parent == used.parent == temporary
+            assert folder.stat().st_mode & 0o777 == 0o700
+            assert (used / "file").exists()
+        process.kill()
+    assert used.exists()
+    (temporary / "dfsc_tune-file").touch()
+    (temporary / "dfsc_tune-link").symlink_to(temporary / "dfsc_tune-file")
+    with scratch_folder() as folder:
+        assert not used.exists()
+    assert not folder.exists()
+    assert (temporary / "dfsc_tune-link").is_symlink()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
+def test_what_another_user_left_is_theirs(temporary: Path) -> None:
+    theirs = temporary / "dfsc_tune-theirs"
+    theirs.mkdir()
+    os.chown(theirs, 65534, 65534)
+    with scratch_folder():
+        assert theirs.exists()
+
+
+def test_sockets_get_a_short_path(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = temporary / ("x" * 100)
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    with scratch_folder() as folder:
+        assert folder.parent == deep
+    with scratch_folder(for_sockets=True) as folder:
+        assert folder.parent == Path("/tmp")
+
+
+def test_no_temporary_folder_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "not_there"))
+    with pytest.raises(UserError, match="TMPDIR"), scratch_folder():
+        pass
+
+
+def test_a_token_is_its_owners_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home(monkeypatch, tmp_path)
+    path = ensure_token()
+    token = path.read_text()
+    assert len(token) == 64
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    # As Ray makes them.
+    path.chmod(0o644)
+    path.parent.chmod(0o755)
+    assert ensure_token().read_text() == token
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_token_that_is_offered_is_closed_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home(monkeypatch, tmp_path)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    path = ensure_token()
+    path.chmod(0o644)
+    offer_token()
+    assert os.environ["RAY_AUTH_MODE"] == "token"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file to another user")
+@pytest.mark.parametrize("name", [".ray", ".ray/auth_token"])
+def test_a_token_of_another_user_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    home(monkeypatch, tmp_path)
+    ensure_token()
+    os.chown(tmp_path / name, 65534, 65534)
+    with pytest.raises(UserError, match="another user"):
+        ensure_token()
+
+
+def test_without_a_home_there_is_no_token_to_offer(monkeypatch: pytest.MonkeyPatch) -> None:
+    forget_users(monkeypatch)
+    offer_token()
+    with pytest.raises(UserError, match="HOME"):
+        ensure_token()
