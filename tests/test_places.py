@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.storage.places import CACHE, cache_folder, scratch_folder
+from dfsc_tune.storage.places import CACHE, cache_folder, data_folder, scratch_folder
 from dfsc_tune.storage.token import ensure_token, offer_token
 
 
@@ -23,7 +23,7 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def home(monkeypatch: pytest.MonkeyPatch, folder: Path | str) -> None:
-    for name in (CACHE, "XDG_CACHE_HOME"):
+    for name in (CACHE, "XDG_CACHE_HOME", "XDG_DATA_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(folder))
 
@@ -55,10 +55,11 @@ def test_without_a_home_the_cache_is_a_private_folder(
     home(monkeypatch, "/dev/null")
     if not has_home:
         forget_users(monkeypatch)
-    folder = cache_folder()
-    assert folder == temporary / f"dfsc_tune_cache_{os.geteuid()}"
-    assert folder.stat().st_mode & 0o777 == 0o700
-    assert cache_folder() == folder
+    for find, kind in ((cache_folder, "cache"), (data_folder, "data")):
+        folder = find()
+        assert folder == temporary / f"dfsc_tune_{kind}_{os.geteuid()}"
+        assert folder.stat().st_mode & 0o777 == 0o700
+        assert find() == folder
     assert not Path("~").exists()
 
 

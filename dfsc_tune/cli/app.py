@@ -23,8 +23,8 @@ from dfsc_tune.cli.group import make_app
 
 app = make_app(
     "Finds, per product category, the DFSC settings that detect its structural and logical "
-    "defects best.\n\nThe environment variable DFSC_TUNE_CACHE names the folder for what is made or "
-    "fetched once: built-in data, anomalies, copies of object stores."
+    "defects best.\n\nThe environment variable DFSC_TUNE_CACHE names the folder for what is made "
+    "or fetched once: built-in data, anomalies, copies of object stores."
 )
 app.command("search")(search.search)
 app.command("resume")(search.resume)

@@ -10,7 +10,6 @@ import re
 from pathlib import Path
 from typing import Annotated, get_args
 
-import platformdirs
 from pydantic import Field
 
 from dfsc_tune.config import ModelConfig, Network
@@ -18,6 +17,7 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.models.distill_config import DistillConfig
 from dfsc_tune.settings import Settings, load
 from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.places import data_folder
 
 RANDOM = "random"
 """The value of `model.teacher` that asks for fixed random features."""
@@ -133,7 +133,7 @@ def shipped_teacher(network: Network) -> Path:
 
 def user_folder() -> Path:
     """Where this user's fetched and registered teachers lie."""
-    return Path(platformdirs.user_data_dir("dfsc_tune")) / "teachers"
+    return data_folder() / "teachers"
 
 
 def check_name(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Where files of this user lie outside a run: the cache, and private temporary folders.
+"""Where files of this user lie outside a run: the cache, what is kept, temporary folders.
 
 A temporary folder is locked by the process that made it. One that died without removing it has lost
 its lock, and whoever makes the next one removes what it has left.
@@ -11,7 +11,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -43,25 +43,35 @@ def cache_folder() -> Path:
     named = os.environ.get(CACHE)
     if named or os.environ.get("XDG_CACHE_HOME"):
         folder = Path(named or platformdirs.user_cache_dir(_NAME)).absolute()
-        # One that is there may be filled and closed, as in a container's image.
-        if not folder.is_dir():
-            _check_cache(folder)
+        try:
+            _ensure(folder)
+        except (StorageError, PermissionError) as error:
+            raise UserError(f"{error}: the environment variable {CACHE} names the cache") from error
         return folder
+    return _at_home(platformdirs.user_cache_dir, "cache")
+
+
+def data_folder() -> Path:
+    """The folder for what this user has fetched to keep; a private temporary one without a home."""
+    return _at_home(platformdirs.user_data_dir, "data")
+
+
+def _at_home(folder_of: Callable[[str], str], kind: str) -> Path:
+    """A folder in this user's home; a private one among the temporary files if there is none."""
     try:
         # A user may have no home at all.
         Path.home()
-        folder = Path(platformdirs.user_cache_dir(_NAME))
-        _check_cache(folder)
-    except (UserError, RuntimeError):
-        return _private(temporary_folder() / f"{_NAME}_cache_{os.geteuid()}")
+        folder = Path(folder_of(_NAME))
+        _ensure(folder)
+    except (StorageError, PermissionError, RuntimeError):
+        return _private(temporary_folder() / f"{_NAME}_{kind}_{os.geteuid()}")
     return folder
 
 
-def _check_cache(folder: Path) -> None:
-    try:
+def _ensure(folder: Path) -> None:
+    # One that is there may be filled and closed, as in a container's image.
+    if not folder.is_dir():
         check_writable(folder)
-    except StorageError as error:
-        raise UserError(f"{error}: the environment variable {CACHE} names the cache") from error
 
 
 def _private(folder: Path) -> Path:
