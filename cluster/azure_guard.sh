@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Gives this Azure machine back after so many hours, or ten minutes after Ray has gone from it; half an
-# hour without Ray before its first start, for it begins with the set-up.
+# Deallocates this Azure machine after the given hours, or ten minutes after Ray ended on it; Ray's first
+# start may take half an hour, because this script begins with the set-up.
 #
-# A machine that is shut down from inside is still paid on Azure; so it asks Azure to deallocate it,
-# as the identity that Ray gives each machine and that may do so within its resource group.
+# Azure still bills a machine that is shut down from inside, so this asks Azure to deallocate it, with the
+# identity that Ray gives each machine and that may do so within its resource group.
 # Usage: azure_guard.sh HOURS
 set -u
 
@@ -18,7 +18,7 @@ while [ "$(date +%s)" -lt "$end" ] && [ "$missed" -lt 10 ]; do
   if pgrep -x raylet > /dev/null; then missed=0; else missed=$((missed + 1)); fi
 done
 
-# Again until it works: nobody else would.
+# Repeated until it works, for nothing else would end this machine.
 while true; do
   machine=$(metadata 'instance/compute/resourceId?api-version=2021-02-01&format=text')
   token=$(metadata 'identity/oauth2/token?api-version=2018-02-01&resource=https://management.azure.com/' |

@@ -22,6 +22,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from dfsc_tune import __version__
 from dfsc_tune.errors import UserError
 from dfsc_tune.launch import jobs, lifecycle
 from dfsc_tune.launch.cluster_files import (
@@ -140,7 +141,7 @@ def test_pins_fit_the_package_and_agree_with_each_other() -> None:
         assert needed.specifier.contains(pins[canonicalize_name(needed.name)]), text
     everything = " ".join(path.read_text() for path in FOLDER.iterdir())
     assert set(re.findall(r"ray(?:\[[\w,]+\])?==([\w.]+)", everything)) == {ray.__version__}
-    tag = f"dfsc-tune:{PROJECT['version']}-ray{ray.__version__}"
+    tag = f"dfsc-tune:{__version__}-ray{ray.__version__}"
     assert set(re.findall(r"REGISTRY/([\w.:-]+)", everything)) == {tag}
 
 

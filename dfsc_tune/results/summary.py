@@ -97,7 +97,7 @@ def describe(summary: Summary) -> list[str]:
     objective = objective_named(summary.objective)
     reached = _with_interval(summary.selection_value, summary.selection_interval)
     of = f" {objective.value_of}" if objective.value_of else ""
-    saw = f"the search saw {reached}{of}: trials inside it cannot be told apart"
+    saw = f"the search saw {reached}{of}: trials inside this interval cannot be told apart"
     if summary.aurocs["auroc_mean"] is None:
         lines = ["real defects: unknown, for there are no labelled test images of both kinds", saw]
         if summary.selection_interval.low <= _CHANCE:
