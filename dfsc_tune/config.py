@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.settings import Settings, validate
+from dfsc_tune.storage.names import FileName
 
 Network = Literal["tiny", "small", "medium"]
 Metric = Literal["mean", "logical", "structural"]
@@ -160,7 +161,7 @@ class ObjectiveConfig(Settings):
 class TrialConfig(Settings):
     """Everything that decides a trial's result; `dfsc-tune train --config` reads one."""
 
-    category: str
+    category: FileName
     data: str | None = None
     """The folder that holds the categories; none means the built-in data."""
     objective: ObjectiveConfig = ObjectiveConfig()

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails
 
 from dfsc_tune.errors import UserError
+from dfsc_tune.storage.documents import BoundedLoader, parse_yaml, read_text
 
 
 class RuleError(ValueError):
@@ -48,23 +49,12 @@ def load(path: Path, kind: type[SettingsT]) -> SettingsT:
         UserError: the file cannot be read, is not YAML, or breaks a rule; names file, line and
             dotted path.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
-    return loads(text, kind, source=str(path))
+    return loads(read_text(path), kind, source=str(path))
 
 
 def loads(text: str, kind: type[SettingsT], source: str) -> SettingsT:
     """Like `load`, from text; `source` names it in errors."""
-    try:
-        root = yaml.compose(text, Loader=_Loader)
-        tree = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}:{mark.line + 1}" if mark else source
-        problem = getattr(error, "problem", None) or str(error)
-        raise UserError(f"{where}: not valid YAML: {problem}") from error
+    tree, root = parse_yaml(text, source, _Loader)
     if not isinstance(tree, dict):
         raise UserError(f"{source}: expected settings as 'key: value', found {_shown(tree)}")
     return validate(kind, tree, source, root)
@@ -158,7 +148,7 @@ def _child(node: yaml.Node, step: int | str) -> tuple[yaml.Node, yaml.Node] | No
     return None
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """Safe YAML that reads 1e-4 as a number and refuses a key given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:

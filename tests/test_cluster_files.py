@@ -120,8 +120,8 @@ def test_what_ray_refuses_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"\xd2\xff", "is no YAML file"),
-        (b"a: [1\nb: {", "is no YAML file"),
+        (b"\xd2\xff", "no UTF-8 text"),
+        (b"a: [1\nb: {", "cluster.yaml:2: not valid YAML"),
         (b"max_workers: 8", "no cluster file"),
         (b"provider: aws", "no cluster file"),
         (b"provider: {region: us-east-1}", "no cluster file"),

@@ -275,7 +275,7 @@ class TestMvtecAd:
             ("defect_types: {good: logical}", r"defect_types\.good"),
             ("defect_types: {bent", "not valid YAML"),
             ("- bent", "the file"),
-            (b"\xff\xfe\xfa", "cannot be read as text"),
+            (b"\xff\xfe\xfa", "it is no UTF-8 text"),
         ],
     )
     @pytest.mark.parametrize("folder", [".", "nut"])

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.errors import UserError
+from dfsc_tune.storage.documents import read_yaml
 
 BENCHMARKS = "benchmarks"
 
@@ -23,7 +22,7 @@ _FLOPS_A_PIXEL: Mapping[Network, float] = {"tiny": 0.16e6, "small": 2.0e6, "medi
 # Scoring an image runs forward what a step runs forward and backward.
 _FORWARD_SHARE = 1 / 3
 # What a file raises that is no record.
-_DAMAGED = (yaml.YAMLError, LookupError, TypeError, ValueError, AttributeError, ZeroDivisionError)
+_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,12 @@ def read_throughput(path: Path) -> Throughput:
         UserError: the file is no such record.
     """
     try:
-        record = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return _throughput(path, record)
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {path}: {error}") from error
+        return _throughput(path, read_yaml(path))
+    except UserError as error:
+        raise UserError(
+            f"{error}; it is no benchmark record, or a damaged one: delete it, and make one with "
+            "dfsc-tune bench"
+        ) from error
     except _DAMAGED as error:
         raise UserError(
             f"{path} is no benchmark record, or a damaged one ({type(error).__name__}: {error}); "
@@ -97,16 +98,27 @@ def read_throughput(path: Path) -> Throughput:
 
 
 def find_throughput(results: Path, model: ModelConfig, on_gpu: bool) -> Throughput | None:
-    """The newest record in a results folder of this model on this kind of device, if any."""
+    """The newest record in a results folder of this model on this kind of device, if any.
+
+    Raises:
+        UserError: there is none, but a file that is damaged or no record.
+    """
     found: list[Throughput] = []
+    damage: UserError | None = None
     for path in sorted((results / BENCHMARKS).glob("*.yaml")):
-        throughput = read_throughput(path)
+        try:
+            throughput = read_throughput(path)
+        except UserError as error:
+            damage = error
+            continue
         same_model = (throughput.network, throughput.image_size) == (
             model.network,
             model.image_size,
         )
         if same_model and throughput.on_gpu == on_gpu:
             found.append(throughput)
+    if damage and not found:
+        raise damage
     return max(found, key=lambda throughput: throughput.created, default=None)
 
 

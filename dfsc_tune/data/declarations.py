@@ -12,12 +12,10 @@ defect type, the category's word counts.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
-import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
@@ -29,6 +27,7 @@ from pydantic import (
 
 from dfsc_tune.data.records import DefectEntry, DefectKind
 from dfsc_tune.errors import UserError
+from dfsc_tune.storage.documents import read_json, read_yaml
 
 DEFECTS_CONFIG = "defects_config.json"
 DATASET_FILE = "dataset.yaml"
@@ -66,12 +65,7 @@ def read_defects_config(path: Path) -> dict[int, DefectEntry]:
     """
     if not os.path.lexists(path):
         return {}
-    try:
-        content = json.loads(_text(path))
-    except RecursionError as error:
-        raise _too_deep(path) from error
-    except json.JSONDecodeError as error:
-        raise UserError(f"'{path}' is not valid JSON: {error}.") from error
+    content = read_json(_checked(path))
     entries: dict[int, DefectEntry] = {}
     for entry in _validated(TypeAdapter(list[_ConfigEntry]), content, path):
         if entry.pixel_value in entries:
@@ -90,29 +84,17 @@ def read_defect_kinds(path: Path) -> dict[str, DefectKind]:
     """
     if not os.path.lexists(path):
         return {}
-    try:
-        content = yaml.safe_load(_text(path))
-    except RecursionError as error:
-        raise _too_deep(path) from error
-    except yaml.YAMLError as error:
-        raise UserError(f"'{path}' is not valid YAML: {' '.join(str(error).split())}.") from error
+    content = read_yaml(_checked(path))
     declared = _validated(TypeAdapter(_DatasetFile), {} if content is None else content, path)
     if "good" in declared.defect_types:
         raise UserError(f"'{path}': defect_types.good: 'good' holds good images, never defects.")
     return declared.defect_types
 
 
-def _too_deep(path: Path) -> UserError:
-    return UserError(f"'{path}' nests its values too deeply: make it a short list.")
-
-
-def _text(path: Path) -> str:
+def _checked(path: Path) -> Path:
     if path.exists() and not path.is_file():
         raise UserError(f"'{path}' is not a file: delete it, or put a file in its place.")
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"'{path}' cannot be read as text: {error}.") from error
+    return path
 
 
 def _validated(adapter: TypeAdapter[_Value], content: Any, path: Path) -> _Value:

@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 
 from dfsc_tune.errors import UserError, first_line
+from dfsc_tune.storage.documents import read_text, read_yaml
 
 PROVIDERS = ("aws", "gcp", "azure", "on_premise")
 TOKEN_MOUNT = "~/.ray/auth_token"
@@ -36,14 +37,11 @@ def read_cluster_file(path: Path) -> dict[str, Any]:
         UserError: there is no such file, or it is none.
     """
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+        tree = read_yaml(path)
+    except UserError as error:
         raise UserError(
-            f"cannot read the cluster file {path} ({error.strerror}); write one with `dfsc-tune "
-            "cluster render aws`"
+            f"{error}; write a cluster file with `dfsc-tune cluster render aws`"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no YAML file: {' '.join(str(error).split())}") from error
     settings: dict[str, Any] = tree if isinstance(tree, dict) else {}
     provider = settings.get("provider")
     if not isinstance(provider, dict) or "type" not in provider:
@@ -62,7 +60,7 @@ def check_cluster_file(path: Path) -> dict[str, Any]:
     """
     tree = read_cluster_file(path)
     problems = list(_against_schema(tree)) or list(faults(tree))
-    left = sorted(set(PLACEHOLDER.findall(path.read_text(encoding="utf-8").split("\ncluster")[-1])))
+    left = sorted(set(PLACEHOLDER.findall(read_text(path).split("\ncluster")[-1])))
     if left:
         problems.append(f"{', '.join(left)} must be replaced by yours")
     if problems:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import check_cluster_file, read_cluster_file
+from dfsc_tune.storage.documents import parse_json
 from dfsc_tune.storage.token import ensure_token
 
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
@@ -100,7 +103,9 @@ def report(path: Path, *, request_gpus: int | None = None) -> list[Node]:
     answer = _ray(read_cluster_file(path), "exec", str(path), command, capture=True)
     for line in answer.splitlines():
         if REPORT_MARK in line:
-            return [Node(**row) for row in json.loads(line.split(REPORT_MARK, 1)[1])]
+            rows = parse_json(line.split(REPORT_MARK, 1)[1], f"what the head of {path} says")
+            with suppress(ValidationError):
+                return TypeAdapter(list[Node]).validate_python(rows)
     raise UserError(f"the head of {path} says nothing of its nodes; is dfsc-tune installed there?")
 
 

@@ -11,9 +11,10 @@ from typing import TypeGuard
 
 import yaml
 
-from dfsc_tune.errors import UserError, first_line
+from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import RANDOM, card_path, find_teacher, is_path, user_folder
 from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.documents import compose_yaml, read_text
 from dfsc_tune.storage.object_store import Store, is_remote
 
 _COMMANDS = ("search", "resume")
@@ -101,12 +102,7 @@ def _take_space(value: str, folder: Path) -> str:
         return value
     if not source.is_file():
         raise UserError(f"there is no search space {value}")
-    try:
-        root = yaml.compose(source.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-    except yaml.YAMLError as error:
-        raise UserError(
-            f"the search space {value} is not valid YAML: {first_line(error)}"
-        ) from error
+    root = compose_yaml(read_text(source), value)
     if not isinstance(root, yaml.MappingNode):
         raise UserError(f"the search space {value} holds no settings")
     groups = [root, *(group for _, group in _entries(_child(root, "categories")))]

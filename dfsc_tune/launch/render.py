@@ -15,6 +15,7 @@ import yaml
 from dfsc_tune import __version__
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.launch.cluster_files import PROVIDERS, shipped_folder
+from dfsc_tune.storage.documents import read_yaml
 
 _SOURCE = "~/dfsc_tune_source"
 _MACHINE_KEYS = {"aws": "InstanceType", "gcp": "machineType", "azure": "vmSize"}
@@ -73,8 +74,7 @@ def render(wishes: ClusterWishes) -> tuple[str, Machines | None]:
             f"no cluster file for '{wishes.provider}'; choose from {', '.join(PROVIDERS)} (for "
             "Kubernetes, change cluster/kubernetes.yaml)"
         )
-    text = (shipped_folder() / f"{wishes.provider}.yaml").read_text(encoding="utf-8")
-    tree = yaml.safe_load(text)
+    tree = read_yaml(shipped_folder() / f"{wishes.provider}.yaml")
     tree["cluster_name"] = wishes.name
     _set_package(tree, wishes)
     if wishes.provider == "on_premise":

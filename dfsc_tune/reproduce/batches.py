@@ -32,7 +32,7 @@ class Scale:
     @property
     def model(self) -> ModelConfig:
         """The space's network and image size."""
-        return self.space.for_category("").base_config("").model
+        return self.space.for_category("any").base_config("any").model
 
 
 def batch_space(batch: Batch, categories: Iterable[str], scale: Scale) -> SearchSpace:

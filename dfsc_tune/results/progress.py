@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
+from dfsc_tune.errors import UserError
 from dfsc_tune.results import ENDED, LEDGER, TRIALS, Run, best_trials, is_finalized, shown_duration
+from dfsc_tune.storage.documents import parse_json
 
 _MAX_RUNNING = 12
 _STATES = ("running", "complete", "pruned", "failed", "interrupted")
@@ -120,10 +121,10 @@ def _last_event(ledger: Path) -> dict[str, Any]:
         # What follows the last line's end is half of another, which never counts.
         lines = file.read().split(b"\n")[:-1]
     try:
-        event: dict[str, Any] = json.loads(lines[-1])
-    except (IndexError, ValueError):
+        event = parse_json(lines[-1], str(ledger))
+    except (IndexError, UserError):
         return {}
-    return event
+    return event if isinstance(event, dict) else {}
 
 
 def _lines(run: Run) -> Iterator[TrialLine]:

@@ -27,7 +27,7 @@ _AUROCS = [(name, _FLOAT) for name in AUROCS]
 
 def _parameter_columns() -> list[tuple[str, pa.DataType]]:
     kinds = {bool: _BOOL, str: _TEXT, float: _FLOAT, int: _INT}
-    defaults = searchable_values(TrialConfig(category=""))
+    defaults = searchable_values(TrialConfig(category="any"))
     return [(name, kinds[type(value)]) for name, value in defaults.items()]
 
 

@@ -23,6 +23,8 @@ from dfsc_tune.results.schema import SETTINGS
 from dfsc_tune.settings import RuleError, Settings, validate
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.storage.atomic import write_text
+from dfsc_tune.storage.documents import read_yaml
+from dfsc_tune.storage.names import FileName
 
 VERSION = 2
 """Of the file's layout; dfsc-tune 0.1.0 wrote 1, without saying so."""
@@ -80,8 +82,8 @@ class RunSettings(Settings):
     """Everything in `run.yaml`."""
 
     version: Annotated[int, Field(ge=1, le=VERSION)] = VERSION
-    name: str
-    categories: Texts
+    name: FileName
+    categories: Annotated[tuple[FileName, ...], Field(strict=False)]
     data: str | None
     """The folder or store that holds the categories, where it lies now; None: the built-in data."""
     seed: int
@@ -180,10 +182,9 @@ def read_settings(folder: Path) -> RunSettings:
     """
     path = folder / SETTINGS
     try:
-        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} cannot be read ({reason}); restore it, or start anew") from error
+        tree = read_yaml(path)
+    except UserError as error:
+        raise UserError(f"{error}; restore it, or start anew") from error
     if not isinstance(tree, dict):
         raise UserError(f"{path} is damaged or of no run; restore it, or start anew")
     try:

@@ -315,7 +315,7 @@ def _check_point(
 
 def _paper_values() -> dict[str, Value]:
     """Every searchable setting as in the paper: the defaults of a config."""
-    return dict(searchable_values(TrialConfig(category="")))
+    return dict(searchable_values(TrialConfig(category="any")))
 
 
 def _check_sampler(

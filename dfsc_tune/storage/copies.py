@@ -8,20 +8,37 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.storage.atomic import write_text
 from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.documents import read_json
+from dfsc_tune.storage.names import PathBelow, checked_name, path_below
 from dfsc_tune.storage.object_store import Store, StoredFile
 from dfsc_tune.storage.places import cache_folder
+from dfsc_tune.storage.removal import remove_below
 
 _NUM_THREADS = 8
 _TRIES = 3
 _SUMS = "SHA256SUMS"
 _FETCHED = ".fetched.json"
-"""In a copy: of each file its size and time in the store, and its sha256 as it came."""
+"""In a copy: of each file what `_Fetched` has."""
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """A file of a copy: its size and time in the store, and its sha256 as it came."""
+
+    size: int
+    changed: str
+    sha256: str
+
+
+_ENTRIES = TypeAdapter(dict[PathBelow, _Fetched])
 
 
 def local_copy(store: Store, purpose: str) -> Path:
@@ -31,6 +48,11 @@ def local_copy(store: Store, purpose: str) -> Path:
         store: the folder.
         purpose: the kind of copy; each has its own place.
     """
+    for name in filter(None, (store.parent.name, store.name)):
+        try:
+            checked_name(name)
+        except ValueError as error:
+            raise UserError(f"{store} leads out of the folder that it names: refused") from error
     digest = hashlib.sha256(store.uri.encode()).hexdigest()[:12]
     base = cache_folder() / purpose
     return base / f"{store.parent.name or 'store'}-{digest}" / store.name
@@ -70,20 +92,22 @@ def fetch_folder(
 
     Raises:
         StorageError: the store does not answer.
-        UserError: a file is not what `SHA256SUMS` says.
+        UserError: a file is not what `SHA256SUMS` says, or its name leads out of the folder.
     """
     with _locked(folder):
         entries = _read_fetched(folder)
         there = {name: file for name, file in store.files().items() if wanted(name)}
+        for name in there:
+            path_below(folder, name)
         sums = _read_sums(store) if there else {}
         for name in [name for name in entries if wanted(name) and name not in there]:
-            (folder / name).unlink(missing_ok=True)
+            remove_below(folder, name)
             del entries[name]
 
         def bring(name: str) -> bool:
             is_here = name in entries and _is_here(folder / name, entries[name], there[name])
             entry = entries[name] if is_here else _fetch(store, name, there[name], folder)
-            if sums.get(name, entry["sha256"]) != entry["sha256"]:
+            if sums.get(name, entry.sha256) != entry.sha256:
                 raise UserError(
                     f"{store / name} is not what {store}/{_SUMS} says it is: put the right file, "
                     "or the right sum, there"
@@ -104,20 +128,18 @@ def fetch_folder(
     return num_fetched
 
 
-def _is_here(path: Path, known: Mapping[str, Any], file: StoredFile) -> bool:
-    same = (known["size"], known["changed"]) == (file.size, file.changed)
-    return same and path.is_file() and file_sha256(path) == known["sha256"]
+def _is_here(path: Path, known: _Fetched, file: StoredFile) -> bool:
+    same = (known.size, known.changed) == (file.size, file.changed)
+    return same and path.is_file() and file_sha256(path) == known.sha256
 
 
-def _fetch(store: Store, name: str, file: StoredFile, folder: Path) -> dict[str, Any]:
+def _fetch(store: Store, name: str, file: StoredFile, folder: Path) -> _Fetched:
     """Fetches a file; returns what is to be remembered of it."""
-    if ".." in Path(name).parts or Path(name).is_absolute():
-        raise UserError(f"the store holds a file named '{name}', which leads out of its folder")
-    path = folder / name
+    path = path_below(folder, name)
     for _ in range(_TRIES):
         store.fetch(name, path)
         if (size := path.stat().st_size) == file.size:
-            return {"size": size, "changed": file.changed, "sha256": file_sha256(path)}
+            return _Fetched(size, file.changed, file_sha256(path))
         # Of a run that goes on, a file may have been put anew since it was listed.
         file = store.find(name) or file
     raise StorageError(f"{store / name} gave {size} bytes instead of {file.size}")
@@ -146,13 +168,13 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def _read_fetched(folder: Path) -> dict[str, Any]:
+def _read_fetched(folder: Path) -> dict[str, _Fetched]:
     try:
-        known: dict[str, Any] = json.loads((folder / _FETCHED).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        return _ENTRIES.validate_python(read_json(folder / _FETCHED))
+    except (UserError, ValidationError):
+        # All is fetched again.
         return {}
-    return known
 
 
-def _write_fetched(folder: Path, entries: Mapping[str, Any]) -> None:
-    write_text(folder / _FETCHED, json.dumps(entries))
+def _write_fetched(folder: Path, entries: Mapping[str, _Fetched]) -> None:
+    write_text(folder / _FETCHED, json.dumps({name: asdict(x) for name, x in entries.items()}))
