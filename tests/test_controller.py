@@ -39,7 +39,7 @@ from dfsc_tune.search.controller import Controller, OpenTrial
 from dfsc_tune.search.failures import MAX_RETRIES, Failure, next_attempt
 from dfsc_tune.search.ledger import Ledger, interruptions
 from dfsc_tune.search.live import LiveView
-from dfsc_tune.search.messages import Report
+from dfsc_tune.search.messages import Report, note_to_plain
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.tuner import JOURNAL, take_up
 from dfsc_tune.settings import loads
@@ -249,6 +249,31 @@ def test_a_worker_lost_again_and_again_without_a_report_fails_its_trial(
     assert following.name == "0002"
     assert controller.tables.trials["0001"]["state"] == "failed"
     assert "lost (4 times" in controller.tables.trials["0001"]["error"]
+
+
+def test_a_note_of_a_trial_is_shown_and_stays_in_its_row(
+    request_: SearchRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    text = "the checkpoint trial.pt is damaged"
+    with closing(Ledger(folder)) as ledger:
+        controller = open_controller(request_, folder, ledger)
+        trial = start(controller)
+        told = {**result(trial, 10).to_plain(), **note_to_plain(text)}
+        tried = SimpleNamespace(config={"trial": trial.name})
+        ControllerScheduler(controller).on_trial_result(None, tried, told)  # type: ignore[arg-type]
+        console = Console(file=io.StringIO(), width=200)
+        view = LiveView(controller, dict.fromkeys(CATEGORIES, ()), console)
+        view.on_trial_result(0, [], tried, told)  # type: ignore[arg-type]
+        assert console.file.getvalue() == f"trial 0001: {text}\n"  # type: ignore[attr-defined]
+        assert controller.tables.trials["0001"]["error"] == text
+        for step in (20, 30, 40):
+            controller.report("0001", result(trial, step))
+        rows = controller.tables.trials
+        assert (rows["0001"]["state"], rows["0001"]["error"]) == ("complete", text)
+    with closing(Ledger(folder)) as ledger:
+        assert open_controller(request_, folder, ledger).tables.trials == rows
 
 
 def test_a_bug_fails_its_trial_at_once(controller: Controller) -> None:

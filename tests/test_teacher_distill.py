@@ -105,6 +105,32 @@ def test_an_interrupted_distillation_goes_on_exactly(
     assert parts.loss_curve == whole.loss_curve
 
 
+@pytest.mark.parametrize("damaged", ["checkpoint.pt", "features/layer_1.npy"])
+def test_damaged_files_of_an_interrupted_distillation_are_made_again(
+    photographs: Path, tmp_path: Path, damaged: str
+) -> None:
+    whole = distill(request(photographs, tmp_path / "whole.safetensors"), quiet)
+    ours = request(photographs, tmp_path / "parts.safetensors")
+
+    def interrupt(done: int, total: int, text: str) -> None:
+        if text.startswith("distilling") and done == 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(ours, interrupt)
+    path = ours.output.with_suffix(".distill") / damaged
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 512] = bytes(512)
+    path.write_bytes(content)
+    notes: list[str] = []
+    parts = distill(ours, quiet, notes.append)
+    assert parts.teacher_sha256 == whole.teacher_sha256
+    assert parts.loss_curve == whole.loss_curve
+    (note,) = notes
+    assert f"{path.parent if 'features' in damaged else path}" in note
+
+
 def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(
     photographs: Path, tmp_path: Path
 ) -> None:

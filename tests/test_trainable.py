@@ -11,7 +11,7 @@ import torch
 
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.search import trainable
-from dfsc_tune.search.messages import Report, failure_of
+from dfsc_tune.search.messages import Report, failure_of, note_of
 from dfsc_tune.training.prepare import CategoryData
 from tests.support.config_checks import count_checks
 
@@ -68,3 +68,25 @@ def test_a_config_is_checked_once_where_it_is_trained(
     assert last.progress.step == trial_config.train.num_steps
     assert last.device == "cpu"
     assert checked == [trial_config.model_dump()]
+
+
+def test_a_damaged_checkpoint_is_told_with_the_first_report(
+    tmp_path: Path,
+    run: Callable[..., None],
+    reports: list[dict[str, Any]],
+    trial_config: TrialConfig,
+    category_data: CategoryData,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "x" / "checkpoints" / "0001"
+    folder.mkdir(parents=True)
+    (tmp_path / "x" / "run.yaml").touch()
+    (folder / "trial.pt").write_bytes(b"no checkpoint")
+    monkeypatch.setattr(trainable, "_fetch", lambda data: data)
+    run(trial_config, {trial_config.category: category_data.trial})
+    first, second = map(note_of, reports)
+    assert first is not None
+    assert first.endswith(
+        "trial.pt is damaged or not of this training, so the training begins anew"
+    )
+    assert second is None

@@ -3,7 +3,9 @@
 import errno
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from dfsc_tune.models.detector import load_detector, save_detector
 from dfsc_tune.progress import CHECKPOINT, Progress
 from dfsc_tune.search.single import train_config
 from dfsc_tune.settings import loads
+from dfsc_tune.storage import atomic
 from dfsc_tune.storage import checkpoints as checkpoint
 from dfsc_tune.training.prepare import CategoryData, prepare_images
 from dfsc_tune.training.trial import finished_detector, run_trial
@@ -58,7 +61,7 @@ def test_a_stopped_trial_goes_on_as_if_it_had_not_been(
     assert [progress.step for progress in resumed] == [4, 8]
     assert (resumed[0].metrics, resumed[0].losses) == (whole[0].metrics, whole[0].losses)
     assert (resumed[-1].metrics, resumed[-1].losses) == (whole[-1].metrics, whole[-1].losses)
-    states = [checkpoint.load(tmp_path / x / CHECKPOINT)["training"] for x in "ab"]
+    states = [checkpoint.load(tmp_path / x / CHECKPOINT, dict)["training"] for x in "ab"]
     for name, tensor in states[0]["student"].items():
         assert torch.equal(tensor, states[1]["student"][name])
 
@@ -104,23 +107,101 @@ def test_a_trial_is_given_no_image_of_the_report_part(category_data: CategoryDat
     assert len(images) == 3
 
 
-@pytest.mark.parametrize("damaged", [1, 2])
-def test_a_trial_falls_back_to_the_newest_whole_checkpoint(
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def zeroed(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    # Within the tensors, where torch sees nothing wrong.
+    middle = len(content) // 2
+    content[middle : middle + 1024] = bytes(1024)
+    path.write_bytes(content)
+
+
+def altered(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    state = checkpoint.load(path, dict)
+    change(state)
+    checkpoint.save(path, state)
+
+
+def of_another_config(path: Path) -> None:
+    altered(path, lambda state: state["config"]["loss"].update(margin=0.5))
+
+
+def half_of_it(path: Path) -> None:
+    # What is loaded first is another's, what is loaded last is missing.
+    def change(state: dict[str, Any]) -> None:
+        for tensor in state["training"]["student"].values():
+            tensor.zero_()
+        del state["training"]["random"]
+
+    altered(path, change)
+
+
+def no_state(path: Path) -> None:
+    torch.save([1, 2, 3], path)
+
+
+@pytest.mark.parametrize("num_damaged", [1, 2])
+@pytest.mark.parametrize("damage", [cut, zeroed, of_another_config, half_of_it, no_state])
+def test_a_trial_falls_back_to_the_newest_whole_checkpoint_and_says_so(
     trial_config: TrialConfig,
     category_data: CategoryData,
     tmp_path: Path,
-    damaged: int,
+    num_damaged: int,
+    damage: Callable[[Path], None],
 ) -> None:
     whole: list[Progress] = []
     run_trial(trial_config, category_data.trial, whole.append, tmp_path)
-    for path in (tmp_path / CHECKPOINT, checkpoint.previous(tmp_path / CHECKPOINT))[:damaged]:
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    right = checkpoint.load(tmp_path / CHECKPOINT, dict)["training"]
+    newest = tmp_path / CHECKPOINT
+    for path in (newest, checkpoint.previous(newest))[:num_damaged]:
+        damage(path)
     again: list[Progress] = []
-    run_trial(trial_config, category_data.trial, again.append, tmp_path)
+    notes: list[str] = []
+    run_trial(trial_config, category_data.trial, again.append, tmp_path, note=notes.append)
     # One report is of the checkpoint at step 4, or, without any, of training anew.
     assert [progress.step for progress in again] == [4, 8]
     assert [x.losses for x in again] == [x.losses for x in whole]
     assert again[-1].value == whole[-1].value
+    states = (right, checkpoint.load(newest, dict)["training"])
+    for part in ("student", "autoencoder"):
+        for name, tensor in states[0][part].items():
+            assert torch.equal(tensor, states[1][part][name])
+    instead = ("goes on from the one before it", "begins anew")[num_damaged - 1]
+    assert notes == [
+        f"the checkpoint {newest} is damaged or not of this training, so the training {instead}"
+    ]
+
+
+def test_a_checkpoint_of_version_0_1_0_is_gone_on_from(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    last = run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    altered(tmp_path / CHECKPOINT, lambda state: state.pop("config"))
+    reports: list[Progress] = []
+    run_trial(trial_config, category_data.trial, reports.append, tmp_path)
+    assert reports == [last]
+
+
+def test_a_trial_goes_on_where_its_files_were_moved(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    last = run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    moved = trial_config.model_copy(update={"data": "elsewhere"})
+    reports: list[Progress] = []
+    run_trial(moved, category_data.trial, reports.append, tmp_path)
+    assert reports == [last]
+
+
+def test_a_checkpoint_of_another_trial_makes_no_detector(
+    trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path
+) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    other = trial_config.with_values({"alpha": 1.0})
+    with pytest.raises(UserError, match="damaged or not of this training"):
+        finished_detector(other, category_data.trial, tmp_path)
 
 
 def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
@@ -134,7 +215,7 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
     def unreachable(*_: object, **__: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
-    monkeypatch.setattr(torch, "load", unreachable)
+    monkeypatch.setattr(Path, "read_bytes", unreachable)
     with pytest.raises(StorageError, match="cannot read the checkpoint"):
         run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
 
@@ -147,7 +228,9 @@ def test_a_checkpoint_that_is_damaged_or_not_the_last_makes_no_detector(
     with pytest.raises(UserError, match=r"of step 4, not of the last"):
         finished_detector(trial_config, category_data.trial, tmp_path)
     (tmp_path / CHECKPOINT).write_bytes(b"not a checkpoint")
-    with pytest.raises(UserError, match=r"trial\.pt is damaged; its trial has ended, so restore"):
+    with pytest.raises(
+        UserError, match=r"trial\.pt is damaged .*; its trial has ended, so restore"
+    ):
         finished_detector(trial_config, category_data.trial, tmp_path)
 
 
@@ -269,10 +352,10 @@ def test_efficientad_with_its_extras_is_a_config(
 
 def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path: Path) -> None:
     path = tmp_path / "file.txt"
-    checkpoint.write_text(path, "old")
+    atomic.write_text(path, "old")
 
     def break_off() -> None:
-        with checkpoint.atomic_path(path) as temporary:
+        with atomic.atomic_path(path) as temporary:
             temporary.write_text("half of the n")
             raise Stop
 
@@ -285,8 +368,8 @@ def test_writing_leaves_the_old_file_until_the_new_one_is_whole(tmp_path: Path) 
 def test_a_file_is_written_under_any_name_but_a_folder_s(tmp_path: Path) -> None:
     # As long as names may be.
     longest = tmp_path / f"{'é' * 125}.txt"
-    checkpoint.write_text(longest, "text")
+    atomic.write_text(longest, "text")
     assert longest.read_text() == "text"
     (tmp_path / "folder").mkdir()
     with pytest.raises(UserError, match=r"the file .*folder: a folder has that name"):
-        checkpoint.write_text(tmp_path / "folder", "text")
+        atomic.write_text(tmp_path / "folder", "text")

@@ -176,8 +176,9 @@ def distill(
         hardware=_hardware(where),
         device=where,
     )
-    with progress_bar("distilling", talk()) as progress:
-        card = run(request, progress)
+    console = talk()
+    with progress_bar("distilling", console) as progress:
+        card = run(request, progress, console.print)
     _say_made(target, card)
 
 

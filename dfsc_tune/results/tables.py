@@ -32,6 +32,7 @@ class RunTables:
         self.configs: dict[str, TrialConfig] = {}
         self.best: dict[str, dict[str, Any]] = {}
         """Of each category, the row of the best complete trial."""
+        self._notes: dict[str, str] = {}
         self.num_steps = 0
         """That all trials have done."""
         self.num_steps_of_ended = 0
@@ -101,10 +102,14 @@ class RunTables:
             row |= {"best_value": progress.value, "best_step": progress.step}
         self._write_now_and_then()
 
+    def note(self, trial: str, text: str) -> None:
+        """Puts what a user should know of a trial where an error would stand, if there is none."""
+        self._notes[trial] = self.trials[trial]["error"] = text
+
     def end(self, trial: str, state: str, error: str | None = None) -> None:
         """Closes a trial's row: complete, pruned, failed or interrupted, and why."""
         row = self.trials[trial]
-        row |= {"state": state, "error": error}
+        row |= {"state": state, "error": error or self._notes.get(trial)}
         if state != "interrupted":
             self.num_steps_of_ended += row["step"]
         best = self.best.get(row["category"])

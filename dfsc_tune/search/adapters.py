@@ -22,7 +22,7 @@ from dfsc_tune.errors import StorageError
 from dfsc_tune.search.classify import classify
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.failures import Failure
-from dfsc_tune.search.messages import Report, failure_of
+from dfsc_tune.search.messages import Report, failure_of, note_of
 
 Result = TypeVar("Result")
 
@@ -82,6 +82,8 @@ class ControllerScheduler(_OfController, FIFOScheduler):
         if (reason := failure_of(result)) is not None:
             self._controller.fail(name, reason)
             return True
+        if (note := note_of(result)) is not None:
+            self._controller.note(name, note)
         return self._controller.report(name, Report.from_plain(result))
 
 

@@ -26,7 +26,7 @@ from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.progress import CHECKPOINT
 from dfsc_tune.results import CHECKPOINTS, ENDED, RunTables
 from dfsc_tune.search.failures import Failure, next_attempt
-from dfsc_tune.search.ledger import BROKE, FINALIZED, Event, Ledger
+from dfsc_tune.search.ledger import BROKE, FINALIZED, NOTED, Event, Ledger
 from dfsc_tune.search.messages import Report
 from dfsc_tune.search.searcher import StudySearcher, SuggestedTrial
 from dfsc_tune.spaces.asha import Asha
@@ -201,6 +201,11 @@ class Controller:
         self._happen({"event": "reported", "trial": name, **report.to_plain()})
         return name not in self._open
 
+    def note(self, name: str, text: str) -> None:
+        """Writes down what a user should know of a trial; nothing is decided by it."""
+        if name in self._open:
+            self._happen({"event": NOTED, "trial": name, "note": text})
+
     def fail(self, name: str, reason: str) -> None:
         """Ends a trial as failed."""
         if name in self._open:
@@ -293,6 +298,8 @@ class Controller:
                 self._begin(name, self._searcher.suggest_again(name, category, **suggestion))
             case {"event": "reported", "trial": name}:
                 self._follow_report(self._open[name], Report.from_plain(event))
+            case {"event": "noted", "trial": name, "note": text}:
+                self.tables.note(name, text)
             case {"event": "failed", "trial": name, "reason": reason}:
                 del self._open[name]
                 self._searcher.fail(name)

@@ -24,6 +24,8 @@ BEGAN, RESUMED, FINALIZED = "began", "resumed", "published"
 BROKE = "broke"
 """A trial's process was lost and the trial is tried again: its `kind` says why (see `failures`),
 `seconds` how long it had run since it was last heard of."""
+NOTED = "noted"
+"""Something that a user should know of a trial, its `note`; nothing is decided by it."""
 
 Event = dict[str, Any]
 

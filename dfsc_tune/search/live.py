@@ -17,6 +17,7 @@ from rich.text import Text
 
 from dfsc_tune.results import shown_duration, shown_value
 from dfsc_tune.search.controller import Controller
+from dfsc_tune.search.messages import note_of
 
 _REFRESH_PER_SECOND = 2
 _SHOWN_RUNNING = 12
@@ -63,6 +64,18 @@ class LiveView(Callback):
         if self._live is not None:
             self._live.stop()
             self._live = None
+
+    def on_trial_result(
+        self,
+        iteration: int,
+        trials: list[Trial],
+        trial: Trial,
+        result: Mapping[str, Any],
+        **info: Any,
+    ) -> None:
+        """Shows a trial's note, above the table where there is one."""
+        if self._console is not None and (note := note_of(result)):
+            self._console.print(f"trial {trial.config['trial']}: {note}")
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

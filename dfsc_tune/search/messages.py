@@ -12,6 +12,7 @@ from typing import Any
 from dfsc_tune.progress import Progress
 
 _FAILURE = "failure"
+_NOTE = "note"
 
 
 @dataclass(frozen=True)
@@ -55,3 +56,13 @@ def failure_to_plain(reason: str) -> dict[str, Any]:
 def failure_of(values: Mapping[str, Any]) -> str | None:
     """The reason that a Tune result gives for a trial that cannot go on; None for a report."""
     return values.get(_FAILURE)
+
+
+def note_to_plain(text: str) -> dict[str, Any]:
+    """What a trial adds to a report that its user should know of."""
+    return {_NOTE: text}
+
+
+def note_of(values: Mapping[str, Any]) -> str | None:
+    """The note that a Tune result bears, if any."""
+    return values.get(_NOTE)

@@ -79,7 +79,7 @@ def train_config(
         progress(latest)
 
     try:
-        run_trial(config, read.trial, report, checkpoints, device)
+        run_trial(config, read.trial, report, checkpoints, device, note)
         tables.end(_TRIAL, "complete")
     except TrialError as failure:
         tables.end(_TRIAL, "failed", str(failure))

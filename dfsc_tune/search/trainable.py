@@ -16,7 +16,7 @@ from ray import tune
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import SETTINGS
-from dfsc_tune.search.messages import Report, failure_to_plain
+from dfsc_tune.search.messages import Report, failure_to_plain, note_to_plain
 from dfsc_tune.search.remote_checkpoints import StoredCheckpoints
 from dfsc_tune.storage.places import scratch_folder
 from dfsc_tune.training.prepare import TrialData
@@ -48,8 +48,12 @@ def tune_trial(
         device = "cpu"
     trial_config = TrialConfig.model_validate(config["trial_config"])
 
+    notes: list[str] = []
+
     def report(progress: Progress) -> None:
-        tune.report(Report(progress, platform.node(), device).to_plain())
+        said = note_to_plain("; ".join(notes)) if notes else {}
+        notes.clear()
+        tune.report({**Report(progress, platform.node(), device).to_plain(), **said})
 
     try:
         _check_shared(checkpoints)
@@ -60,7 +64,7 @@ def tune_trial(
                 keep()
                 report(progress)
 
-            run_trial(trial_config, trial_data, keep_and_report, folder, device)
+            run_trial(trial_config, trial_data, keep_and_report, folder, device, notes.append)
     except TrialError as failure:
         # Reported, not raised: nothing is wrong with this process, and it can take the next trial.
         tune.report(failure_to_plain(str(failure)))

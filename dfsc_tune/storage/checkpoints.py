@@ -1,18 +1,21 @@
-"""Checkpoints of a training: saved whole, the one before kept, the newest whole one loaded."""
+"""Checkpoints of a training: saved whole, checked when read, the one before to fall back on."""
 
 from __future__ import annotations
 
 import io
 import os
-import pickle
+import zipfile
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.storage.atomic import atomic_path
+
+Taken = TypeVar("Taken")
 
 
 def save(path: Path, state: dict[str, Any]) -> None:
@@ -26,23 +29,46 @@ def save(path: Path, state: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-def load(path: Path, if_damaged: str = "delete it to start anew") -> dict[str, Any]:
-    """Reads what `save` wrote, onto the CPU.
+def load(
+    path: Path,
+    take: Callable[[dict[str, Any]], Taken],
+    if_damaged: str = "delete it to start anew",
+) -> Taken:
+    """What `take` makes of the state that `save` wrote.
 
     Args:
         path: the file.
-        if_damaged: what its user can then do.
+        take: given the state, on the CPU; whatever it raises says that the state is not its own.
+        if_damaged: what the file's user can then do.
 
     Raises:
-        UserError: the file is damaged; as a StorageError, it cannot be read at all.
+        UserError: the file is damaged or another training's; as a StorageError, it cannot be read
+            at all.
+        MemoryError: there is too little for it, as a torch.OutOfMemoryError on a GPU.
     """
     try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
     except OSError as error:
         raise StorageError(f"cannot read the checkpoint {path} ({error.strerror})") from error
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"the checkpoint {path} is damaged; {if_damaged}") from error
-    return state
+    try:
+        _check(content)
+        return take(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # On what it did not write, torch raises nearly any type.
+        raise UserError(
+            f"the checkpoint {path} is damaged or not of this training; {if_damaged}"
+        ) from error
+
+
+def _check(content: bytes) -> None:
+    """Refuses a file that is not as it was written.
+
+    It is a zip archive, with a CRC-32 of each tensor that torch writes and does not check.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if damaged := archive.testzip():
+            raise zipfile.BadZipFile(f"{damaged} has changed")
 
 
 def save_next(path: Path, state: dict[str, Any]) -> None:
@@ -58,18 +84,41 @@ def save_next(path: Path, state: dict[str, Any]) -> None:
     os.close(folder)
 
 
-def load_newest(path: Path) -> dict[str, Any] | None:
-    """The newest whole one of the two states that `save_next` keeps; None if there is none."""
+def load_newest(
+    path: Path, take: Callable[[dict[str, Any]], Taken], note: Callable[[str], None]
+) -> Taken | None:
+    """What `take` makes of the newest good one of the two states that `save_next` keeps.
+
+    Args:
+        path: as given to `save_next`.
+        take: as in `load`; called anew for the second state if the first is not good.
+        note: told if one is not good, and what is done instead.
+
+    Returns:
+        None if there is none.
+    """
+    damaged = None
     for candidate in (path, previous(path)):
+        if not candidate.is_file():
+            continue
         try:
-            if candidate.exists():
-                return load(candidate)
+            taken = load(candidate, take)
         except StorageError:
             # It may be whole all the same: beginning anew would throw it away.
             raise
         except UserError:
+            damaged = damaged or candidate
             continue
+        if damaged:
+            note(f"{_damaged(damaged)}, so the training goes on from the one before it")
+        return taken
+    if damaged:
+        note(f"{_damaged(damaged)}, so the training begins anew")
     return None
+
+
+def _damaged(path: Path) -> str:
+    return f"the checkpoint {path} is damaged or not of this training"
 
 
 def previous(path: Path) -> Path:

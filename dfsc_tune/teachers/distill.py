@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 import shutil
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +28,7 @@ from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
 from dfsc_tune.models.teacher_files import TeacherCard, card_path
 from dfsc_tune.settings import dump, validate
 from dfsc_tune.storage.atomic import atomic_path, write_text
-from dfsc_tune.storage.checkpoints import load, save
+from dfsc_tune.storage.checkpoints import load_newest, save_next
 from dfsc_tune.storage.digest import file_sha256
 from dfsc_tune.teachers.backbones import Backbone, backbone_kind, load_backbone
 from dfsc_tune.teachers.distillation import Distillation
@@ -34,6 +36,7 @@ from dfsc_tune.teachers.targets import Targets, compute_features, feature_shapes
 
 _BATCH = 8
 _INTERVAL = 100
+_SUMS = "SHA256SUMS"
 
 ProgressCallback = Callable[[int, int, str], None]
 """Told how much is done, of how much, and what is being done."""
@@ -95,11 +98,20 @@ def distill_config(network: str, backbone: str, **given: Any) -> DistillConfig:
     return validate(DistillConfig, tree, source="command line")
 
 
-def distill(request: DistillRequest, progress: ProgressCallback) -> TeacherCard:
+def distill(
+    request: DistillRequest,
+    progress: ProgressCallback,
+    note: Callable[[str], None] = warnings.warn,
+) -> TeacherCard:
     """Makes a teacher's weights and card; goes on from an interrupted run of the same settings.
 
     Until it ends, a folder beside the output holds the backbone's features (about 200 kB of disk a
-    photograph for an EfficientNet-Lite) and a checkpoint; then the folder is deleted.
+    photograph for an EfficientNet-Lite) and checkpoints; then the folder is deleted.
+
+    Args:
+        request: what to make, and of what.
+        progress: told how far it is.
+        note: told of an interrupted run's files that are damaged, and what is done instead.
 
     Raises:
         UserError: the photographs cannot be read, the backbone is not installed, the output exists,
@@ -113,26 +125,31 @@ def distill(request: DistillRequest, progress: ProgressCallback) -> TeacherCard:
     photographs = _find_photographs(request.images)
     work = request.output.with_suffix(".distill")
     _claim(work, config, photographs)
-    targets = _targets(work, config, photographs, request.device, progress)
+    targets = _targets(work, config, photographs, request.device, progress, note)
     progress(0, len(photographs), "reading photographs")
     pixels = decode_images(photographs, config.image_size).pixels
-    training = Distillation(config, pixels, targets, request.device)
-    curve, seconds = _train(training, work / "checkpoint.pt", progress)
+    begin = partial(Distillation, config, pixels, targets, request.device)
+    training, curve, seconds = _train(begin, work / "checkpoint.pt", progress, note)
     card = _publish(request, training, len(photographs), curve, seconds)
     shutil.rmtree(work)
     return card
 
 
 def _train(
-    training: Distillation, checkpoint: Path, progress: ProgressCallback
-) -> tuple[list[tuple[int, float]], float]:
+    begin: Callable[[], Distillation],
+    checkpoint: Path,
+    progress: ProgressCallback,
+    note: Callable[[str], None],
+) -> tuple[Distillation, list[tuple[int, float]], float]:
     """Trains to the end; the loss curve, and the seconds it took without those of reading."""
-    curve: list[tuple[int, float]] = []
-    seconds = 0.0
-    if checkpoint.exists():
-        state = load(checkpoint)
+
+    def go_on(state: dict[str, Any]) -> tuple[Distillation, list[tuple[int, float]], float]:
+        training = begin()
         training.load_state_dict(state["training"])
-        curve, seconds = state["curve"], state["seconds"]
+        return training, state["curve"], state["seconds"]
+
+    restored = load_newest(checkpoint, go_on, note)
+    training, curve, seconds = restored or (begin(), [], 0.0)
     num_steps = training.config.num_steps
     while training.step < num_steps:
         start = time.perf_counter()
@@ -144,9 +161,11 @@ def _train(
             )
         seconds += time.perf_counter() - start
         curve.append((training.step, round(loss, 4)))
-        save(checkpoint, {"training": training.state_dict(), "curve": curve, "seconds": seconds})
+        save_next(
+            checkpoint, {"training": training.state_dict(), "curve": curve, "seconds": seconds}
+        )
         progress(training.step, num_steps, f"distilling (loss {loss:.3f})")
-    return curve, seconds
+    return training, curve, seconds
 
 
 def _targets(
@@ -155,16 +174,21 @@ def _targets(
     photographs: list[Path],
     device: str,
     progress: ProgressCallback,
+    note: Callable[[str], None],
 ) -> Targets:
     """The backbone's features of all photographs, from the work folder if they are there."""
     folder = work / "features"
+    if folder.exists() and not _are_whole(folder, config):
+        note(f"the features in {folder} are damaged, so they are computed again")
+        shutil.rmtree(folder)
     if not folder.exists():
         # Renamed only when complete: features half written are never trained on.
-        partial = work / "features.part"
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        _write_features(partial, config, photographs, device, progress)
-        partial.rename(folder)
+        unfinished = work / "features.part"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        _write_features(unfinished, config, photographs, device, progress)
+        write_text(unfinished / _SUMS, _sums(unfinished, config))
+        unfinished.rename(folder)
     opened = [np.load(_layer_file(folder, layer), mmap_mode="r") for layer in config.layers]
     progress(0, len(photographs), "normalising features")
     return fit_targets(opened, config.image_size // 4, device)
@@ -192,6 +216,19 @@ def _write_features(
         layer_maps.flush()
 
 
+def _are_whole(folder: Path, config: DistillConfig) -> bool:
+    try:
+        return (folder / _SUMS).read_bytes() == _sums(folder, config).encode()
+    except FileNotFoundError:
+        return False
+
+
+def _sums(folder: Path, config: DistillConfig) -> str:
+    """The sha256 of each layer's features, as `sha256sum` writes them."""
+    files = [_layer_file(folder, layer) for layer in config.layers]
+    return "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
+
+
 def _layer_file(folder: Path, layer: int) -> Path:
     return folder / f"layer_{layer}.npy"
 
@@ -217,7 +254,7 @@ def _claim(work: Path, config: DistillConfig, photographs: list[Path]) -> None:
     marker = work / "settings.yaml"
     if not marker.exists():
         write_text(marker, settings)
-    elif marker.read_text(encoding="utf-8") != settings:
+    elif marker.read_bytes() != settings.encode():
         raise UserError(
             f"{work} holds an unfinished distillation with other settings or photographs; repeat "
             "its command, delete the folder, or choose another --output"

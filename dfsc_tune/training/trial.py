@@ -7,6 +7,7 @@ and a folder for its checkpoint; whoever wants it to stop just does not let that
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +38,17 @@ _IF_LOST = (
     "that for a search, another --name for all else"
 )
 
+_PLACES: dict[str, Any] = {"data": True, "model": {"teacher"}, "train": {"penalty_images"}}
+"""Settings that may change while a trial waits to go on: its files may lie elsewhere."""
+_AFTERWARDS: dict[str, Any] = {
+    **_PLACES,
+    "objective": True,
+    "score": True,
+    "speed": True,
+    "train": {"penalty_images", "ema_momentum", "extra_ema_momenta", "choose_ema_momentum"},
+}
+"""Settings that may be others for the detector than they were in the training."""
+
 
 def run_trial(
     config: TrialConfig,
@@ -44,11 +56,13 @@ def run_trial(
     report: Callable[[Progress], None],
     checkpoint_dir: Path,
     device: str = "cpu",
+    note: Callable[[str], None] = warnings.warn,
 ) -> Progress:
     """Trains one model and reports on the way; goes on from the folder's checkpoint if it has one.
 
-    Of the folder's two checkpoints the newest whole one counts. A trial that goes on first reports
-    its checkpoint's progress again: whoever listened may have gone before hearing of it.
+    Of the folder's two checkpoints the newest that is whole, and of these settings, counts. A trial
+    that goes on first reports its checkpoint's progress again: whoever listened may have gone
+    before hearing of it.
 
     Args:
         config: the trial's settings.
@@ -57,6 +71,7 @@ def run_trial(
             that step already saved.
         checkpoint_dir: where the checkpoint is kept.
         device: "cpu" or a CUDA device.
+        note: told if a checkpoint was damaged, before what is reported next.
 
     Returns:
         The last progress.
@@ -64,12 +79,18 @@ def run_trial(
     Raises:
         TrialError: a loss is not finite.
     """
-    training = Training(config, resident(data, device))
     path = checkpoint_dir / CHECKPOINT
     progress: Progress | None = None
-    if (state := load_newest(path)) is not None:
-        progress = _restore(training, state)
+
+    def go_on(state: Mapping[str, Any]) -> tuple[Training, Progress]:
+        # Built anew for each state: loading may fail half-way.
+        return _restored(config, data, device, state, _PLACES)
+
+    if (restored := load_newest(path, go_on, note)) is not None:
+        training, progress = restored
         report(progress)
+    else:
+        training = Training(config, resident(data, device))
     num_steps, interval = config.train.num_steps, config.train.report_interval
     while progress is None or progress.step < num_steps:
         start = time.perf_counter()
@@ -83,7 +104,8 @@ def run_trial(
             losses=losses,
             seconds=spent + time.perf_counter() - start,
         )
-        save_next(path, {"training": training.state_dict(), "progress": asdict(progress)})
+        state = {"training": training.state_dict(), "progress": asdict(progress)}
+        save_next(path, {**state, "config": config.model_dump()})
         report(progress)
     return progress
 
@@ -103,9 +125,11 @@ def finished_detector(
         UserError: there is no whole checkpoint of the last step.
     """
     # Plain, as the detector will score wherever it is used.
-    training = Training(config.model_copy(update={"speed": PLAIN}), resident(data, "cpu"))
+    plain = config.model_copy(update={"speed": PLAIN})
     path = checkpoint_dir / CHECKPOINT
-    progress = _restore(training, load(path, _IF_LOST))
+    training, progress = load(
+        path, lambda state: _restored(plain, data, "cpu", state, _AFTERWARDS), _IF_LOST
+    )
     if progress.step < config.train.num_steps:
         raise UserError(f"the checkpoint {path} is of step {progress.step}, not of the last one")
     validation = training.data.validation
@@ -124,9 +148,26 @@ def finished_detector(
     )
 
 
-def _restore(training: Training, state: Mapping[str, Any]) -> Progress:
+def _restored(
+    config: TrialConfig,
+    data: TrialData,
+    device: str,
+    state: Mapping[str, Any],
+    free: Mapping[str, Any],
+) -> tuple[Training, Progress]:
+    """The training of a checkpoint's state, and its progress.
+
+    Raises:
+        ValueError: it is of other settings than `config`, not counting those that are free.
+    """
+    # Version 0.1.0 wrote none.
+    if "config" in state:
+        stored = type(config).model_validate(state["config"])
+        if stored.model_dump(exclude=free) != config.model_dump(exclude=free):
+            raise ValueError("it is of other settings")
+    training = Training(config, resident(data, device))
     training.load_state_dict(state["training"])
-    return Progress(**state["progress"])
+    return training, Progress(**state["progress"])
 
 
 def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
