@@ -64,10 +64,15 @@ SpaceOption = Annotated[
     str | None,
     typer.Option(
         help="A search space: a YAML file or a name such as smoke, cpu, margin, default. "
-        "If left out: default with a GPU, cpu without."
+        "If left out: default with a GPU or on a cluster, cpu without."
     ),
 ]
-GpusOption = Annotated[int | None, typer.Option(help="GPUs to use; all if left out.", min=0)]
+GpusOption = Annotated[
+    int | None,
+    typer.Option(
+        help="GPUs to use; if left out: all, where the space gives trials a share of one.", min=0
+    ),
+]
 GpusPerTrialOption = Annotated[
     float | None, typer.Option(help="A fraction lets trials share a GPU.", min=0.0)
 ]

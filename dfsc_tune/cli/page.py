@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from dfsc_tune.cli.data_folder import data_folder
-from dfsc_tune.cli.options import DataOption, JsonOption, ResultsOption, RunArgument
+from dfsc_tune.cli.options import JsonOption, ResultsOption, RunArgument, SameDataOption
 from dfsc_tune.cli.printing import print_json, print_table, talk
 
 
@@ -19,7 +19,7 @@ def report(
     output: Annotated[
         Path | None, typer.Option(help="The HTML file; RUN/report.html if left out.")
     ] = None,
-    data: DataOption = None,
+    data: SameDataOption = None,
     pictures: Annotated[
         bool, typer.Option(help="Embed the worst misses and false alarms as pictures.")
     ] = True,
