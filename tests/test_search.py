@@ -205,7 +205,7 @@ def test_predict_scores_files_and_folders(work: Path, tmp_path: Path) -> None:
     assert table["score"].notna().sum() == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -227,7 +227,7 @@ def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
         # As a terminal sends Ctrl-C: to the group.
         os.killpg(process.pid, number)
     else:
-        # As systemd and some containers do: to all processes, trials and Ray's included.
+        # As systemd, some containers and a dropped ssh do: to all, trials and Ray's included.
         for each in session_of(process):
             with suppress(psutil.NoSuchProcess):
                 each.send_signal(number)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import io
+import os
 import signal
 import sys
 import threading
@@ -10,40 +10,55 @@ from typing import Any
 
 import typer
 
+from dfsc_tune.cli.streams import outlive_readers
 from dfsc_tune.errors import UserError
 
 
 class _Terminated(KeyboardInterrupt):
     """A SIGTERM: it ends a command as Ctrl-C does, but for the status."""
 
+    number = signal.SIGTERM
+
+
+class _HungUp(_Terminated):
+    """A SIGHUP: the terminal is gone, as when ssh loses its line."""
+
+    number = signal.SIGHUP
+
 
 def _terminate(number: int, frame: object) -> None:
-    raise _Terminated
+    raise _HungUp if number == signal.SIGHUP else _Terminated
+
+
+def _heed_signals() -> None:
+    signal.signal(signal.SIGTERM, _terminate)
+    # `nohup` has it ignored.
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
 
 
 class _Group(typer.core.TyperGroup):
-    """Turns what the user can mend into one sentence and status 2, Ctrl-C into 130 and SIGTERM
-    into 143."""
+    """Turns what the user can mend into one sentence and status 2, Ctrl-C into 130, SIGTERM into
+    143 and SIGHUP into 129."""
 
     def invoke(self, ctx: Any) -> Any:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, _terminate)
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                # A name that the terminal's encoding lacks must not end a command.
-                stream.reconfigure(errors="backslashreplace")
+            _heed_signals()
+        outlive_readers()
         try:
             return super().invoke(ctx)
         except BrokenPipeError as error:
-            # The reader of our output has gone (`| head`): nothing is wrong.
-            sys.stderr.close()
+            # The reader of our output has gone (`| head`): nothing is wrong. What the stream still
+            # holds is written again at exit: let it go nowhere.
+            for stream in (sys.stdout, sys.stderr):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             raise typer.Exit(0) from error
         except (UserError, OSError, MemoryError) as error:
             typer.echo(f"error: {_sentence(error)}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)
-            ended_by = signal.SIGTERM if isinstance(error, _Terminated) else signal.SIGINT
+            ended_by = error.number if isinstance(error, _Terminated) else signal.SIGINT
             raise typer.Exit(128 + ended_by) from error
 
 

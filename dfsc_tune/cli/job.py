@@ -12,6 +12,7 @@ from dfsc_tune.cli.asked import run_name as new_run_name
 from dfsc_tune.cli.group import make_app
 from dfsc_tune.cli.options import FetchedOption, JsonOption
 from dfsc_tune.cli.printing import print_json, print_table, progress_bar, say_next, talk
+from dfsc_tune.cli.streams import end_with_reader
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def _follow(client: object, job_id: str, cluster: str) -> None:
     """Shows a job until it ends, and ends with status 1 unless it went well."""
     from dfsc_tune.launch.jobs import follow
 
+    end_with_reader()
     try:
         state = follow(client, job_id, lambda text: typer.echo(text, nl=False))
     except KeyboardInterrupt as interrupt:

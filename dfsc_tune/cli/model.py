@@ -19,7 +19,7 @@ from dfsc_tune.cli.options import (
     ThreadsOption,
     torch_device,
 )
-from dfsc_tune.cli.printing import echo, print_json, progress_bar, talk
+from dfsc_tune.cli.printing import print_json, progress_bar, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,21 +110,21 @@ def predict(
     found = find_images(images)
     notes = list(describe_unscored(images, found))
     for note in notes:
-        echo(f"note: {note}", err=True)
+        typer.echo(f"note: {note}", err=True)
     rows = []
     for prediction in score_images(detector, found, heatmaps, torch_device(device)):
         rows.append(asdict(prediction))
         if not json and prediction.score is not None:
             verdict = "anomalous" if prediction.anomalous else "good"
-            echo(f"{prediction.score:10.4f}  {verdict:<10} {prediction.image}")
+            typer.echo(f"{prediction.score:10.4f}  {verdict:<10} {prediction.image}")
         if prediction.error:
-            echo(f"error: {prediction.error}", err=True)
+            typer.echo(f"error: {prediction.error}", err=True)
     if output is not None:
         _write_table(output, rows)
     if json:
         print_json({"threshold": detector.threshold, "images": rows, "notes": notes})
     else:
-        echo(
+        typer.echo(
             f"{sum(bool(row['anomalous']) for row in rows)} of {len(rows)} anomalous: above "
             f"{detector.threshold:.4f}, {origin}",
             err=True,

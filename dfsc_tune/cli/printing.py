@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -41,22 +39,9 @@ def as_arguments(*values: object, **options: object) -> tuple[str, ...]:
     return tuple(words)
 
 
-def echo(text: str, err: bool = False) -> None:
-    """Prints a line; once nobody reads it (`| head`), nothing, and the work goes on.
-
-    For commands that print while they work: whatever else prints ends with its reader.
-    """
-    try:
-        typer.echo(text, err=err)
-    except BrokenPipeError:
-        stream = sys.stderr if err else sys.stdout
-        # What the stream still buffers is written again at exit: let it go nowhere, too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
 def print_json(value: object) -> None:
     """Prints JSON on stdout; what is not a number becomes null."""
-    echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dfsc_tune.cli.options import ResultsOption, RunArgument
 from dfsc_tune.cli.printing import say_next
+from dfsc_tune.cli.streams import end_with_reader
 
 if TYPE_CHECKING:
     from dfsc_tune.results.progress import RunProgress, TrialLine
@@ -35,6 +36,7 @@ def watch(
     ] = None,
 ) -> None:
     """Follow a run by its files until it ends; Ctrl-C ends the watching, not the run."""
+    end_with_reader()
     looks = _looks(run, results, interval, once, tensorboard, mlflow)
     console = Console(soft_wrap=True)
     if once or not console.is_terminal:

@@ -26,6 +26,7 @@ _CONNECT_SECONDS = 5
 _PROBE_SECONDS = 60
 _CONTROL_SERVER = "gcs_server"
 _SERVERS = (_CONTROL_SERVER, "raylet")
+_TO_ALL = {signal.SIGTERM, signal.SIGHUP}
 _CLUSTER = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _QUIET: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
 
@@ -123,12 +124,13 @@ def _kill(processes: Iterable[psutil.Process]) -> None:
 
 
 def _start(request: SearchRequest, folder: Path) -> None:
-    """Starts Ray in a folder, with SIGTERM blocked in all its processes.
+    """Starts Ray in a folder, with SIGTERM and SIGHUP blocked in all its processes.
 
-    It is often sent to all processes of a group or container at once (`timeout`, systemd). If Ray's
-    obeyed it, this one would be ended by their loss before it has closed its books.
+    These are often sent to all processes of a group, container or terminal at once (`timeout`,
+    systemd, ssh). If Ray's obeyed, this one would be ended by their loss before it has closed its
+    books.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    signal.pthread_sigmask(signal.SIG_BLOCK, _TO_ALL)
     try:
         with _own_sigterm():
             # "local", or Ray would join whatever cluster somebody started on this machine.
@@ -142,7 +144,7 @@ def _start(request: SearchRequest, folder: Path) -> None:
     except Exception as error:
         raise _not_started(error, folder) from error
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _TO_ALL)
 
 
 def _not_started(error: Exception, folder: Path) -> UserError:
@@ -185,9 +187,11 @@ def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
 
 @contextmanager
 def stopping_on_signals(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Calls `stop` at the first Ctrl-C or SIGTERM within the block; the next acts as before it."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
+    """Calls `stop` at the first Ctrl-C, SIGTERM or SIGHUP within the block; the next acts as before
+    it. A SIGHUP that is ignored, as under `nohup`, stays so."""
+    before = {x: signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    if before[signal.SIGHUP] is signal.SIG_IGN:
+        del before[signal.SIGHUP]
 
     def restore() -> None:
         for number, handler in before.items():
@@ -197,7 +201,7 @@ def stopping_on_signals(stop: Callable[[signal.Signals], None]) -> Iterator[None
         restore()
         stop(signal.Signals(number))
 
-    for number in numbers:
+    for number in before:
         signal.signal(number, handle)
     try:
         yield
