@@ -12,8 +12,9 @@ import yaml
 from dfsc_tune.bench import record, request, steps
 from dfsc_tune.bench.request import Figure
 from dfsc_tune.bench.usual import ImageFiles, UsualLoop
-from dfsc_tune.config import TrialConfig
+from dfsc_tune.config import ModelConfig, TrialConfig
 from dfsc_tune.cost.throughput import read_throughput
+from dfsc_tune.errors import UserError
 from dfsc_tune.models.pdn import build_pdn, normalize_images
 from dfsc_tune.models.teacher import Teacher
 from dfsc_tune.training.losses import total_loss
@@ -89,3 +90,27 @@ def test_bench_looks_whether_it_may_write_before_it_measures(
     result = invoke("bench", "--results", str(tmp_path / "file"))
     assert result.exit_code == 2
     assert "cannot write to the folder" in result.stderr
+
+
+def test_what_was_measured_is_kept_where_no_trials_fit_at_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    figure = Figure.of([1.0])
+    training = {"seconds_per_step": {"fast": figure}}
+
+    def fails(*args: object) -> None:
+        raise UserError("64 trials at once failed")
+
+    for name, measure in (
+        ("measure_training", lambda *args: training),
+        ("measure_scoring", lambda *args: {"seconds_per_report": figure}),
+        ("measure_start", lambda *args: {"seconds_to_build": figure}),
+        ("measure_packing", fails),
+    ):
+        monkeypatch.setattr(record, name, measure)
+    notes: list[str] = []
+    asked = request.BenchRequest(ModelConfig(network="tiny", image_size=128), "cpu")
+    found = record.benchmark(asked, 1, [64], lambda text: None, notes.append)
+    assert found["training"] == training
+    assert found["at_once"] == []
+    assert notes == ["64 trials at once failed"]

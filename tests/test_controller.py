@@ -472,3 +472,24 @@ def test_pauses_grow_and_preemptions_are_never_too_many() -> None:
     assert next_attempt(LOST, MAX_RETRIES, 0) is None
     assert next_attempt(Failure("preempted", ""), 99, 0) is not None
     assert next_attempt(BUG, 0, 0) is None
+
+
+@pytest.mark.parametrize("worse", ["paper", "margin_0"])
+def test_what_the_winner_is_compared_with_is_never_stopped_early(
+    worse: str, request_: SearchRequest, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with closing(Ledger(folder)) as ledger:
+        controller = open_controller(replace(request_, categories=("tray",)), folder, ledger)
+        controller.capacity = 2
+        started = (controller.next_trial(), controller.next_trial())
+        trials = {trial.role: trial for trial in started if trial}
+        assert set(trials) == {"paper", "margin_0"}
+        last = trials.pop(worse)
+        (first,) = trials.values()
+        for step in (10, 20, 30):
+            for trial, value in ((first, 0.9), (last, 0.1)):
+                report = result(trial, step)
+                progress = replace(report.progress, value=value)
+                assert not controller.report(trial.name, replace(report, progress=progress))

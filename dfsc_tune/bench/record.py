@@ -19,6 +19,7 @@ from dfsc_tune.bench.packing import measure_packing, mps_runs
 from dfsc_tune.bench.request import FAST, BenchRequest, Figure, generated_data, synchronize, timed
 from dfsc_tune.bench.steps import measure_training
 from dfsc_tune.data.prepared import ResidentImages
+from dfsc_tune.errors import UserError
 from dfsc_tune.models.speed import compute_dtype
 from dfsc_tune.storage.atomic import write_text
 from dfsc_tune.training.machine import describe_machine
@@ -49,6 +50,12 @@ def benchmark(
     scoring = measure_scoring(request, training["seconds_per_step"]["fast"].median)
     progress("starting trials")
     start = measure_start(request)
+    try:
+        at_once = measure_packing(request, counts, num_threads, progress, note)
+    except UserError as error:
+        # What was measured before is kept.
+        note(str(error))
+        at_once = []
     return {
         **describe_machine(),
         "device": request.device,
@@ -59,7 +66,7 @@ def benchmark(
         "scoring": scoring,
         "start": start,
         "mps": request.on_gpu and mps_runs(),
-        "at_once": measure_packing(request, counts, num_threads, progress, note),
+        "at_once": at_once,
     }
 
 

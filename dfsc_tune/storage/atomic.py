@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -37,13 +38,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise UserError(f"cannot write the file {path}: a folder has that name; choose another")
     check_writable(path.parent)
     # Not named after the file: a name may be as long as names may be.
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".part")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+    # Not by mkstemp, which makes private files: what a run leaves is for all whom the umask allows.
+    os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
     try:
         yield temporary
-        # mkstemp makes the file private; what a run leaves is for everyone the umask allows.
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
         if error.errno in _DISK_ERRORS:
@@ -57,9 +56,3 @@ def write_text(path: Path, text: str) -> None:
     """Writes a whole text file or nothing."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -16,7 +16,6 @@ from pydantic import TypeAdapter, ValidationError
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.storage.atomic import write_text
 from dfsc_tune.storage.digest import file_sha256
-from dfsc_tune.storage.documents import read_json
 from dfsc_tune.storage.names import PathBelow, checked_name, path_below
 from dfsc_tune.storage.object_store import Store, StoredFile
 from dfsc_tune.storage.places import cache_folder
@@ -170,8 +169,8 @@ def _locked(folder: Path) -> Iterator[None]:
 
 def _read_fetched(folder: Path) -> dict[str, _Fetched]:
     try:
-        return _ENTRIES.validate_python(read_json(folder / _FETCHED))
-    except (UserError, ValidationError):
+        return _ENTRIES.validate_json((folder / _FETCHED).read_bytes())
+    except (OSError, ValidationError):
         # All is fetched again.
         return {}
 

@@ -14,7 +14,7 @@ import torch
 
 from dfsc_tune import __version__
 
-_PACKAGES = ("ray", "optuna", "numpy", "pandas", "pyarrow")
+_PACKAGES = ("ray", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def describe_machine() -> dict[str, Any]:
