@@ -109,7 +109,7 @@ def test_what_was_measured_is_kept_where_no_trials_fit_at_once(
     ):
         monkeypatch.setattr(record, name, measure)
     notes: list[str] = []
-    asked = request.BenchRequest(ModelConfig(network="tiny", image_size=128), "cpu")
+    asked = request.BenchRequest(ModelConfig(network="tiny", image_size=128), "cpu", 1, 0.1)
     found = record.benchmark(asked, 1, [64], lambda text: None, notes.append)
     assert found["training"] == training
     assert found["at_once"] == []
