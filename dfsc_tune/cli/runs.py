@@ -110,12 +110,12 @@ def say_predict(folder: Path, category: str) -> None:
 
 def _print_confirmed(folder: Path, as_json: bool) -> None:
     """Prints what a confirmation decided: a best trial of it alone would say less."""
-    import pandas as pd
-
     from dfsc_tune.results import read_settings, resume_command
     from dfsc_tune.results.confirmed import CONFIRMED
+    from dfsc_tune.storage.parquet import read_parquet
 
-    table = pd.read_parquet(folder / CONFIRMED)
+    again = f"it is made again by `{resume_command(folder)}`"
+    table = read_parquet(folder / CONFIRMED, again).to_pandas()
     if as_json:
         print_json(table.to_dict("records"))
         return

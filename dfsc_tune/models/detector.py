@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -26,12 +27,14 @@ from dfsc_tune.models.scoring import (
     image_scores,
 )
 from dfsc_tune.models.teacher import Teacher, teacher_features, teacher_identity
-from dfsc_tune.settings import Settings, dump, load
+from dfsc_tune.settings import Settings, dump, loads
 from dfsc_tune.storage.atomic import atomic_path, write_text
 from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.documents import read_text
 
 _WEIGHTS = "model.safetensors"
 _CARD = "model.yaml"
+_OWN_DIGEST = "card_sha256: "
 
 
 class ModelCard(Settings):
@@ -54,6 +57,8 @@ class ModelCard(Settings):
     """Content digests of the labelled images that the model was chosen on."""
     training_digests: tuple[str, ...] = Field((), strict=False)
     """Of its good training and validation images; none in cards of earlier versions."""
+    card_sha256: str | None = None
+    """Of the card's lines above this one; not in cards of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +127,8 @@ def save_detector(folder: Path, detector: Detector) -> None:
         training_digests=detector.training_digests,
         config=detector.config,
     )
-    write_text(folder / _CARD, dump(card))
+    above = dump(card).removesuffix(f"{_OWN_DIGEST}null\n")
+    write_text(folder / _CARD, f"{above}{_OWN_DIGEST}{_text_sha256(above)}\n")
 
 
 def load_detector(folder: Path) -> Detector:
@@ -135,7 +141,7 @@ def load_detector(folder: Path) -> Detector:
         raise UserError(
             f"{folder} holds no {_CARD}; give a model folder, such as results/RUN/models/CATEGORY"
         )
-    card = load(folder / _CARD, ModelCard)
+    card = _read_card(folder / _CARD)
     model = card.config.model
     channels = teacher_channels(model.network)
     detector = Detector(
@@ -165,6 +171,22 @@ def load_detector(folder: Path) -> Detector:
             "copy the model folder again or train anew"
         ) from error
     return detector
+
+
+def _read_card(path: Path) -> ModelCard:
+    text = read_text(path)
+    card = loads(text, ModelCard, source=str(path))
+    above, _, _ = text.rpartition(_OWN_DIGEST)
+    if card.card_sha256 not in (None, _text_sha256(above)):
+        raise UserError(
+            f"{path} is not as it was written; copy the model folder again or train anew, and give "
+            "a threshold of your own by --threshold"
+        )
+    return card
+
+
+def _text_sha256(text: str) -> str:
+    return sha256(text.encode()).hexdigest()
 
 
 def _parts(detector: Detector) -> dict[str, nn.Module]:

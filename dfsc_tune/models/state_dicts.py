@@ -6,6 +6,7 @@ import hashlib
 import pickle
 import re
 import warnings
+import zipfile
 from pathlib import Path
 from typing import cast, get_args
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from dfsc_tune.config import Network
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
+from dfsc_tune.storage.digest import check_archive
 
 
 def pdn_sha256(pdn: nn.Sequential) -> str:
@@ -38,6 +40,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        if zipfile.is_zipfile(path):
+            # torch writes checksums and does not look at them; it once wrote no archives.
+            check_archive(path)
         with warnings.catch_warnings():
             # On a pickle of another protocol torch warns, before it refuses it anyway.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")

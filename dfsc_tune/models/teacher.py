@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dfsc_tune.config import FeatureDtype, ModelConfig, Network
 from dfsc_tune.models.pdn import build_pdn, feature_size, normalize_images, teacher_channels
 from dfsc_tune.models.state_dicts import pdn_sha256, read_pdn
-from dfsc_tune.models.teacher_files import teacher_path
+from dfsc_tune.models.teacher_files import check_by_card, teacher_path
 
 _RANDOM_SEED = 0
 _MIN_STD = 1e-6
@@ -47,7 +47,10 @@ def load_teacher(model: ModelConfig) -> Teacher:
             network.
     """
     path = teacher_path(model)
-    return Teacher(_random_pdn(model.network) if path is None else read_pdn(path, model.network))
+    if path is None:
+        return Teacher(_random_pdn(model.network))
+    check_by_card(path)
+    return Teacher(read_pdn(path, model.network))
 
 
 def teacher_identity(teacher: Teacher) -> str:

@@ -173,6 +173,22 @@ def read_card(weights: Path) -> TeacherCard | None:
             f"{error}; it was read as the card of the teacher {weights.name}: if it is none, copy "
             "the weights to another folder"
         ) from error
-    if card.file_sha256 != file_sha256(weights):
-        raise UserError(f"{weights} is not the file that {path} describes; fetch or make it again")
+    _check_described(weights, card)
     return card
+
+
+def check_by_card(weights: Path) -> None:
+    """Refuses weights that are not those that their card describes, if they have one."""
+    try:
+        card = load(card_path(weights), TeacherCard)
+    except (UserError, OSError):
+        # What lies beside a weights file need not be a card of ours.
+        return
+    _check_described(weights, card)
+
+
+def _check_described(weights: Path, card: TeacherCard) -> None:
+    if card.file_sha256 != file_sha256(weights):
+        raise UserError(
+            f"{weights} is not the file that {card_path(weights)} describes; fetch or make it again"
+        )

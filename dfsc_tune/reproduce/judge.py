@@ -25,7 +25,7 @@ from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.reproduce.tables import Protocol, Scoring
 from dfsc_tune.results import CHECKPOINTS, Run
 from dfsc_tune.search.provenance import base_config, check_same
-from dfsc_tune.storage.atomic import atomic_path
+from dfsc_tune.storage.parquet import read_parquet, write_parquet
 from dfsc_tune.training.objectives import Split, split_test
 from dfsc_tune.training.prepare import CategoryData, prepare_category, prepare_images
 from dfsc_tune.training.trial import finished_detector
@@ -48,7 +48,8 @@ class Rows:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.table = pd.read_parquet(path) if path.exists() else pd.DataFrame()
+        again = "delete it, and its models are judged again"
+        self.table = read_parquet(path, again).to_pandas() if path.exists() else pd.DataFrame()
 
     def of(self, model: Model) -> pd.DataFrame:
         """A model's rows."""
@@ -61,8 +62,7 @@ class Rows:
         """Adds a model's rows, also on the disk."""
         added = pd.DataFrame([{**model, **row} for row in rows])
         self.table = pd.concat([self.table, added], ignore_index=True)
-        with atomic_path(self._path) as temporary:
-            self.table.to_parquet(temporary, index=False)
+        write_parquet(self._path, self.table)
 
 
 class Judged:

@@ -26,7 +26,7 @@ from dfsc_tune.results import Run
 from dfsc_tune.search.fixed_trials import carry_out
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.session import driver_device
-from dfsc_tune.storage.atomic import atomic_path
+from dfsc_tune.storage.parquet import write_parquet
 
 _PAPER_SCALE = ("small", 256, 70_000)
 
@@ -127,8 +127,7 @@ def reproduce(
         *cells_of(table, models, splits, of_paper, comparable),
         *cited_cells(table, categories, models),
     ]
-    with atomic_path(folder / f"{table.name}.parquet") as temporary:
-        pd.DataFrame(cells).to_parquet(temporary, index=False)
+    write_parquet(folder / f"{table.name}.parquet", pd.DataFrame(cells))
     notes = list(_notes(table, scale, comparable, models.values(), areas))
     return Reproduction(table, folder, cells, notes)
 

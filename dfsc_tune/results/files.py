@@ -24,8 +24,9 @@ from dfsc_tune.results.schema import (
     SETTINGS,
 )
 from dfsc_tune.results.settings import RunSettings, read_settings
-from dfsc_tune.storage.atomic import atomic_path, check_writable
+from dfsc_tune.storage.atomic import check_writable
 from dfsc_tune.storage.object_store import Store, is_remote
+from dfsc_tune.storage.parquet import write_parquet
 from dfsc_tune.training.objectives import Objective, objective_named
 
 
@@ -115,8 +116,7 @@ def table_of(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]] | pa.Table) -> None:
     """Writes one Parquet table of `SCHEMAS`, whole or not at all."""
     table = rows if isinstance(rows, pa.Table) else table_of(name, rows)
-    with atomic_path(folder / name) as temporary:
-        pq.write_table(table, temporary)
+    write_parquet(folder / name, table)
 
 
 def find_run(results: Path, name: str) -> Path:

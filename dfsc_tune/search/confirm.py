@@ -39,7 +39,8 @@ from dfsc_tune.search.session import driver_device
 from dfsc_tune.settings import dump, validate
 from dfsc_tune.spaces.parameters import Value
 from dfsc_tune.spaces.space import SearchSpace
-from dfsc_tune.storage.atomic import atomic_path, write_text
+from dfsc_tune.storage.atomic import write_text
+from dfsc_tune.storage.parquet import write_parquet
 from dfsc_tune.training.objectives import objective_named
 from dfsc_tune.training.prepare import CategoryData, prepare_category
 from dfsc_tune.training.trial import finished_detector
@@ -308,9 +309,8 @@ def _report_aurocs(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 def _write_table(folder: Path, found: list[Confirmation]) -> None:
     """`confirmed.parquet`: a row a setting; of one that could not be judged, without numbers."""
-    with atomic_path(folder / CONFIRMED) as temporary:
-        rows = [row for each in found for row in _rows(each)]
-        pd.DataFrame(rows).to_parquet(temporary, index=False)
+    rows = pd.DataFrame([row for each in found for row in _rows(each)])
+    write_parquet(folder / CONFIRMED, rows)
 
 
 def _rows(found: Confirmation) -> Iterator[dict[str, Any]]:

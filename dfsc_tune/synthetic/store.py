@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dfsc_tune.errors import StorageError
 from dfsc_tune.storage.atomic import atomic_path
+from dfsc_tune.storage.digest import check_archive
 from dfsc_tune.storage.places import cache_folder
 from dfsc_tune.synthetic.anomalies import RECIPES, VERSION, Anomaly, make_anomalies
 
@@ -30,17 +31,20 @@ def stored_anomalies(
     path = folder / f"{key.hexdigest()[:32]}.npz"
     # A damaged file, on which NumPy raises nearly any type, or none: they are made anew.
     with suppress(Exception):
-        return _read(path)
+        return _read(path, key.hexdigest())
     anomalies = make_anomalies(pixels, large, counts, seed)
     if anomalies:
         # A cache that cannot be written costs time, not the search.
         with suppress(OSError, StorageError):
-            _write(path, anomalies)
+            _write(path, key.hexdigest(), anomalies)
     return anomalies
 
 
-def _read(path: Path) -> list[Anomaly]:
+def _read(path: Path, key: str) -> list[Anomaly]:
+    check_archive(path)
     with path.open("rb") as file, np.load(file) as arrays:
+        if str(arrays["key"]) != key:
+            raise ValueError("it holds the anomalies of other images")
         columns = (arrays["recipes"], arrays["sources"], arrays["pixels"], arrays["masks"])
         return [
             Anomaly(str(recipe), RECIPES[str(recipe)][0], int(source), pixels, mask)
@@ -48,10 +52,11 @@ def _read(path: Path) -> list[Anomaly]:
         ]
 
 
-def _write(path: Path, anomalies: list[Anomaly]) -> None:
+def _write(path: Path, key: str, anomalies: list[Anomaly]) -> None:
     with atomic_path(path) as temporary, temporary.open("wb") as file:
         np.savez_compressed(
             file,
+            key=np.array(key),
             recipes=np.array([anomaly.recipe for anomaly in anomalies]),
             sources=np.array([anomaly.source for anomaly in anomalies]),
             pixels=np.stack([anomaly.pixels for anomaly in anomalies]),
