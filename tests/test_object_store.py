@@ -27,6 +27,11 @@ from tests.support.trays import CATEGORY, make_tray
 BUCKET = "things"
 
 
+BEGAN = '{"event": "began"}\n'
+RESUMED = '{"event": "resumed"}\n'
+ENDED = '{"event": "ended", "why": null}\n'
+
+
 @pytest.fixture(scope="module")
 def s3() -> Iterator[dict[str, str]]:
     with s3_server(BUCKET) as environment:
@@ -168,17 +173,17 @@ def test_what_came_before_a_fetch_broke_off_is_not_fetched_again(
 def test_a_file_that_is_put_anew_while_it_is_fetched_is_fetched_as_it_is_now(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store.write("ledger.jsonl", b"1\n")
+    store.write("ledger.jsonl", BEGAN.encode())
     files = Store.files
 
     def listed_late(self: Store, under: str = "") -> dict[str, StoredFile]:
         found = files(self, under)
-        store.write("ledger.jsonl", b"1\n2\n")
+        store.write("ledger.jsonl", (BEGAN + RESUMED).encode())
         return found
 
     monkeypatch.setattr(Store, "files", listed_late)
     assert fetch_folder(store, tmp_path / "x", lambda name: True) == 1
-    assert (tmp_path / "x" / "ledger.jsonl").read_bytes() == b"1\n2\n"
+    assert (tmp_path / "x" / "ledger.jsonl").read_bytes() == (BEGAN + RESUMED).encode()
 
 
 def begin_run(folder: Path, ledger: str) -> None:
@@ -190,16 +195,16 @@ def begin_run(folder: Path, ledger: str) -> None:
 def test_a_trial_that_ended_is_in_the_store_before_its_checkpoint_is_dropped(
     store: Store, tmp_path: Path
 ) -> None:
-    begin_run(tmp_path / "x", "1\n")
+    begin_run(tmp_path / "x", BEGAN)
     mirror = Mirror(tmp_path / "x", store / "x")
     mirror.start()
     (tmp_path / "trial.pt").write_bytes(b"weights")
     for trial in ("0001", "0002"):
         mirror.checkpoints.put(trial, tmp_path)
-    (tmp_path / "x" / "ledger.jsonl").write_text("1\n2\n")
+    (tmp_path / "x" / "ledger.jsonl").write_text(BEGAN + RESUMED)
     mirror.trial_ended("0001", "pruned")
     mirror.trial_ended("0002", "complete")
-    assert (store / "x").read("ledger.jsonl") == b"1\n2\n"
+    assert (store / "x").read("ledger.jsonl") == (BEGAN + RESUMED).encode()
     assert set((store / "x").files("checkpoints")) == {"checkpoints/0002/trial.pt"}
     assert (store / "x").find("driver.json")
     mirror.close()
@@ -209,14 +214,25 @@ def test_a_trial_that_ended_is_in_the_store_before_its_checkpoint_is_dropped(
 def test_the_longer_ledger_of_this_machine_is_kept_and_another_ones_is_taken(
     store: Store, tmp_path: Path
 ) -> None:
-    begin_run(tmp_path / "x", "1\n")
+    begin_run(tmp_path / "x", BEGAN)
     put_folder(tmp_path / "x", store / "x")
     folder = take_over(store / "x", print)
-    assert (folder / "ledger.jsonl").read_text() == "1\n"
-    (folder / "ledger.jsonl").write_text("1\n2\n")
-    assert (take_over(store / "x", print) / "ledger.jsonl").read_text() == "1\n2\n"
-    (store / "x").write("ledger.jsonl", b"1\n3\n")
-    assert (take_over(store / "x", print) / "ledger.jsonl").read_text() == "1\n3\n"
+    assert (folder / "ledger.jsonl").read_text() == BEGAN
+    (folder / "ledger.jsonl").write_text(BEGAN + RESUMED)
+    assert (take_over(store / "x", print) / "ledger.jsonl").read_text() == BEGAN + RESUMED
+    (store / "x").write("ledger.jsonl", (BEGAN + ENDED).encode())
+    notes: list[str] = []
+    assert (take_over(store / "x", notes.append) / "ledger.jsonl").read_text() == BEGAN + ENDED
+    # What this machine alone had is kept.
+    aside = folder.with_name("x.other-1")
+    assert notes == [
+        f"the copy of the run on this machine differs from the store's; it is kept in {aside}"
+    ]
+    assert (aside / "ledger.jsonl").read_text() == BEGAN + RESUMED
+    (store / "x").write("ledger.jsonl", b"[]\n")
+    with pytest.raises(UserError, match=r"x/ledger\.jsonl is damaged: line 1 "):
+        take_over(store / "x", print)
+    assert (folder / "ledger.jsonl").read_text() == BEGAN + ENDED
     with pytest.raises(UserError, match=r"no run 'y'.*runs there: x"):
         take_over(store / "y", print)
 
@@ -224,7 +240,7 @@ def test_the_longer_ledger_of_this_machine_is_kept_and_another_ones_is_taken(
 def test_half_a_copy_is_not_taken_for_the_run(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    begin_run(tmp_path / "x", "1\n")
+    begin_run(tmp_path / "x", BEGAN)
     (tmp_path / "x" / "scores.parquet").write_bytes(b"scores")
     put_folder(tmp_path / "x", store / "x")
     with monkeypatch.context() as patch:
@@ -235,7 +251,7 @@ def test_half_a_copy_is_not_taken_for_the_run(
 
 
 def test_a_run_that_goes_on_is_not_taken_over(store: Store, tmp_path: Path) -> None:
-    begin_run(tmp_path / "x", "1\n")
+    begin_run(tmp_path / "x", BEGAN)
     mirror = Mirror(tmp_path / "x", store / "x")
     mirror.start()
     with pytest.raises(UserError, match=f"still going on in process {os.getpid()}"):

@@ -164,7 +164,7 @@ def test_a_ledger_that_lacks_lines_is_refused() -> None:
     finish(published=False)
     lines = (RUN / LEDGER).read_text().splitlines(keepends=True)
     (RUN / LEDGER).write_text("".join(lines[:3] + lines[4:]))
-    assert_one_sentence(invoke("resume", "x"), "before line 4", "start a new run")
+    assert_one_sentence(invoke("resume", "x"), "line 4 is not what was written", "--keep-lines 3")
 
 
 def test_what_no_search_made_is_refused() -> None:
@@ -207,17 +207,17 @@ def test_a_category_that_nothing_was_found_for_is_an_error(
 
 def finish(*, published: bool, trials: tuple[int, ...] = (1, 2, 3)) -> None:
     """Writes on in the ledger until all trials have ended, these of them badly."""
-    with (RUN / LEDGER).open("a") as ledger:
+    with closing(Ledger(RUN)) as ledger:
         for number in trials:
+            name, values = f"000{number}", {"margin": number / 10}
+            suggestion = {"values": values, "role": "sampler", "params": values}
             if number > 1:
-                ledger.write(
-                    f'{{"event": "suggested", "trial": "000{number}", "category": "{CATEGORY}", '
-                    f'"values": {{"margin": 0.{number}}}, "role": "sampler", '
-                    f'"params": {{"margin": 0.{number}}}}}\n'
+                ledger.append(
+                    {"event": "suggested", "trial": name, "category": CATEGORY, **suggestion}
                 )
-            ledger.write(f'{{"event": "failed", "trial": "000{number}", "reason": "no"}}\n')
+            ledger.append({"event": "failed", "trial": name, "reason": "no"})
         if published:
-            ledger.write('{"event": "published", "num_ended": 3}\n')
+            ledger.append({"event": "published", "num_ended": 3})
 
 
 def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() -> None:

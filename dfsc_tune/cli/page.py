@@ -11,6 +11,7 @@ import typer
 from dfsc_tune.cli.data_folder import data_folder
 from dfsc_tune.cli.options import JsonOption, ResultsOption, RunArgument, SameDataOption
 from dfsc_tune.cli.printing import print_json, print_table, talk
+from dfsc_tune.errors import UserError
 
 
 def report(
@@ -54,7 +55,15 @@ def compare(
     from dfsc_tune.pages.page import write_comparison
     from dfsc_tune.results import find_run, load
 
-    loaded = [load(find_run(results, run)) for run in runs]
+    loaded = []
+    for run in runs:
+        try:
+            loaded.append(load(find_run(results, run)))
+        except UserError as error:
+            # One damaged run must not hide the others.
+            if len(runs) < 3:
+                raise
+            typer.echo(f"warning: left out: {error}", err=True)
     comparisons = compare_runs(loaded)
     if html is not None:
         write_comparison(comparisons, loaded, html)

@@ -126,6 +126,14 @@ def resume(
     trials: Annotated[
         int | None, typer.Option(help="Trials of each category, if more than before.", min=1)
     ] = None,
+    keep_lines: Annotated[
+        int | None,
+        typer.Option(
+            help="Go on from so many first lines of a damaged ledger; what no longer fits is moved "
+            "to RUN/damaged-1.",
+            min=1,
+        ),
+    ] = None,
     data: SameDataOption = None,
     teacher: SameTeachersOption = None,
     gpus: SameGpusOption = None,
@@ -138,11 +146,15 @@ def resume(
     """Go on with a search that was interrupted or died, or give it more trials."""
     from dfsc_tune.results import find_run, read_settings, resume_command
     from dfsc_tune.search.remote_run import take_over
+    from dfsc_tune.search.salvage import keep_lines as cut_ledger
     from dfsc_tune.storage.object_store import Store, is_remote
 
     console = talk()
     folder = take_over(Store(run), console.print) if is_remote(run) else find_run(results, run)
     settings = read_settings(folder)
+    if keep_lines is not None:
+        aside = cut_ledger(folder, keep_lines)
+        console.print(f"kept {keep_lines} lines of the ledger; what no longer fits is in {aside}")
     if settings.continued_by != "resume":
         raise UserError(
             f"`resume` would leave the run in {folder} without what it is for; go on with it by "

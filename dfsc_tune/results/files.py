@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +15,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.results.remote import look_at
 from dfsc_tune.results.schema import (
+    NEVER_NULL,
     NULLABLE_INTEGERS,
     SCHEMA_KEY,
     SCHEMA_VERSION,
@@ -25,8 +27,10 @@ from dfsc_tune.results.schema import (
 )
 from dfsc_tune.results.settings import RunSettings, read_settings
 from dfsc_tune.storage.atomic import check_writable
+from dfsc_tune.storage.names import checked_name
 from dfsc_tune.storage.object_store import Store, is_remote
 from dfsc_tune.storage.parquet import write_parquet
+from dfsc_tune.storage.removal import remove_below
 from dfsc_tune.training.objectives import Objective, objective_named
 
 
@@ -152,30 +156,53 @@ def load(folder: Path | str) -> Run:
     """
     folder = Path(folder)
     settings = read_settings(folder)
-    return Run(folder, settings, *(_read_table(folder / name) for name in SCHEMAS))
+    tables = (_read_table(folder / name, settings.categories) for name in SCHEMAS)
+    return Run(folder, settings, *tables)
 
 
-def remove_damaged_tables(folder: Path) -> None:
-    """Removes what cannot be read of a run's tables, which its search will make again."""
+def remove_damaged_tables(folder: Path, categories: Collection[str]) -> None:
+    """Removes what cannot be read of a run's tables, which its search will make again.
+
+    Raises:
+        UserError: one is of a later version, or a folder.
+    """
     for name in SCHEMAS:
+        if (folder / name).is_dir():
+            raise UserError(f"{folder / name} is a folder, and the search needs its name: move it")
         try:
-            pq.read_table(folder / name)
-        except (OSError, pa.ArrowException):
-            (folder / name).unlink(missing_ok=True)
+            _read_table(folder / name, categories)
+        except LaterSchemaError:
+            raise
+        except UserError:
+            remove_below(folder, name)
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+class LaterSchemaError(UserError):
+    """A table that a later version wrote."""
+
+
+def _read_table(path: Path, categories: Collection[str]) -> pd.DataFrame:
+    """A table of `SCHEMAS`, whose rows are of these categories."""
     schema = SCHEMAS[path.name]
+    if not os.path.lexists(path):
+        return _frame(schema.empty_table())
     try:
-        table = pq.read_table(path) if path.exists() else schema.empty_table()
-    except (OSError, pa.ArrowException) as error:
+        if not path.is_file():
+            raise ValueError("it is no file")
+        table = _as_schema(pq.read_table(path), schema, path)
+        _check_names(table, categories)
+        return _frame(table)
+    except (OSError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
         raise UserError(
-            f"{path} is damaged ({error}); the tables of a search are made again by "
+            f"{path} is damaged ({first_line(error)}); the tables of a search are made again by "
             f"`{resume_command(path.parent)}`"
         ) from error
+
+
+def _as_schema(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
     found = (table.schema.metadata or {}).get(SCHEMA_KEY, SCHEMA_VERSION.encode()).decode()
     if int(found) > int(SCHEMA_VERSION):
-        raise UserError(
+        raise LaterSchemaError(
             f"{path} has schema version {found}, and this dfsc-tune reads versions up to "
             f"{SCHEMA_VERSION}; use the dfsc-tune that wrote it"
         )
@@ -186,6 +213,21 @@ def _read_table(path: Path) -> pd.DataFrame:
         else pa.nulls(len(table), field.type)
         for field in schema
     ]
-    frame: pd.DataFrame = pa.table(columns, schema=schema).to_pandas()
+    return pa.table(columns, schema=schema)
+
+
+def _check_names(table: pa.Table, categories: Collection[str]) -> None:
+    """Refuses, by a ValueError, rows without what they are known by, and names that are paths."""
+    for name in NEVER_NULL:
+        if name in table.schema.names and table[name].null_count:
+            raise ValueError(f"column {name} has nulls")
+    for trial in table["trial"].unique().to_pylist():
+        checked_name(trial)
+    if unknown := set(table["category"].unique().to_pylist()) - set(categories):
+        raise ValueError(f"category {min(unknown)!r} is not the run's")
+
+
+def _frame(table: pa.Table) -> pd.DataFrame:
+    frame: pd.DataFrame = table.to_pandas()
     # Whole numbers that may be missing stay whole whatever the rows hold.
     return frame.astype({name: "Int64" for name in NULLABLE_INTEGERS if name in frame})

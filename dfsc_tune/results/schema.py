@@ -90,3 +90,6 @@ scores: a row an image of the report part. `role` is best, or of what it is comp
 
 NULLABLE_INTEGERS = ("best_step",)
 """Whole numbers that a row may lack: in pandas Int64, not int64."""
+
+NEVER_NULL = ("category", "trial", "role", "state", "step", "num_steps", "image", "kind", "score")
+"""What every row of a table that has such a column holds."""

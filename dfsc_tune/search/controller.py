@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import math
 import re
-import shutil
 import signal
 import time
 from collections.abc import Callable
@@ -22,16 +21,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dfsc_tune.config import TrialConfig
-from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.errors import StorageError, UserError, first_line
 from dfsc_tune.progress import CHECKPOINT
 from dfsc_tune.results import CHECKPOINTS, ENDED, RunTables
+from dfsc_tune.search.events import BROKE, FINALIZED, NOTED, DamagedLedgerError, Event
 from dfsc_tune.search.failures import Failure, next_attempt
-from dfsc_tune.search.ledger import BROKE, FINALIZED, NOTED, Event, Ledger
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.messages import Report
 from dfsc_tune.search.searcher import StudySearcher, SuggestedTrial
 from dfsc_tune.spaces.asha import Asha
 from dfsc_tune.spaces.space import SPARED, Role
 from dfsc_tune.storage.checkpoints import previous
+from dfsc_tune.storage.removal import remove_below
 
 _SAME_ERRORS = 3
 _DEADLINE_FACTOR = 10.0
@@ -114,16 +115,34 @@ class Controller:
         with self.tables.held():
             for number, event in enumerate(self._ledger.events, start=1):
                 try:
+                    self._check_order(event)
                     self._follow(event)
-                except KeyError as error:
-                    raise UserError(
-                        f"the ledger {self._ledger.path} is damaged: before line {number}, lines "
-                        "are missing; restore it, or start a new run"
-                    ) from error
+                except (KeyError, ValueError, TypeError, UserError) as error:
+                    problem = f"does not follow from those before it ({first_line(error)})"
+                    raise DamagedLedgerError(self._ledger.path, number, problem) from error
             # Those of a large run take much memory.
             self._ledger.events.clear()
             for name in self._open:
                 self.tables.end(name, "interrupted")
+
+    def _check_order(self, event: Event) -> None:
+        """Refuses, by a ValueError, an event that no search can have written after those before."""
+        match event:
+            case {"event": "suggested", "trial": name} if name != self._next_name:
+                raise ValueError(f"trial {name} is suggested where {self._next_name} would be")
+            case {"event": "suggested", "category": category} if category not in self.num_expected:
+                raise ValueError(f"category {category!r} is not searched")
+            case {"event": "reported" | "failed" | "noted", "trial": name} if (
+                name not in self._open
+            ):
+                raise ValueError(f"trial {name} has not begun or has ended")
+            case {"event": "reported", "trial": name, "step": step}:
+                if step <= (before := self._open[name].step):
+                    raise ValueError(f"trial {name} reports step {step} after step {before}")
+
+    @property
+    def _next_name(self) -> str:
+        return f"{self._num_trials + 1:04d}"
 
     @property
     def is_finished(self) -> bool:
@@ -166,7 +185,7 @@ class Controller:
         if len(self._open) >= self.capacity:
             # A trial that waits to be tried again keeps its place.
             return None
-        name = f"{self._num_trials + 1:04d}"
+        name = self._next_name
         if (suggested := self._searcher.suggest(name)) is None:
             return None
         self._ledger.append(
@@ -340,11 +359,10 @@ class Controller:
         if self._on_end is not None:
             self._on_end(name, state)
         # Only a complete trial can become the best; nothing falls back any more.
-        folder = self.checkpoint_dir(name)
         if state == "complete":
-            previous(folder / CHECKPOINT).unlink(missing_ok=True)
+            remove_below(self._checkpoints, f"{name}/{previous(Path(CHECKPOINT))}")
         else:
-            shutil.rmtree(folder, ignore_errors=True)
+            remove_below(self._checkpoints, name)
 
     def _stop_if_all_fail_alike(self, reason: str) -> None:
         if self.num_ended == _SAME_ERRORS and len(set(self._first_errors)) == 1:

@@ -8,26 +8,15 @@ line says when it was written, but nothing is decided by that.
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import ENDED, LEDGER
-
-BEGAN, RESUMED, FINALIZED = "began", "resumed", "published"
-# And `ENDED`, which those who only read a run know too.
-BROKE = "broke"
-"""A trial's process was lost and the trial is tried again: its `kind` says why (see `failures`),
-`seconds` how long it had run since it was last heard of."""
-NOTED = "noted"
-"""Something that a user should know of a trial, its `note`; nothing is decided by it."""
-
-Event = dict[str, Any]
+from dfsc_tune.search.events import BEGAN, BROKE, FINALIZED, RESUMED, Event, read_lines, sealed
 
 
 class Ledger:
@@ -53,9 +42,18 @@ class Ledger:
                 f"the run in {folder} is still going on in another process; wait for it, or end "
                 "that process first"
             ) from error
-        self._size = 0
-        self.events = self._read()
+        try:
+            lines = read_lines(self.path)
+            if lines.damage is not None:
+                raise lines.damage
+        except UserError:
+            self.close()
+            raise
+        self.events = lines.events
         """What the ledger held when it was opened; emptied by the controller that takes it up."""
+        self._size, self._digest = lines.num_bytes, lines.digest
+        # Half a line goes when the next one is written, not before.
+        self._is_torn = os.fstat(self._file).st_size > self._size
 
     def append(self, event: Event) -> None:
         """Writes an event down for good, with the time (seconds since 1970).
@@ -67,9 +65,12 @@ class Ledger:
         if not self._is_in_place():
             raise StorageError(f"{self.path} was deleted or moved while the search went on")
         dated = {**event, "at": round(time.time(), 3)}
-        line = (json.dumps(dated, ensure_ascii=False) + "\n").encode()
+        line, digest = sealed(dated, self._digest)
         left = line
         try:
+            if self._is_torn:
+                os.ftruncate(self._file, self._size)
+                self._is_torn = False
             while left:
                 left = left[os.write(self._file, left) :]
             os.fdatasync(self._file)
@@ -78,6 +79,7 @@ class Ledger:
                 os.ftruncate(self._file, self._size)
             raise self._storage_error(error) from error
         self._size += len(line)
+        self._digest = digest
 
     def _is_in_place(self) -> bool:
         """Whether the file that is written to is still the run's."""
@@ -89,16 +91,6 @@ class Ledger:
     def close(self) -> None:
         """Lets go of the file."""
         os.close(self._file)
-
-    def _read(self) -> list[Event]:
-        whole = _whole_lines(self.path)
-        self._size = len(whole)
-        os.ftruncate(self._file, self._size)
-        try:
-            return _events(self.path, whole)
-        except UserError:
-            self.close()
-            raise
 
     def _storage_error(self, error: OSError) -> StorageError:
         return StorageError(f"cannot write {self.path} ({error.strerror})")
@@ -144,8 +136,7 @@ class Interruptions:
 
 def interruptions(folder: Path) -> Interruptions:
     """What the run in a folder was broken off by; UserError if its ledger is damaged."""
-    path = folder / LEDGER
-    events = _events(path, _whole_lines(path)) if path.exists() else []
+    events = _events(folder)
     losses = [event for event in events if event["event"] == BROKE]
     return Interruptions(
         num_losses=len(losses),
@@ -169,11 +160,11 @@ def working_seconds(folder: Path) -> float | None:
     Raises:
         UserError: the ledger is damaged.
     """
-    path = folder / LEDGER
-    if not path.exists():
+    events = _events(folder)
+    if not events:
         return None
     total = start = last = 0.0
-    for event in _events(path, _whole_lines(path)):
+    for event in events:
         if "at" not in event:
             return None
         if event["event"] in (BEGAN, RESUMED):
@@ -184,17 +175,11 @@ def working_seconds(folder: Path) -> float | None:
     return total + last - start
 
 
-def _whole_lines(path: Path) -> bytes:
-    content = path.read_bytes()
-    # Who dies while writing leaves a line without its end: it never had an effect.
-    return content[: content.rfind(b"\n") + 1]
-
-
-def _events(path: Path, lines: bytes) -> list[Event]:
-    events = []
-    for number, line in enumerate(lines.splitlines(), start=1):
-        try:
-            events.append(json.loads(line))
-        except ValueError as error:
-            raise UserError(f"the ledger {path} is damaged: line {number} is no JSON") from error
-    return events
+def _events(folder: Path) -> list[Event]:
+    """The events of a run, none if it has no ledger; UserError if that is damaged."""
+    if not (folder / LEDGER).exists():
+        return []
+    lines = read_lines(folder / LEDGER)
+    if lines.damage is not None:
+        raise lines.damage
+    return lines.events

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from contextlib import suppress
 from pathlib import Path
 
 from dfsc_tune.progress import CHECKPOINT
 from dfsc_tune.storage.object_store import Store
+from dfsc_tune.storage.removal import remove_below
 
 
 class StoredCheckpoints:
@@ -18,7 +18,7 @@ class StoredCheckpoints:
 
     def fetch(self, trial: str, folder: Path) -> None:
         """Puts a trial's last checkpoint into an empty folder, if there is one."""
-        shutil.rmtree(folder, ignore_errors=True)
+        remove_below(folder.parent, folder.name)
         with suppress(FileNotFoundError):
             self._store.fetch(f"{trial}/{CHECKPOINT}", folder / CHECKPOINT)
 

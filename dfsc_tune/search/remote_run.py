@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import quote
@@ -25,10 +24,14 @@ from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.progress import CHECKPOINT
 from dfsc_tune.results import CHECKPOINTS, LEDGER, SETTINGS, resume_command
 from dfsc_tune.results.remote import DRIVER, check_exists, copy_run, is_checkpoint
+from dfsc_tune.search.events import parse_lines
 from dfsc_tune.search.remote_checkpoints import StoredCheckpoints
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.storage.copies import local_copy
+from dfsc_tune.storage.documents import parse_json
+from dfsc_tune.storage.names import path_below
 from dfsc_tune.storage.object_store import Store, StoredFile
+from dfsc_tune.storage.removal import remove_below
 
 _COPY_SECONDS = 5.0
 _BEAT_SECONDS = 20.0
@@ -72,17 +75,33 @@ def take_over(run: Store, note: Callable[[str], None]) -> Path:
     """
     check_exists(run)
     _wait_for_driver(run, note)
-    folder = working_folder(run.parent) / run.name
+    folder = path_below(working_folder(run.parent), run.name)
     ledger = folder / LEDGER
-    here = ledger.read_bytes() if ledger.exists() else b""
+    here = ledger.read_bytes() if ledger.is_file() else b""
+    there = run.read(LEDGER) or b""
     # A driver that died here may have written what it could not put into the store any more.
-    if not here.startswith(run.read(LEDGER) or b"") or not (folder / SETTINGS).exists():
-        # Beside it: a copy that breaks off must not be taken for the run.
-        part = folder.with_name(f".{folder.name}.part")
-        copy_run(run, part)
-        shutil.rmtree(folder, ignore_errors=True)
-        part.replace(folder)
+    if here.startswith(there) and (folder / SETTINGS).exists():
+        return folder
+    if (damage := parse_lines(there, run / LEDGER).damage) is not None:
+        raise UserError(f"{damage} (this machine's copy is in {folder})" if here else str(damage))
+    # Beside it: a copy that breaks off must not be taken for the run.
+    part = folder.with_name(f".{folder.name}.part")
+    copy_run(run, part)
+    if there.startswith(here):
+        remove_below(folder.parent, folder.name)
+    else:
+        _set_aside(folder, note)
+    part.replace(folder)
     return folder
+
+
+def _set_aside(folder: Path, note: Callable[[str], None]) -> None:
+    """Renames a copy of a run that holds what its store does not."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.other-{number}")).exists():
+        number += 1
+    folder.replace(aside)
+    note(f"the copy of the run on this machine differs from the store's; it is kept in {aside}")
 
 
 @contextmanager
@@ -136,6 +155,23 @@ def with_stored_checkpoints(
         return folder
 
     return fetched
+
+
+def drop_unknown_checkpoints(request: SearchRequest, known: Collection[str]) -> None:
+    """Drops stored checkpoints of trials that the ledger does not know, if the run is in a store.
+
+    Their trials began in the last seconds of a driver that died before its ledger got there; others
+    will have their names.
+
+    Args:
+        request: of the run.
+        known: the trials in its ledger.
+    """
+    if (run := _stored_run(request)) is None:
+        return
+    for name in run.files(CHECKPOINTS):
+        if name.split("/")[1] not in known:
+            run.delete(name)
 
 
 class Mirror:
@@ -215,13 +251,22 @@ def _stored_run(request: SearchRequest) -> Store | None:
     return Store(request.store) / request.name if request.store else None
 
 
+def _driver(run: Store) -> tuple[str, int]:
+    """The machine and process that a run's store names."""
+    try:
+        found = parse_json(run.read(DRIVER) or b"{}", DRIVER)
+        return str(found["host"]), int(found["pid"])
+    except (UserError, LookupError, TypeError, ValueError):
+        # One whose age alone counts.
+        return "a machine unknown", 0
+
+
 def _wait_for_driver(run: Store, note: Callable[[str], None]) -> None:
     """Returns once no other process can still be going on with a run."""
     first: StoredFile | None = None
     deadline = 0.0
     while (beat := run.find(DRIVER)) is not None:
-        driver = json.loads(run.read(DRIVER) or b"{}")
-        host, pid = driver.get("host"), driver.get("pid")
+        host, pid = _driver(run)
         is_here = host == socket.gethostname()
         if beat.age_seconds > _DEAD_SECONDS or (is_here and not psutil.pid_exists(pid)):
             return

@@ -21,11 +21,13 @@ from dfsc_tune.results import (
 )
 from dfsc_tune.results.settings import Device, Resumption
 from dfsc_tune.search.autoscaling import gpus_brought
+from dfsc_tune.search.events import BEGAN, RESUMED
 from dfsc_tune.search.finalize import is_finalized
-from dfsc_tune.search.ledger import BEGAN, RESUMED, Ledger
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
-from dfsc_tune.search.remote_run import kept_in_store
+from dfsc_tune.search.remote_run import drop_unknown_checkpoints, kept_in_store
 from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.salvage import check_not_emptied, check_tail
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
 from dfsc_tune.spaces.space import SearchSpace
@@ -74,10 +76,15 @@ def resume_search(
         ledger = session.enter_context(closing(Ledger(folder)))
         _check_settings(ledger, settings, folder)
         on_end = session.enter_context(kept_in_store(request, folder))
-        remove_damaged_tables(folder)
+        remove_damaged_tables(folder, settings.categories)
         run = replace(load(folder), settings=moved)
         bases = {x: base_config(run, x) for x in moved.base_configs}
         controller = take_up(request, bases, folder, ledger, on_end)
+        steps = {trial: row["step"] for trial, row in controller.tables.trials.items()}
+        if request.store is None:
+            check_tail(run, steps)
+        else:
+            drop_unknown_checkpoints(request, steps)
         is_whole = controller.is_finalized and is_finalized(folder, controller.tables.best)
         if controller.is_finished and is_whole:
             console.print(
@@ -157,6 +164,7 @@ def _with_trials(space: SearchSpace, num_trials: int | None) -> SearchSpace:
 def _check_settings(ledger: Ledger, settings: RunSettings, folder: Path) -> None:
     """Refuses a run whose settings are not those that it began with."""
     if not ledger.events:
+        check_not_emptied(folder)
         ledger.append({"event": BEGAN, "settings": settings.digest})
     elif ledger.events[0].get("settings") != settings.digest:
         raise UserError(

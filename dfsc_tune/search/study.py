@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import warnings
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -107,12 +108,21 @@ class CategoryStudy:
     def suggest_again(
         self, values: Mapping[str, Value], role: Role, params: Mapping[str, Value]
     ) -> Suggestion:
-        """Makes a suggestion of an earlier session once more, as it was recorded."""
+        """Makes a suggestion of an earlier session once more, as it was recorded.
+
+        Raises:
+            ValueError: the study cannot have made it.
+        """
         self._num_suggested += 1
         if self._first:
             self._first.popleft()
         self._study.sampler = self._build_sampler(number=self._num_suggested)
-        suggestion = self._enqueue(dict(values), role, dict(params))
+        with warnings.catch_warnings():
+            # Optuna's, of values out of range, which it then draws anew.
+            warnings.simplefilter("ignore")
+            suggestion = self._enqueue(dict(values), role, dict(params))
+        if suggestion.params != params:
+            raise ValueError(f"params {params} are not in the search space")
         if self._keeps_count and role == "sampler" and suggestion.number is not None:
             # Optuna asks the sampler only for what is not given: make it draw, and so count.
             _ = self._trials[suggestion.number].relative_params
@@ -121,7 +131,7 @@ class CategoryStudy:
     @property
     def num_left(self) -> int:
         """How many points are still to be suggested."""
-        return self.num_expected - self._num_suggested
+        return max(self.num_expected - self._num_suggested, 0)
 
     def _enqueue(self, point: dict[str, Value], role: Role, params: dict[str, Value]) -> Suggestion:
         if not params:

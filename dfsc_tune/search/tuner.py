@@ -20,6 +20,7 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import StorageError, UserError, first_line
 from dfsc_tune.models.teacher_files import random_teacher_warning
 from dfsc_tune.results import (
+    CHECKPOINTS,
     SETTINGS,
     DatasetRecord,
     RunSettings,
@@ -36,8 +37,9 @@ from dfsc_tune.search.adapters import (
 )
 from dfsc_tune.search.autoscaling import TakesBack, gpus_brought
 from dfsc_tune.search.controller import Controller
+from dfsc_tune.search.events import BEGAN
 from dfsc_tune.search.finalize import finalize
-from dfsc_tune.search.ledger import BEGAN, Ledger
+from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.packing import with_packing
 from dfsc_tune.search.remote_run import (
@@ -63,7 +65,9 @@ from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.search.warm_start import with_warm_start
 from dfsc_tune.settings import spelled_out
 from dfsc_tune.spaces.asha import Asha
+from dfsc_tune.storage.names import path_below
 from dfsc_tune.storage.places import scratch_folder
+from dfsc_tune.storage.removal import remove_below
 from dfsc_tune.training.machine import describe_machine
 from dfsc_tune.training.prepare import CategoryData, prepare_category, with_chosen_objective
 
@@ -124,7 +128,10 @@ def take_up(
 ) -> Controller:
     """The controller of a run's search as far as its ledger goes."""
     # Optuna's journal is for Optuna's tools only; it is made again from the ledger.
-    (folder / JOURNAL).unlink(missing_ok=True)
+    if (folder / JOURNAL).is_dir():
+        raise UserError(f"{folder / JOURNAL} is a folder, and the search needs its name: move it")
+    remove_below(folder, JOURNAL)
+    path_below(folder, f"{CHECKPOINTS}/any")
     studies = {category: _study(request, category, folder) for category in bases}
     return Controller(
         folder,
