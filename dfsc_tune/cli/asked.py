@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
 from dfsc_tune.errors import UserError
+
+if TYPE_CHECKING:
+    from dfsc_tune.spaces.space import SearchSpace
 
 ALL = "all"
 
@@ -58,17 +61,30 @@ def _has_gpus(address: str | None) -> bool:
     return cluster_of(address) is not None or torch.cuda.is_available()
 
 
-def asked_space(name: str, *, teacher: str | None, **overrides: dict[str, Any]) -> Any:
+def asked_space(
+    name: str,
+    *,
+    num_trials: int | None = None,
+    objective: str | None = None,
+    metric: str | None = None,
+    gpus_per_trial: float | None = None,
+    teacher: str | None = None,
+) -> SearchSpace:
     """The search space with the command line's wishes on top, checked as a whole."""
-    from dfsc_tune.settings import validate
-    from dfsc_tune.spaces.space import SearchSpace, load_space
+    from dfsc_tune.spaces.space import load_space
 
-    tree = load_space(name).model_dump()
-    for group, values in overrides.items():
-        tree[group] |= {key: value for key, value in values.items() if value is not None}
+    wishes: dict[str, dict[str, Any]] = {
+        "budget": {"num_trials": num_trials},
+        "objective": {"name": objective, "metric": metric},
+        "resources": {"gpus_per_trial": gpus_per_trial},
+    }
+    groups = {
+        group: {name: value for name, value in values.items() if value is not None}
+        for group, values in wishes.items()
+    }
     if teacher is not None:
-        tree["fixed"].setdefault("model", {})["teacher"] = teacher
-    return validate(SearchSpace, tree, source="command line")
+        groups["fixed"] = {"model": {"teacher": teacher}}
+    return load_space(name).with_overrides("command line", **groups)
 
 
 def asked_trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> Any:

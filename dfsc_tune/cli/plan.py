@@ -76,10 +76,9 @@ def plan(
     sharing = asked_trials_per_gpu(trials_per_gpu, gpus_per_trial)
     wanted = asked_space(
         space or default_space(_gpus(gpus, benchmark), None, "auto", talk()),
-        budget={"num_trials": trials},
-        objective={"name": objective},
-        resources={"gpus_per_trial": gpus_per_trial},
-        teacher=None,
+        num_trials=trials,
+        objective=objective,
+        gpus_per_trial=gpus_per_trial,
     )
     planned, throughput = plan_and_throughput(
         wanted, categories, data, gpus, sharing, results, benchmark

@@ -102,9 +102,10 @@ def search(
         data_name=data_name(data),
         space=asked_space(
             space or default_space(gpus, address, device, console),
-            budget={"num_trials": trials},
-            objective={"name": objective, "metric": metric},
-            resources={"gpus_per_trial": gpus_per_trial},
+            num_trials=trials,
+            objective=objective,
+            metric=metric,
+            gpus_per_trial=gpus_per_trial,
             teacher=teacher,
         ),
         results=own,

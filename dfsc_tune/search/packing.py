@@ -15,8 +15,6 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.search.request import AUTO, SearchRequest
 from dfsc_tune.search.session import driver_device
-from dfsc_tune.settings import validate
-from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.prepare import CategoryData
 
 _COUNTS = (1, 2, 4, 8)
@@ -64,6 +62,6 @@ def with_packing(
 
 
 def _sharing(request: SearchRequest, num_trials: int) -> SearchRequest:
-    tree = request.space.model_dump()
-    tree["resources"]["gpus_per_trial"] = 1 / num_trials
-    return replace(request, space=validate(SearchSpace, tree, source="command line"))
+    resources = {"gpus_per_trial": 1 / num_trials}
+    space = request.space.with_overrides("command line", resources=resources)
+    return replace(request, space=space)

@@ -157,8 +157,7 @@ def _with_trials(space: SearchSpace, num_trials: int | None) -> SearchSpace:
         raise UserError(
             f"--trials {num_trials} is fewer than the run's {before}; a run can only be given more"
         )
-    budget = space.budget.model_copy(update={"num_trials": num_trials})
-    return space.model_copy(update={"budget": budget})
+    return space.with_overrides("command line", budget={"num_trials": num_trials})
 
 
 def _check_settings(ledger: Ledger, settings: RunSettings, folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,9 +17,8 @@ from dfsc_tune.models.detector import Detector, load_detector
 from dfsc_tune.models.teacher import Teacher, teacher_identity
 from dfsc_tune.results import MODELS
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.settings import validate
 from dfsc_tune.spaces.parameters import AnyParameter, FloatParameter, IntParameter, Value
-from dfsc_tune.spaces.space import CategorySpace, SearchSpace, existing_values
+from dfsc_tune.spaces.space import CategoryOverride, CategorySpace, existing_values
 from dfsc_tune.training.prepare import CategoryData
 
 _MOST_SIMILAR = 3
@@ -54,17 +54,18 @@ def with_warm_start(
     if request.space.sampler == "listed":
         raise UserError("sampler 'listed' tries what its space lists, so nothing can warm-start it")
     earlier = [best for run in request.warm_start for best in _published(run)]
-    tree = request.space.model_dump()
+    categories: dict[str, dict[str, Any]] = {}
     for category, read in data.items():
         ranked = ranked_by_similarity(_without_seen(earlier, read, console), read.trial.teacher)
         nearest = ranked[:_MOST_SIMILAR]
         space = request.space.for_category(category)
-        override = tree["categories"].setdefault(category, {})
+        override = request.space.categories.get(category, CategoryOverride())
         points = [starting_point(space, searchable_values(x.detector.config)) for x, _ in nearest]
-        override["starting_points"] = [*override.get("starting_points", ()), *points]
+        categories[category] = {"starting_points": [*override.starting_points, *points]}
         found = ", ".join(f"{best.name} ({_shown(distance)})" for best, distance in nearest)
         console.print(f"{category} starts with the best of {found or 'no run'}")
-    return replace(request, space=validate(SearchSpace, tree, source="warm start"))
+    warmed = request.space.with_overrides("warm start", categories=categories)
+    return replace(request, space=warmed)
 
 
 def ranked_by_similarity(

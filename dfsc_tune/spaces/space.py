@@ -123,6 +123,21 @@ class SearchSpace(Settings):
                 _check_point(point, parameters, (*path, "starting_points", index))
         return self
 
+    def with_overrides(self, source: str, **groups: Mapping[str, Any]) -> SearchSpace:
+        """The space with other values in some of its groups, checked as a whole.
+
+        What the space does not say stays unsaid: `RunSettings.digest` counts only what is said.
+
+        Args:
+            source: who asks for them, for errors.
+            groups: by their names here, the values that differ.
+
+        Raises:
+            UserError: a value is not allowed.
+        """
+        tree = merged(self.model_dump(exclude_unset=True), groups)
+        return validate(SearchSpace, tree, source=source)
+
     def for_category(self, category: str) -> CategorySpace:
         """What holds for one category, its overrides applied."""
         override = self.categories.get(category, CategoryOverride())
