@@ -1,12 +1,16 @@
 """The built-in data set: layout, determinism, masks, and rules that its pictures obey."""
 
+import io
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
+from dfsc_tune.cli.data_folder import ensure_builtin_data
 from dfsc_tune.data.builtin import CATEGORIES, Counts, make_dataset, render_image
 from dfsc_tune.data.builtin.render import REGISTRY, render_scene
 from dfsc_tune.errors import UserError
@@ -133,9 +137,9 @@ def test_other_seed_and_more_images(made, tmp_path):
     more = Counts(train=3, validation=1, test_good=1, logical=3, structural=2)
     make_dataset(tmp_path / "more", ["juice_bottle"], more, height=HEIGHT, seed=5, workers=1)
     before, after = _files(made / "juice_bottle"), _files(tmp_path / "more" / "juice_bottle")
-    assert {path: after[path] for path in before if path != "builtin.json"} == {
-        path: content for path, content in before.items() if path != "builtin.json"
-    }
+    for path in ("builtin.json", "SHA256SUMS"):
+        assert before.pop(path) != after[path]
+    assert {path: after[path] for path in before} == before
     make_dataset(tmp_path / "other", ["juice_bottle"], FEW, height=HEIGHT, seed=6, workers=1)
     other = _files(tmp_path / "other" / "juice_bottle")
     images = [path for path in before if path.endswith(".png") and "ground_truth" not in path]
@@ -159,9 +163,11 @@ def test_good_images_vary_and_splits_are_disjoint(category):
 def test_defect_types_come_in_even_rounds(category, kind):
     names = [defect.name for defect in REGISTRY[category].of_kind(kind)]
     assert len(names) >= 3
-    seen = [render_image(category, kind, k, height=64).defects[0].name for k in range(len(names))]
+    seen = [
+        render_image(category, kind, k, height=HEIGHT).defects[0].name for k in range(len(names))
+    ]
     assert sorted(seen) == sorted(names)
-    assert not render_image(category, "good", 0, height=64).defects
+    assert not render_image(category, "good", 0, height=HEIGHT).defects
 
 
 @pytest.mark.parametrize(("category", "defect"), EVERY_DEFECT)
@@ -228,7 +234,7 @@ def test_interrupted_run_leaves_no_category(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        make_dataset(tmp_path, ["pushpins"], FEW, height=64, workers=1, progress=interrupt)
+        make_dataset(tmp_path, ["pushpins"], FEW, height=HEIGHT, workers=1, progress=interrupt)
     assert not list(tmp_path.iterdir())
 
 
@@ -251,4 +257,31 @@ def test_mistakes_are_told(tmp_path, settings, message):
 def test_unwritable_root_is_told(tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(UserError, match="Cannot write to"):
-        make_dataset(tmp_path / "file", ["pushpins"], FEW, height=64, workers=1)
+        make_dataset(tmp_path / "file", ["pushpins"], FEW, height=HEIGHT, workers=1)
+
+
+@pytest.mark.parametrize("damage", ["zeroed", "lost", "sums"])
+def test_damaged_images_in_the_cache_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    small = partial(make_dataset, counts=Counts(1, 1, 1, 1, 1), height=HEIGHT, workers=1)
+    monkeypatch.setattr("dfsc_tune.data.builtin.make_dataset", small)
+    monkeypatch.setenv("DFSC_TUNE_CACHE", str(tmp_path))
+    console = Console(file=io.StringIO(), width=400)
+    folder = ensure_builtin_data(["pushpins"], console) / "pushpins"
+    whole = _files(folder)
+    ensure_builtin_data(["pushpins"], console)
+    path = folder / ("SHA256SUMS" if damage == "sums" else "test/good/000.png")
+    if damage == "lost":
+        path.unlink()
+    else:
+        content = bytearray(path.read_bytes())
+        content[-60:-40] = bytes(20)
+        path.write_bytes(content)
+    assert ensure_builtin_data(["pushpins"], console) == folder.parent
+    assert _files(folder) == whole
+    assert console.file.getvalue().count("is damaged, so it is made again") == 1  # type: ignore[attr-defined]
+    # What version 0.1.0 made has no sums.
+    (folder / "SHA256SUMS").unlink()
+    ensure_builtin_data(["pushpins"], console)
+    assert not (folder / "SHA256SUMS").exists()

@@ -47,10 +47,16 @@ def ensure_builtin_data(categories: Sequence[str], console: Console) -> Path:
         UserError: a category is not one of the built-in ones, or the cache cannot be written.
     """
     from dfsc_tune.data.builtin import GENERATOR_VERSION, make_dataset
+    from dfsc_tune.storage.digest import has_changed
     from dfsc_tune.storage.places import cache_folder
+    from dfsc_tune.storage.removal import remove_below
 
     check_builtin(categories)
     folder = cache_folder() / f"builtin-{GENERATOR_VERSION}"
+    for category in categories:
+        if has_changed(folder / category):
+            console.print(f"{folder / category} is damaged, so it is made again")
+            remove_below(folder, category)
     missing = [category for category in categories if not (folder / category).exists()]
     if missing:
         with progress_bar(

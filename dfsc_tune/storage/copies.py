@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.storage.atomic import write_text
-from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.digest import SUMS, file_sha256
 from dfsc_tune.storage.names import PathBelow, checked_name, path_below
 from dfsc_tune.storage.object_store import Store, StoredFile
 from dfsc_tune.storage.places import cache_folder
@@ -23,7 +23,6 @@ from dfsc_tune.storage.removal import remove_below
 
 _NUM_THREADS = 8
 _TRIES = 3
-_SUMS = "SHA256SUMS"
 _FETCHED = ".fetched.json"
 """In a copy: of each file what `_Fetched` has."""
 
@@ -108,7 +107,7 @@ def fetch_folder(
             entry = entries[name] if is_here else _fetch(store, name, there[name], folder)
             if sums.get(name, entry.sha256) != entry.sha256:
                 raise UserError(
-                    f"{store / name} is not what {store}/{_SUMS} says it is: put the right file, "
+                    f"{store / name} is not what {store}/{SUMS} says it is: put the right file, "
                     "or the right sum, there"
                 )
             entries[name] = entry
@@ -145,13 +144,13 @@ def _fetch(store: Store, name: str, file: StoredFile, folder: Path) -> _Fetched:
 
 
 def _read_sums(store: Store) -> dict[str, str]:
-    lines = (store.read(_SUMS) or b"").decode(errors="replace").splitlines()
+    lines = (store.read(SUMS) or b"").decode(errors="replace").splitlines()
     sums = {}
     for number, line in enumerate(lines, start=1):
         digest, _, name = line.strip().partition(" ")
         if digest and not name:
             raise UserError(
-                f"line {number} of {store}/{_SUMS} is no checksum with a name: write the file as "
+                f"line {number} of {store}/{SUMS} is no checksum with a name: write the file as "
                 "`sha256sum` does, or delete it"
             )
         sums[name.lstrip(" *").removeprefix("./")] = digest

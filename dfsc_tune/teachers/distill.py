@@ -29,14 +29,13 @@ from dfsc_tune.models.teacher_files import TeacherCard, card_path
 from dfsc_tune.settings import dump, validate
 from dfsc_tune.storage.atomic import atomic_path, write_text
 from dfsc_tune.storage.checkpoints import load_newest, save_next
-from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.digest import file_sha256, has_changed, write_sums
 from dfsc_tune.teachers.backbones import Backbone, backbone_kind, load_backbone
 from dfsc_tune.teachers.distillation import Distillation
 from dfsc_tune.teachers.targets import Targets, compute_features, feature_shapes, fit_targets
 
 _BATCH = 8
 _INTERVAL = 100
-_SUMS = "SHA256SUMS"
 
 ProgressCallback = Callable[[int, int, str], None]
 """Told how much is done, of how much, and what is being done."""
@@ -178,7 +177,7 @@ def _targets(
 ) -> Targets:
     """The backbone's features of all photographs, from the work folder if they are there."""
     folder = work / "features"
-    if folder.exists() and not _are_whole(folder, config):
+    if has_changed(folder):
         note(f"the features in {folder} are damaged, so they are computed again")
         shutil.rmtree(folder)
     if not folder.exists():
@@ -187,7 +186,7 @@ def _targets(
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
         _write_features(unfinished, config, photographs, device, progress)
-        write_text(unfinished / _SUMS, _sums(unfinished, config))
+        write_sums(unfinished)
         unfinished.rename(folder)
     opened = [np.load(_layer_file(folder, layer), mmap_mode="r") for layer in config.layers]
     progress(0, len(photographs), "normalising features")
@@ -214,19 +213,6 @@ def _write_features(
         progress(done, len(photographs), f"running {config.backbone}")
     for layer_maps in maps:
         layer_maps.flush()
-
-
-def _are_whole(folder: Path, config: DistillConfig) -> bool:
-    try:
-        return (folder / _SUMS).read_bytes() == _sums(folder, config).encode()
-    except FileNotFoundError:
-        return False
-
-
-def _sums(folder: Path, config: DistillConfig) -> str:
-    """The sha256 of each layer's features, as `sha256sum` writes them."""
-    files = [_layer_file(folder, layer) for layer in config.layers]
-    return "".join(f"{file_sha256(file)}  {file.name}\n" for file in files)
 
 
 def _layer_file(folder: Path, layer: int) -> Path:

@@ -24,6 +24,7 @@ from dfsc_tune.data.builtin.render import (
 from dfsc_tune.data.declarations import DEFECTS_CONFIG
 from dfsc_tune.data.records import RENDERED_FILE
 from dfsc_tune.errors import StorageError, UserError
+from dfsc_tune.storage.digest import write_sums
 
 GENERATOR_VERSION = 1
 """Goes up whenever the images change, so that results of different images are not compared."""
@@ -95,6 +96,7 @@ def make_dataset(
                 _make_folders(jobs)
                 _write_images(jobs, pool, tick)
                 _write_descriptions(folder, category, counts, height, seed)
+                write_sums(folder)
 
 
 def _check(
