@@ -250,6 +250,11 @@ def searchable_values(trial: TrialConfig) -> dict[str, float | int | str | bool]
     }
 
 
+def paper_values() -> dict[str, float | int | str | bool]:
+    """Every searchable setting as in the paper: the defaults of a config."""
+    return searchable_values(TrialConfig(category="any"))
+
+
 def group_of(tree: dict[str, Any], name: str) -> dict[str, Any]:
     """Where a searchable setting stands in a tree of settings; made if it is not there.
 

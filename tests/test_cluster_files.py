@@ -298,7 +298,7 @@ def test_status_adds_up_machine_hours_by_type(monkeypatch: pytest.MonkeyPatch) -
         Node("c", "gpu_spot", False, False, 1, 0, hours=1),
         Node("d", "gpu_on_demand", True, False, 1, 0, hours=0.5),
     ]
-    monkeypatch.setattr(lifecycle, "report", lambda path: nodes)
+    monkeypatch.setattr(lifecycle, "nodes_of", lambda path: nodes)
     monkeypatch.setattr(jobs, "connected", lambda cluster: nullcontext())
     monkeypatch.setattr(jobs, "list_jobs", lambda client: [])
     said = invoke("cluster", "status", FOLDER / "aws.yaml").stdout

@@ -11,7 +11,7 @@ import pytest
 from dfsc_tune import results
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.models.teacher_files import shipped_teacher
-from dfsc_tune.results.progress import progress_of
+from dfsc_tune.results.status import status_of
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.settings import load
 from tests.support.commands import assert_one_sentence, invoke
@@ -75,7 +75,7 @@ def test_confirm_retrains_decides_and_goes_on(
     (folder / "ledger.jsonl").write_text("".join(events))
     again = invoke("confirm", "x", "--top", "1", "--seeds", "2")
     assert again.stdout == done.stdout
-    assert progress_of(results.load(folder)).ended
+    assert status_of(results.load(folder)).ended
     assert set(results.load(folder).scores["category"]) == {CATEGORY, "box"}
     assert results.load(folder).trials["seconds"].tolist() == before
     places = {"data": "moved", "teacher.safetensors": "moved.safetensors"}

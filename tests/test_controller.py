@@ -28,7 +28,6 @@ from dfsc_tune import results
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.progress import CHECKPOINT, Progress
 from dfsc_tune.results import LEDGER, write_settings
-from dfsc_tune.search import tuner
 from dfsc_tune.search.adapters import (
     ControllerCallback,
     ControllerScheduler,
@@ -41,7 +40,7 @@ from dfsc_tune.search.ledger import Ledger, interruptions
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.messages import Report, note_to_plain
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.tuner import JOURNAL, take_up
+from dfsc_tune.search.run import JOURNAL, conduct, take_up
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
 from tests.support.config_checks import count_checks
@@ -390,7 +389,9 @@ def test_books_that_cannot_be_closed_are_told_and_nothing_is_published_from_old_
     request_: SearchRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published: list[object] = []
-    monkeypatch.setattr(tuner, "finalize", lambda *args, **kwargs: published.append(args))
+    monkeypatch.setattr(
+        "dfsc_tune.search.run.finalize", lambda *args, **kwargs: published.append(args)
+    )
     folder = tmp_path / "run"
     folder.mkdir()
     write_settings(folder, run_settings(CATEGORIES))
@@ -403,7 +404,7 @@ def test_books_that_cannot_be_closed_are_told_and_nothing_is_published_from_old_
         play(controller)
         monkeypatch.setattr(controller.tables, "write", full)
         with pytest.raises(UserError, match=r"No space left on device.*see to the disk"):
-            tuner.conduct(request_, controller, {}, folder, Console(quiet=True))
+            conduct(request_, controller, {}, folder, Console(quiet=True))
     assert not published
 
 

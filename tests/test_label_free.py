@@ -19,7 +19,7 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.pages.page import write_page
 from dfsc_tune.results import describe, summaries
 from dfsc_tune.results import load as load_run
-from dfsc_tune.results.progress import progress_of
+from dfsc_tune.results.status import status_of
 from dfsc_tune.search.single import train_config
 from dfsc_tune.settings import load
 from dfsc_tune.training.objectives.synthetic import Synthetic
@@ -105,7 +105,7 @@ def test_a_config_without_labels_trains_and_says_what_is_unknown(
     (summary,) = summaries(run)
     assert summary.objective == "synthetic"
     assert summary.aurocs["auroc_mean"] is None
-    assert progress_of(run).ended
+    assert status_of(run).ended
     first, *others = describe(summary)
     assert "unknown" in first
     assert "synthetic anomalies" in others[0]

@@ -26,7 +26,7 @@ def test_importing_the_package_loads_nothing_heavy() -> None:
 
 def test_the_analysis_interface_loads_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, dfsc_tune.results, dfsc_tune.results.progress, dfsc_tune.results.confirmed; "
+        "import sys, dfsc_tune.results, dfsc_tune.results.status, dfsc_tune.results.confirmed; "
         "print({'torch', 'ray', 'skimage', 'sklearn', 'optuna'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

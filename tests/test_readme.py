@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig
 from dfsc_tune.results import load
 from dfsc_tune.settings import loads
-from dfsc_tune.spaces.space import Budget, Resources, SamplerName, SearchSpace
+from dfsc_tune.spaces.sampler import SamplerName
+from dfsc_tune.spaces.space import Budget, Resources, SearchSpace
 from tests.support.commands import invoke
 from tests.support.readmes import (
     BLOCKS,

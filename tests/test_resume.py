@@ -21,12 +21,13 @@ from dfsc_tune.config import Network
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import read_card, shipped_teacher
 from dfsc_tune.results import LEDGER, write_settings
-from dfsc_tune.search import tuner
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.messages import Report
 from dfsc_tune.search.provenance import with_teachers
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import request_of, resume_search
+from dfsc_tune.search.run import Outcome, _base_config, take_up
+from dfsc_tune.search.run import run_settings as settings_of
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.prepare import prepare_category
@@ -52,14 +53,14 @@ def _begun_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shutil.copy(shipped_teacher("tiny"), "teacher.safetensors")
     space = loads(SPACE, SearchSpace, "space")
     request = SearchRequest((CATEGORY,), data, str(data), space, Path("results"), "x")
-    bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
+    bases = {CATEGORY: _base_config(request, CATEGORY)}
     RUN.mkdir(parents=True)
     read = {CATEGORY: prepare_category(bases[CATEGORY], data)}
-    settings = tuner.run_settings(request, bases, read)
+    settings = settings_of(request, bases, read)
     write_settings(RUN, settings)
     with closing(Ledger(RUN)) as ledger:
         ledger.append({"event": "began", "settings": settings.digest})
-        assert tuner.take_up(request, bases, RUN, ledger).next_trial() is not None
+        assert take_up(request, bases, RUN, ledger).next_trial() is not None
 
 
 def edit_settings(change: Callable[[dict[str, Any]], None]) -> None:
@@ -199,7 +200,7 @@ def test_a_category_that_nothing_was_found_for_is_an_error(
     make_run(tmp_path / "made", categories=("cup",))
     settings = run_settings(("cup", "box"))
     write_settings(tmp_path / "made", settings)
-    outcome = tuner.Outcome(tmp_path / "made", num_expected=80, num_ended=80, num_failed=41)
+    outcome = Outcome(tmp_path / "made", num_expected=80, num_ended=80, num_failed=41)
     with pytest.raises(UserError, match="no trial of box reached the full budget"):
         _print_outcome(outcome, talk(), json=False)
     assert "cup: best of run made" in capsys.readouterr().out
@@ -224,10 +225,10 @@ def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() ->
     edit_settings(lambda tree: tree.update(continued_by="confirm", continued_with=["y"]))
     data_name = results.read_settings(RUN).data
     request = request_of(RUN, Path("data"), data_name)
-    bases = {CATEGORY: tuner._base_config(request, CATEGORY)}
+    bases = {CATEGORY: _base_config(request, CATEGORY)}
     read = prepare_category(bases[CATEGORY], Path("data"))
     with closing(Ledger(RUN)) as ledger:
-        controller = tuner.take_up(request, bases, RUN, ledger)
+        controller = take_up(request, bases, RUN, ledger)
         trial = controller.next_trial()
         assert trial is not None
         run_trial(

@@ -11,7 +11,8 @@ from optuna.trial import TrialState
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.settings import loads
-from dfsc_tune.spaces.space import SamplerName, SearchSpace
+from dfsc_tune.spaces.sampler import SamplerName
+from dfsc_tune.spaces.space import SearchSpace
 from tests.support.made_up_study import (
     BUDGET,
     CONDITIONAL,

@@ -18,7 +18,7 @@ from dfsc_tune.config import TrainConfig, TrialConfig
 from dfsc_tune.results import LEDGER, SETTINGS, RunSettings
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.resume import request_of
-from dfsc_tune.search.tuner import take_up
+from dfsc_tune.search.run import take_up
 from dfsc_tune.settings import spelled_out
 from tests.support.commands import invoke
 from tests.support.processes import run

@@ -11,7 +11,7 @@ import pytest
 
 from dfsc_tune.cli import watch
 from dfsc_tune.results import LEDGER, SCORES, TRIALS, load, write_settings, write_table
-from dfsc_tune.results.progress import progress_of
+from dfsc_tune.results.status import status_of
 from tests.support.commands import invoke
 from tests.support.synthetic_run import CATEGORY, make_run, run_settings
 
@@ -28,7 +28,7 @@ def with_running(folder: Path) -> Path:
 
 
 def test_a_run_that_goes_on_is_told_by_counts_best_and_running(tmp_path: Path) -> None:
-    progress = progress_of(load(with_running(tmp_path)))
+    progress = status_of(load(with_running(tmp_path)))
     assert (progress.counts["running"], progress.counts["failed"]) == (2, 1)
     assert progress.num_expected == 40
     assert [line.label for line in progress.lines] == ["best", "running", "running"]
@@ -44,13 +44,12 @@ def test_a_long_silence_is_a_reason_to_worry(tmp_path: Path) -> None:
     an_hour_ago = time.time() - 3600
     os.utime(folder / TRIALS, (an_hour_ago, an_hour_ago))
     assert (
-        "1 h 00 min ago: long between reports, or the run has died"
-        in progress_of(load(folder)).news
+        "1 h 00 min ago: long between reports, or the run has died" in status_of(load(folder)).news
     )
 
 
 def test_a_run_has_ended_once_its_best_are_scored(tmp_path: Path) -> None:
-    progress = progress_of(load(make_run(tmp_path)))
+    progress = status_of(load(make_run(tmp_path)))
     assert progress.ended
     assert progress.summary.endswith("of up to 40; ended")
     assert progress.news == ""
@@ -82,7 +81,7 @@ def all_failed(folder: Path, events: str | None) -> Path:
 def test_a_run_that_ended_without_result_says_so(
     tmp_path: Path, events: str | None, shown: str | None
 ) -> None:
-    progress = progress_of(load(all_failed(tmp_path, events)))
+    progress = status_of(load(all_failed(tmp_path, events)))
     assert progress.ended == (shown is not None)
     assert progress.summary == "40 failed of up to 40" + (f"; ended {shown}" if shown else "")
 
@@ -98,7 +97,7 @@ def test_the_command_ends_without_result(tmp_path: Path) -> None:
 
 def test_a_run_before_its_first_trial(tmp_path: Path) -> None:
     write_settings(tmp_path, run_settings())
-    progress = progress_of(load(tmp_path))
+    progress = status_of(load(tmp_path))
     assert progress.summary == "no trial yet of up to 40"
     assert not progress.ended
 

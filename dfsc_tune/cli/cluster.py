@@ -114,9 +114,9 @@ def status(file: FileArgument, json: JsonOption = False) -> None:
     from dataclasses import asdict
 
     from dfsc_tune.launch.jobs import connected, list_jobs
-    from dfsc_tune.launch.lifecycle import report
+    from dfsc_tune.launch.lifecycle import nodes_of
 
-    nodes = report(file)
+    nodes = nodes_of(file)
     with connected(str(file)) as client:
         jobs = list_jobs(client)
     if json:

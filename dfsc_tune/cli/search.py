@@ -44,7 +44,7 @@ from dfsc_tune.cli.runs import print_summaries
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from dfsc_tune.search.tuner import Outcome
+    from dfsc_tune.search.run import Outcome
 
 
 def search(
@@ -91,7 +91,7 @@ def search(
     from dfsc_tune.results import find_run
     from dfsc_tune.search.remote_run import working_folder
     from dfsc_tune.search.request import SearchRequest
-    from dfsc_tune.search.tuner import run_search
+    from dfsc_tune.search.run import run_search
     from dfsc_tune.storage.object_store import Store, is_remote
 
     store = results if is_remote(results) else None

@@ -18,7 +18,7 @@ from dfsc_tune.cli.printing import say_next
 from dfsc_tune.cli.streams import end_with_reader
 
 if TYPE_CHECKING:
-    from dfsc_tune.results.progress import RunProgress, TrialLine
+    from dfsc_tune.results.status import RunStatus, TrialLine
 
 _COLUMNS = ("category", "trial", "step", "AUROC", "settings")
 
@@ -62,11 +62,11 @@ def _looks(
     once: bool,
     tensorboard: Path | None,
     mlflow: str | None,
-) -> Iterator[RunProgress]:
+) -> Iterator[RunStatus]:
     """The run's progress at each look, the loggers told of it before."""
     from dfsc_tune.pages.loggers import mlflow_follower, tensorboard_follower
     from dfsc_tune.results import find_run, load
-    from dfsc_tune.results.progress import progress_of
+    from dfsc_tune.results.status import status_of
 
     loaded = load(find_run(results, run))
     followers = []
@@ -77,7 +77,7 @@ def _looks(
     while True:
         for follow in followers:
             follow(loaded)
-        progress = progress_of(loaded)
+        progress = status_of(loaded)
         yield progress
         if once or progress.ended:
             return
@@ -85,14 +85,14 @@ def _looks(
         loaded = load(find_run(results, run))
 
 
-def _shown(progress: RunProgress) -> str:
+def _shown(progress: RunStatus) -> str:
     """The state as text: a line for the counts, and one for each category's best."""
     best = [line for line in progress.lines if line.label == "best"]
     lines = [f"{line.category}: {' '.join(_cells(line)[1:])}" for line in best]
     return "\n".join([progress.summary, *(f"  {line}" for line in lines)])
 
 
-def _table(progress: RunProgress) -> Group:
+def _table(progress: RunStatus) -> Group:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in _COLUMNS:
         table.add_column(column, no_wrap=column != "settings")

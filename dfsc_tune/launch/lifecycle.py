@@ -66,7 +66,7 @@ def bring_up(
     _ray(tree, "up", str(path), "--yes", "--no-config-cache")
     if not gpus:
         return
-    nodes = report(path, request_gpus=gpus)
+    nodes = nodes_of(path, request_gpus=gpus)
     deadline = time.monotonic() + 60 * wait_minutes
     while (there := _num_gpus(nodes)) < gpus:
         progress(there, gpus)
@@ -77,7 +77,7 @@ def bring_up(
                 f"end it with `dfsc-tune cluster down {path}`"
             )
         time.sleep(_POLL_SECONDS)
-        nodes = report(path)
+        nodes = nodes_of(path)
     progress(there, gpus)
 
 
@@ -89,7 +89,7 @@ def _check_files(path: Path, tree: Mapping[str, Any]) -> None:
             raise UserError(f"there is no {name}, which {path} names; correct it there")
 
 
-def report(path: Path, *, request_gpus: int | None = None) -> list[Node]:
+def nodes_of(path: Path, *, request_gpus: int | None = None) -> list[Node]:
     """The nodes that a cluster has or had, as its head says.
 
     Args:

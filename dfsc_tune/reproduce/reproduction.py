@@ -25,7 +25,7 @@ from dfsc_tune.reproduce.tables import DFSC, Batch, Line, PaperTable, Scoring
 from dfsc_tune.results import Run
 from dfsc_tune.search.fixed_trials import carry_out
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.session import driver_device
+from dfsc_tune.search.resources import driver_device
 from dfsc_tune.storage.parquet import write_parquet
 
 _PAPER_SCALE = ("small", 256, 70_000)

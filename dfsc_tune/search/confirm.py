@@ -35,7 +35,7 @@ from dfsc_tune.search.fixed_trials import carry_out
 from dfsc_tune.search.ledger import is_held
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.session import driver_device
+from dfsc_tune.search.resources import driver_device
 from dfsc_tune.settings import dump, validate
 from dfsc_tune.spaces.parameters import Value
 from dfsc_tune.spaces.space import SearchSpace

@@ -12,11 +12,11 @@ from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher import load_teacher
 from dfsc_tune.results import SETTINGS, Run, load, space_of_run, write_settings
-from dfsc_tune.results.progress import progress_of
+from dfsc_tune.results.status import status_of
 from dfsc_tune.search.provenance import base_config, check_same_data, check_same_teacher
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import resume_search
-from dfsc_tune.search.tuner import run_search
+from dfsc_tune.search.run import run_search
 from dfsc_tune.spaces.space import SearchSpace
 
 
@@ -42,7 +42,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
         num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
         num_expected = (space.for_category(x).num_expected(num_trials) for x in request.categories)
         # One that was killed with its trainings done has yet to be scored.
-        if num_ended < sum(num_expected) or not progress_of(run).ended:
+        if num_ended < sum(num_expected) or not status_of(run).ended:
             interrupted_by = resume_search(
                 folder,
                 request.data,

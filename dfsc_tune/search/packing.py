@@ -14,7 +14,7 @@ from dfsc_tune.bench.sharing import best_count
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.errors import UserError
 from dfsc_tune.search.request import AUTO, SearchRequest
-from dfsc_tune.search.session import driver_device
+from dfsc_tune.search.resources import driver_device
 from dfsc_tune.training.prepare import CategoryData
 
 _COUNTS = (1, 2, 4, 8)

@@ -27,9 +27,9 @@ from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
 from dfsc_tune.search.remote_run import drop_unknown_checkpoints, kept_in_store
 from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.run import Outcome, conduct, outcome, read_data, take_up
 from dfsc_tune.search.salvage import check_not_emptied, check_tail
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
-from dfsc_tune.search.tuner import Outcome, conduct, outcome, read_data, take_up
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.training.machine import describe_machine
 

@@ -15,7 +15,7 @@ from optuna.samplers import (
     TPESampler,
 )
 
-from dfsc_tune.spaces.space import SamplerName
+from dfsc_tune.spaces.sampler import SamplerName
 
 KEEPS_COUNT: tuple[SamplerName, ...] = ("cmaes", "qmc")
 """Samplers whose next point depends on what they drew before, not only on what the study knows."""

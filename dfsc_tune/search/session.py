@@ -1,12 +1,11 @@
-"""Ray for the time of a search: joined or started, what it has, what each trial gets of it."""
+"""Ray for the time of a search: joined or started, and whether it has what the search needs."""
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ from ray._raylet import AuthenticationTokenLoader  # type: ignore[attr-defined]
 
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.resources import gpus_per_trial, local_resources
 from dfsc_tune.storage.places import scratch_folder
 from dfsc_tune.storage.token import MODE, TOKEN, new_token
 
@@ -138,7 +138,7 @@ def _start(request: SearchRequest, folder: Path) -> None:
                 "local",
                 include_dashboard=False,
                 _temp_dir=str(folder),
-                **_local_resources(request),
+                **local_resources(request),
                 **_QUIET,
             )
     except Exception as error:
@@ -183,73 +183,6 @@ def _with_descendants(process: psutil.Process) -> list[psutil.Process]:
     with suppress(psutil.NoSuchProcess):
         return [process, *process.children(recursive=True)]
     return []
-
-
-@contextmanager
-def stopping_on_signals(stop: Callable[[signal.Signals], None]) -> Iterator[None]:
-    """Calls `stop` at the first Ctrl-C, SIGTERM or SIGHUP within the block; the next acts as before
-    it. A SIGHUP that is ignored, as under `nohup`, stays so."""
-    before = {x: signal.getsignal(x) for x in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    if before[signal.SIGHUP] is signal.SIG_IGN:
-        del before[signal.SIGHUP]
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def handle(number: int, frame: object) -> None:
-        restore()
-        stop(signal.Signals(number))
-
-    for number in before:
-        signal.signal(number, handle)
-    try:
-        yield
-    finally:
-        restore()
-
-
-def on_gpu(request: SearchRequest) -> bool:
-    """Whether trials are meant to run on GPUs, not just to be counted as if."""
-    return gpus_per_trial(request) > 0 and request.device == "auto"
-
-
-def driver_device(request: SearchRequest) -> str:
-    """Where this process runs the teacher and scores models."""
-    on_gpu = request.device == "auto" and request.gpus != 0 and torch.cuda.is_available()
-    return "cuda" if on_gpu else "cpu"
-
-
-def _local_resources(request: SearchRequest) -> dict[str, Any]:
-    resources = request.space.resources
-    num_cpus = max(os.cpu_count() or 1, resources.cpus_per_trial)
-    if request.device == "cpu" and request.gpus:
-        # A rehearsal: as many trials at once as the GPUs asked for would run.
-        at_once = math.floor(request.gpus / gpus_per_trial(request))
-        return {
-            "num_cpus": max(num_cpus, at_once * resources.cpus_per_trial),
-            "num_gpus": request.gpus,
-        }
-    return {"num_cpus": num_cpus}
-
-
-def gpus_per_trial(request: SearchRequest) -> float:
-    """The share of a GPU that each trial gets; 0 where trials run on CPUs."""
-    wanted = request.space.resources.gpus_per_trial
-    if request.gpus:
-        return wanted or 1.0
-    none_here = not request.cluster and not torch.cuda.is_available()
-    return 0.0 if request.gpus == 0 or request.device == "cpu" or none_here else wanted
-
-
-def max_concurrent(request: SearchRequest) -> int:
-    """How many trials fit at once; Tune starts them one by one unless it is told."""
-    available = ray.cluster_resources()
-    at_once = available.get("CPU", 1) / request.space.resources.cpus_per_trial
-    if share := gpus_per_trial(request):
-        gpus = min(available.get("GPU", 0), request.gpus or math.inf)
-        at_once = min(at_once, gpus / share)
-    return max(1, int(at_once + 1e-9))
 
 
 def check_reachable(request: SearchRequest) -> None:

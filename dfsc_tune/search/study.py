@@ -28,7 +28,8 @@ from dfsc_tune.spaces.parameters import (
     SuggestedParameter,
     Value,
 )
-from dfsc_tune.spaces.space import CategorySpace, Role, SamplerName
+from dfsc_tune.spaces.sampler import SamplerName
+from dfsc_tune.spaces.space import CategorySpace, Role
 
 State = Literal["complete", "pruned", "failed"]
 

@@ -17,8 +17,14 @@ from dfsc_tune.models.detector import Detector, load_detector
 from dfsc_tune.models.teacher import Teacher, teacher_identity
 from dfsc_tune.results import MODELS
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.spaces.parameters import AnyParameter, FloatParameter, IntParameter, Value
-from dfsc_tune.spaces.space import CategoryOverride, CategorySpace, existing_values
+from dfsc_tune.spaces.parameters import (
+    AnyParameter,
+    FloatParameter,
+    IntParameter,
+    Value,
+    existing_values,
+)
+from dfsc_tune.spaces.space import CategoryOverride, CategorySpace
 from dfsc_tune.training.prepare import CategoryData
 
 _MOST_SIMILAR = 3

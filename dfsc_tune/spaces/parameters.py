@@ -13,6 +13,8 @@ from pydantic import Field, field_validator, model_validator
 from dfsc_tune.settings import Settings
 
 Value = float | int | str | bool
+FREE = "ema_momentum"
+"""The one setting that can be a `FreeParameter`."""
 
 
 def same_value(one: Value, other: Value) -> bool:
@@ -163,6 +165,17 @@ class FreeParameter(_Parameter):
 SuggestedParameter = FloatParameter | IntParameter | CategoricalParameter
 AnyParameter = SuggestedParameter | FreeParameter
 Parameter = Annotated[AnyParameter, Field(discriminator="type")]
+
+
+def existing_values(
+    parameters: Mapping[str, AnyParameter], values: Mapping[str, Value]
+) -> dict[str, Value]:
+    """The values of those parameters that exist beside the others (`when`)."""
+    existing: dict[str, Value] = {}
+    for name, parameter in parameters.items():
+        if name in values and parameter.exists(existing):
+            existing[name] = values[name]
+    return existing
 
 
 def _along(scale: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -8,29 +8,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from dfsc_tune.config import SEARCHABLE, ObjectiveConfig, TrialConfig, group_of, searchable_values
+from dfsc_tune.config import ObjectiveConfig, TrialConfig, paper_values
 from dfsc_tune.errors import UserError
 from dfsc_tune.settings import RuleError, Settings, load, validate
+from dfsc_tune.spaces.checks import (
+    check_fixed,
+    check_not_fixed,
+    check_parameter,
+    check_point,
+    check_when,
+)
 from dfsc_tune.spaces.parameters import (
+    FREE,
     AnyParameter,
     CategoricalParameter,
-    FloatParameter,
     FreeParameter,
-    IntParameter,
     Parameter,
     SuggestedParameter,
     Value,
+    existing_values,
 )
+from dfsc_tune.spaces.sampler import SamplerName, check_sampler
 
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 SPARED: tuple[Role, ...] = ("paper", "margin_0")
 """Trials that are never stopped early: the winner is compared with them at full budget."""
-SamplerName = Literal["tpe", "gp", "random", "grid", "listed", "cmaes", "qmc"]
-
-_FREE = "ema_momentum"
-_FIXABLE = ("model", "loss", "train", "score")
 
 
 class Budget(Settings):
@@ -110,17 +114,17 @@ class SearchSpace(Settings):
         if self.sampler == "listed" and not any(group.starting_points for _, group in groups):
             raise RuleError(("sampler",), "'listed' tries starting_points, and there are none")
         for path, group in groups:
-            _check_fixed(group.fixed, path)
+            check_fixed(group.fixed, path)
             for name, parameter in group.parameters.items():
-                _check_parameter(name, parameter, path)
+                check_parameter(name, parameter, path)
             parameters = {**self.parameters, **group.parameters}
             for name, parameter in parameters.items():
-                _check_not_fixed(name, parameter, self.fixed, ())
-                _check_not_fixed(name, parameter, group.fixed, path)
-                _check_when(name, parameters, (*path, "parameters"))
-            _check_sampler(self.sampler, parameters, (*path, "parameters"))
+                check_not_fixed(name, parameter, self.fixed, ())
+                check_not_fixed(name, parameter, group.fixed, path)
+                check_when(name, parameters, (*path, "parameters"))
+            check_sampler(self.sampler, parameters, (*path, "parameters"))
             for index, point in enumerate(group.starting_points):
-                _check_point(point, parameters, (*path, "starting_points", index))
+                check_point(point, parameters, (*path, "starting_points", index))
         return self
 
     def with_overrides(self, source: str, **groups: Mapping[str, Any]) -> SearchSpace:
@@ -166,8 +170,8 @@ class CategorySpace:
     def base_config(self, category: str, **settings: Any) -> TrialConfig:
         """A trial's config before any parameter is chosen; `settings` go on top."""
         tree = merged(self.fixed, {"category": category, **settings})
-        if isinstance(free := self.parameters.get(_FREE), FreeParameter):
-            momenta = {_FREE: free.choices[0], "extra_ema_momenta": free.choices}
+        if isinstance(free := self.parameters.get(FREE), FreeParameter):
+            momenta = {FREE: free.choices[0], "extra_ema_momenta": free.choices}
             tree = merged(tree, {"train": {**momenta, "choose_ema_momentum": True}})
         return validate(TrialConfig, tree, source="fixed settings")
 
@@ -185,7 +189,7 @@ class CategorySpace:
         value only in the paper's two: they are compared with, so nothing is chosen for them. Of a
         list, the starting points are all.
         """
-        paper = _paper_values()
+        paper = paper_values()
         wanted: list[tuple[Role, Mapping[str, Value]]] = []
         if self.sampler != "listed":
             wanted.append(("paper", paper))
@@ -219,17 +223,6 @@ class CategorySpace:
         return points
 
 
-def existing_values(
-    parameters: Mapping[str, AnyParameter], values: Mapping[str, Value]
-) -> dict[str, Value]:
-    """The values of those parameters that exist beside the others (`when`)."""
-    existing: dict[str, Value] = {}
-    for name, parameter in parameters.items():
-        if name in values and parameter.exists(existing):
-            existing[name] = values[name]
-    return existing
-
-
 def find_space(name: str) -> Path:
     """The file of a search space given by its path or by the name of one that comes with us."""
     if Path(name).is_file():
@@ -252,116 +245,6 @@ def _shipped_folder() -> Path:
     package = Path(__file__).parents[1]
     installed = package / "search_spaces"
     return installed if installed.is_dir() else package.parent / "search_spaces"
-
-
-def _check_fixed(fixed: Mapping[str, Any], path: tuple[str, ...]) -> None:
-    for group in fixed:
-        if group == "seed":
-            raise RuleError((*path, "fixed", group), "cannot be fixed here; give it by --seed")
-        if group not in _FIXABLE:
-            raise RuleError(
-                (*path, "fixed", group), f"cannot be fixed here; choose from {', '.join(_FIXABLE)}"
-            )
-    for name in ("num_steps", "report_interval"):
-        if name in (fixed.get("train") or {}):
-            raise RuleError((*path, "fixed", "train", name), "belongs under budget")
-    try:
-        TrialConfig.model_validate({**fixed, "category": "any"})
-    except ValidationError as error:
-        raise RuleError.first_of(error, (*path, "fixed")) from error
-
-
-def _check_parameter(
-    name: str,
-    parameter: AnyParameter,
-    path: tuple[str, ...],
-) -> None:
-    if name not in SEARCHABLE:
-        raise RuleError(
-            (*path, "parameters", name), f"cannot be searched; choose from {', '.join(SEARCHABLE)}"
-        )
-    if isinstance(parameter, FreeParameter) and name != _FREE:
-        raise RuleError((*path, "parameters", name), f"only {_FREE} can be of type 'free'")
-    ends = ("low", "high") if isinstance(parameter, FloatParameter | IntParameter) else ()
-    for index, value in enumerate(parameter.bounds()):
-        step = (ends[index],) if ends else ("choices", index)
-        _check_value(name, value, (*path, "parameters", name, *step))
-
-
-def _check_not_fixed(
-    name: str, parameter: AnyParameter, fixed: Mapping[str, Any], path: tuple[str, ...]
-) -> None:
-    of_name = SEARCHABLE[name]
-    group = fixed if of_name is None else fixed.get(of_name) or {}
-    where = (*path, "fixed", *([of_name] if of_name else ()))
-    if name in group:
-        raise RuleError((*where, name), "is searched already")
-    if isinstance(parameter, FreeParameter) and "extra_ema_momenta" in group:
-        raise RuleError((*where, "extra_ema_momenta"), f"belongs under parameters.{name}.choices")
-
-
-def _check_value(name: str, value: Value, path: tuple[str | int, ...]) -> None:
-    """Refuses a value that the setting itself does not allow."""
-    tree: dict[str, Any] = {"category": "any"}
-    group_of(tree, name)[name] = value
-    try:
-        TrialConfig.model_validate(tree)
-    except ValidationError as error:
-        raise RuleError.first_of(error, path, with_loc=False) from error
-
-
-def _check_point(
-    point: Mapping[str, Value],
-    parameters: Mapping[str, AnyParameter],
-    path: tuple[str | int, ...],
-) -> None:
-    for name, value in point.items():
-        if name not in parameters:
-            raise RuleError((*path, name), "is no parameter of this space")
-        if isinstance(parameters[name], FreeParameter):
-            raise RuleError((*path, name), "is free: each trial is scored at all its choices")
-        if not parameters[name].contains(value):
-            raise RuleError((*path, name), "lies outside the parameter's range", value)
-    existing = existing_values(parameters, {**_paper_values(), **point})
-    for name in point:
-        if name not in existing:
-            raise RuleError((*path, name), "does not exist beside this point's other values")
-
-
-def _paper_values() -> dict[str, Value]:
-    """Every searchable setting as in the paper: the defaults of a config."""
-    return dict(searchable_values(TrialConfig(category="any")))
-
-
-def _check_sampler(
-    sampler: SamplerName, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
-) -> None:
-    """Refuses what a sampler cannot search."""
-    suggested = {x: y for x, y in parameters.items() if not isinstance(y, FreeParameter)}
-    if not suggested:
-        raise RuleError(path, "nothing to search: a parameter that is not free is needed")
-    if sampler == "cmaes" and all(isinstance(x, CategoricalParameter) for x in suggested.values()):
-        raise RuleError(path, "sampler 'cmaes' needs a parameter of type 'float' or 'int'")
-    for name, parameter in suggested.items():
-        if sampler == "grid" and not isinstance(parameter, CategoricalParameter):
-            raise RuleError((*path, name), "sampler 'grid' needs type 'categorical'")
-        if sampler in ("gp", "cmaes", "qmc") and parameter.when:
-            rule = f"sampler '{sampler}' cannot search conditions; use tpe, random or grid"
-            raise RuleError((*path, name, "when"), rule)
-
-
-def _check_when(
-    name: str, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
-) -> None:
-    """Refuses conditions on what cannot decide: only a categorical parameter further up can."""
-    above = dict(itertools.takewhile(lambda item: item[0] != name, parameters.items()))
-    for other, wanted in parameters[name].when.items():
-        where = (*path, name, "when", other)
-        if not isinstance(parent := above.get(other), CategoricalParameter):
-            raise RuleError(where, "is no categorical parameter that stands above this one")
-        for value in wanted:
-            if not parent.contains(value):
-                raise RuleError(where, f"is no choice of {other}", value)
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

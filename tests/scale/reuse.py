@@ -13,7 +13,7 @@ from unittest import mock
 from rich.console import Console
 
 from dfsc_tune.results import LEDGER
-from dfsc_tune.search import tuner
+from dfsc_tune.search import run, tune
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.trainable import tune_trial
 from dfsc_tune.settings import loads
@@ -48,10 +48,10 @@ def measure(results: Path, num_trials: int) -> list[float]:
     )
     noting = functools.partial(noting_trial, moments=(results / _MOMENTS).resolve())
     with (
-        mock.patch.object(tuner, "tune_trial", noting),
-        mock.patch.object(tuner, "finalize"),
+        mock.patch.object(tune, "tune_trial", noting),
+        mock.patch.object(run, "finalize"),
     ):
-        tuner.run_search(request, Console(quiet=True))
+        run.run_search(request, Console(quiet=True))
     lines = (results / "reuse" / LEDGER).read_text().splitlines()
     # Of each trial the last report stays.
     ended = {x["trial"]: x["at"] for x in map(json.loads, lines) if x["event"] == "reported"}

@@ -18,7 +18,7 @@ from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.messages import Report
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.tuner import take_up
+from dfsc_tune.search.run import take_up
 from dfsc_tune.settings import validate
 from dfsc_tune.spaces.space import Role, SearchSpace, load_space
 from tests.studies.blackbox import Blackbox, recorded_curves

@@ -20,7 +20,7 @@ import numpy as np
 from rich.console import Console
 
 from dfsc_tune.results import LEDGER
-from dfsc_tune.search import tuner
+from dfsc_tune.search import tune
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.session import ray_session
@@ -86,8 +86,8 @@ def measure(results: Path, num_trials: int, *, num_workers: int, seconds: float)
     with closing(Ledger(folder)) as ledger, ray_session(request):
         controller = open_controller(request, ledger)
         view = LiveView(controller, {CATEGORY: ["margin"]}, Console(quiet=True))
-        with mock.patch.object(tuner, "tune_trial", asleep), _cpu_times() as cpu_times:
-            tuner._fit(request, folder, data, controller, view)
+        with mock.patch.object(tune, "tune_trial", asleep), _cpu_times() as cpu_times:
+            tune.run_trials(request, folder, data, controller, view)
         controller.close()
         if isinstance(controller.stopped, Exception):
             raise controller.stopped

@@ -23,7 +23,8 @@ from dfsc_tune.spaces.parameters import (
     FreeParameter,
     Value,
 )
-from dfsc_tune.spaces.space import SPARED, Budget, CategorySpace, SamplerName
+from dfsc_tune.spaces.sampler import SamplerName
+from dfsc_tune.spaces.space import SPARED, Budget, CategorySpace
 from tests.studies.blackbox import Array, Blackbox
 from tests.studies.simulate import Strategy, Tried, simulate
 

@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import functools
-import logging
 import signal
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import ray
-from ray import tune
 from rich.console import Console
 from rich.markup import escape
 
@@ -29,13 +24,7 @@ from dfsc_tune.results import (
     resume_command,
     write_settings,
 )
-from dfsc_tune.search.adapters import (
-    ControllerCallback,
-    ControllerScheduler,
-    ControllerSearcher,
-    ControllerStopper,
-)
-from dfsc_tune.search.autoscaling import TakesBack, gpus_brought
+from dfsc_tune.search.autoscaling import gpus_brought
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.events import BEGAN
 from dfsc_tune.search.finalize import finalize
@@ -45,28 +34,18 @@ from dfsc_tune.search.packing import with_packing
 from dfsc_tune.search.remote_run import (
     check_name,
     kept_in_store,
-    trial_checkpoints,
     with_stored_checkpoints,
 )
 from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.resources import driver_device, gpus_per_trial, on_gpu
 from dfsc_tune.search.searcher import StudySearcher
-from dfsc_tune.search.session import (
-    check_cluster,
-    check_reachable,
-    driver_device,
-    gpus_per_trial,
-    max_concurrent,
-    on_gpu,
-    ray_session,
-    stopping_on_signals,
-)
+from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.search.study import CategoryStudy
-from dfsc_tune.search.trainable import tune_trial
+from dfsc_tune.search.tune import BrokenOffError, run_trials
 from dfsc_tune.search.warm_start import with_warm_start
 from dfsc_tune.settings import spelled_out
 from dfsc_tune.spaces.asha import Asha
 from dfsc_tune.storage.names import path_below
-from dfsc_tune.storage.places import scratch_folder
 from dfsc_tune.storage.removal import remove_below
 from dfsc_tune.training.machine import describe_machine
 from dfsc_tune.training.prepare import CategoryData, prepare_category, with_chosen_objective
@@ -189,7 +168,7 @@ def _carry_out(
     view = LiveView(controller, searched, console)
     try:
         if not controller.is_finished:
-            _fit(request, folder, data, controller, view)
+            run_trials(request, folder, data, controller, view)
     finally:
         view.close()
         try:
@@ -202,7 +181,7 @@ def _carry_out(
                 raise
     _warn_of_devices(request, controller, console)
     why = controller.stopped
-    if why is None or why == signal.SIGINT or isinstance(why, _BrokenOffError):
+    if why is None or why == signal.SIGINT or isinstance(why, BrokenOffError):
         with console.status("scoring the best models …"):
             finalize(
                 folder,
@@ -231,16 +210,12 @@ def outcome(folder: Path, controller: Controller) -> Outcome:
     )
 
 
-class _BrokenOffError(Exception):
-    """Something in the machinery ended the search."""
-
-
 def _explained(why: str | Exception, folder: Path) -> UserError:
     """Why a search ended before its time, and the way out."""
     go_on = f"go on by `{resume_command(folder)}`"
     if isinstance(why, str):
         return UserError(f"the search was stopped: {why}; mend it and start anew, or {go_on}")
-    if isinstance(why, _BrokenOffError):
+    if isinstance(why, BrokenOffError):
         return UserError(
             f"the search broke off ({why}); what its trials found is in {folder}; {go_on}"
         )
@@ -249,65 +224,6 @@ def _explained(why: str | Exception, folder: Path) -> UserError:
     return UserError(
         f"the search was stopped: {why}; nothing finished is lost: see to the disk, then {go_on}"
     )
-
-
-def _fit(
-    request: SearchRequest,
-    folder: Path,
-    data: Mapping[str, CategoryData],
-    controller: Controller,
-    view: LiveView,
-) -> None:
-    """Runs the trials; the controller says afterwards what stopped them early, if anything."""
-    # What Tune says of trials that break and runs that end, we say better.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
-    controller.capacity = max_concurrent(request)
-    with scratch_folder() as scratch:
-        tuner = tune.Tuner(
-            tune.with_resources(_trainable(request, folder, data), _resources(request)),
-            tune_config=tune.TuneConfig(
-                search_alg=ControllerSearcher(controller),
-                scheduler=ControllerScheduler(controller),
-                num_samples=-1,
-                max_concurrent_trials=controller.capacity,
-                reuse_actors=True,
-            ),
-            run_config=tune.RunConfig(
-                name="tune",
-                storage_path=str(scratch),
-                stop=ControllerStopper(controller),
-                callbacks=[ControllerCallback(controller), TakesBack(request), view],
-                verbose=0,
-            ),
-        )
-        with stopping_on_signals(controller.stop):
-            try:
-                tuner.fit()
-            except Exception as error:
-                # Whatever went wrong, what trials have found is still to be published.
-                broken_off = _BrokenOffError(_one_line(error))
-                broken_off.__cause__ = error
-                controller.stop(broken_off)
-
-
-def _trainable(request: SearchRequest, folder: Path, data: Mapping[str, CategoryData]) -> Any:
-    return functools.partial(
-        tune_trial,
-        data={category: ray.put(read.trial) for category, read in data.items()},
-        checkpoints=trial_checkpoints(request, folder),
-        num_threads=request.space.resources.cpus_per_trial,
-        device="cuda" if on_gpu(request) else "cpu",
-    )
-
-
-def _resources(request: SearchRequest) -> Any:
-    """What Tune gives a trial: its share of a GPU grows where memory was too small."""
-    num_cpus = request.space.resources.cpus_per_trial
-    return lambda config: tune.PlacementGroupFactory([{"CPU": num_cpus, "GPU": config["gpus"]}])
-
-
-def _one_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[-1]
 
 
 def _warn_of_devices(request: SearchRequest, controller: Controller, console: Console) -> None:

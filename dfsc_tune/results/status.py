@@ -35,7 +35,7 @@ class TrialLine:
 
 
 @dataclass(frozen=True)
-class RunProgress:
+class RunStatus:
     """A run at this moment."""
 
     counts: Mapping[str, int]
@@ -75,7 +75,7 @@ class RunProgress:
         return text
 
 
-def progress_of(run: Run) -> RunProgress:
+def status_of(run: Run) -> RunStatus:
     """What a run's files say of it now."""
     categories, space = run.settings.categories, run.settings.space
     counts = run.trials["state"].value_counts()
@@ -84,7 +84,7 @@ def progress_of(run: Run) -> RunProgress:
     finished = set(best_trials(run.trials)["category"])
     without_result = [category for category in categories if category not in finished]
     last = _last_event(run.folder / LEDGER)
-    return RunProgress(
+    return RunStatus(
         counts={state: int(counts[state]) for state in _STATES if state in counts},
         num_expected=(space.budget.num_trials if space else 1) * len(categories),
         lines=list(_lines(run)),

@@ -1,0 +1,92 @@
+"""Has Ray Tune run a search's trials, each with its share of the machines."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+
+from dfsc_tune.search.adapters import (
+    ControllerCallback,
+    ControllerScheduler,
+    ControllerSearcher,
+    ControllerStopper,
+)
+from dfsc_tune.search.autoscaling import TakesBack
+from dfsc_tune.search.controller import Controller
+from dfsc_tune.search.live import LiveView
+from dfsc_tune.search.remote_run import trial_checkpoints
+from dfsc_tune.search.request import SearchRequest
+from dfsc_tune.search.resources import max_concurrent, on_gpu
+from dfsc_tune.search.signals import stopping_on_signals
+from dfsc_tune.search.trainable import tune_trial
+from dfsc_tune.storage.places import scratch_folder
+from dfsc_tune.training.prepare import CategoryData
+
+
+class BrokenOffError(Exception):
+    """Something in the machinery ended the search."""
+
+
+def run_trials(
+    request: SearchRequest,
+    folder: Path,
+    data: Mapping[str, CategoryData],
+    controller: Controller,
+    view: LiveView,
+) -> None:
+    """Runs the trials; the controller says afterwards what stopped them early, if anything."""
+    # What Tune says of trials that break and runs that end, we say better.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    controller.capacity = max_concurrent(request, ray.cluster_resources())
+    with scratch_folder() as scratch:
+        tuner = tune.Tuner(
+            tune.with_resources(_trainable(request, folder, data), _resources(request)),
+            tune_config=tune.TuneConfig(
+                search_alg=ControllerSearcher(controller),
+                scheduler=ControllerScheduler(controller),
+                num_samples=-1,
+                max_concurrent_trials=controller.capacity,
+                reuse_actors=True,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(scratch),
+                stop=ControllerStopper(controller),
+                callbacks=[ControllerCallback(controller), TakesBack(request), view],
+                verbose=0,
+            ),
+        )
+        with stopping_on_signals(controller.stop):
+            try:
+                tuner.fit()
+            except Exception as error:
+                # Whatever went wrong, what trials have found is still to be published.
+                broken_off = BrokenOffError(_one_line(error))
+                broken_off.__cause__ = error
+                controller.stop(broken_off)
+
+
+def _trainable(request: SearchRequest, folder: Path, data: Mapping[str, CategoryData]) -> Any:
+    return functools.partial(
+        tune_trial,
+        data={category: ray.put(read.trial) for category, read in data.items()},
+        checkpoints=trial_checkpoints(request, folder),
+        num_threads=request.space.resources.cpus_per_trial,
+        device="cuda" if on_gpu(request) else "cpu",
+    )
+
+
+def _resources(request: SearchRequest) -> Any:
+    """What Tune gives a trial: its share of a GPU grows where memory was too small."""
+    num_cpus = request.space.resources.cpus_per_trial
+    return lambda config: tune.PlacementGroupFactory([{"CPU": num_cpus, "GPU": config["gpus"]}])
+
+
+def _one_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[-1]
