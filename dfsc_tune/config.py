@@ -1,4 +1,4 @@
-"""The settings of one trial: what each may be, and which of them a search may vary."""
+"""The settings of one trial, their allowed values, and which of them a search may vary."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class ModelConfig(Settings):
     """Images are resized to a square of this many pixels a side."""
     teacher: str | None = None
     """A weights file (.safetensors or .pth), the name of a teacher that was fetched or registered,
-    or `random` for fixed random features; left out, the one shipped for the network."""
+    or `random` for fixed random features; by default, the teacher shipped for the network."""
     instance_norm_relu: bool = True
     """Instance norm before the autoencoder's ReLUs and a ReLU at its decoder's start (Table 4)."""
 
 
 class LossConfig(Settings):
-    """The total loss (Eq. 7) and the readings of it that stay open."""
+    """The total loss (Eq. 7), and the choices in it that the paper leaves open."""
 
     margin: Annotated[float, Field(ge=0.0, le=2.0)] = 1.0
     """The constraint's margin m (Eq. 6); 0 switches the constraint off."""
@@ -55,9 +55,9 @@ class LossConfig(Settings):
     alpha: Annotated[float, Field(ge=0.0)] = 2.0
     """The constraint's weight in the total loss (Eq. 7)."""
     constraint_order: Literal["mask_first", "normalize_first"] = "mask_first"
-    """Whether the features are masked before or after the L2 norm over channels (Eq. 4)."""
+    """The order of masking and of the L2 normalisation over channels (Eq. 4)."""
     detach_autoencoder: bool = False
-    """Whether d_SA moves only the student, not the autoencoder too (Eq. 1)."""
+    """Lets d_SA train the student alone, not the autoencoder too (Eq. 1)."""
 
 
 class TrainConfig(Settings):
@@ -73,29 +73,29 @@ class TrainConfig(Settings):
     warmup: bool = True
     """Untuned exponential warm-up: learning_rate · (1 − exp(−(1 − beta2)·t)) (Ma & Yarats)."""
     decay_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
-    """The last share of the steps, in which the learning rate is a tenth."""
+    """Share of the steps, at the end, that are taken at a tenth of the learning rate."""
     ema_momentum: EmaMomentum = 0.99
     """μ of the student's moving average, which the scores use; 0 switches the average off."""
     extra_ema_momenta: Annotated[tuple[EmaMomentum, ...], Field(strict=False)] = ()
-    """Further momenta scored from the same training: gradients never see the average."""
+    """Further momenta to score from the same training, as gradients never see the average."""
     choose_ema_momentum: bool = False
-    """Whether the best of all momenta scored counts at a report, rather than `ema_momentum`."""
+    """Lets the best of all momenta scored count at a report, rather than `ema_momentum`."""
     autoencoder_augmentation: bool = False
-    """EfficientAD's colour jitter of the autoencoder's input; puts the teacher into every step."""
+    """EfficientAD's colour jitter of the autoencoder's input; the teacher runs in every step."""
     penalty_images: str | None = None
-    """A folder of photographs for EfficientAD's penalty on the student (there: ImageNet)."""
+    """A folder of photographs for EfficientAD's penalty on the student, which uses ImageNet."""
 
     @property
     def ema_momenta(self) -> tuple[float, ...]:
-        """All momenta scored, the trial's own first, none twice."""
+        """All momenta scored, without repeats, the trial's own first."""
         return tuple(dict.fromkeys((self.ema_momentum, *self.extra_ema_momenta)))
 
 
 class ScoreConfig(Settings):
-    """From feature differences to an anomaly map."""
+    """The way from feature differences to an anomaly map."""
 
     sigmoid: bool = True
-    """Whether each normalised map passes a sigmoid before the two are averaged (Table 4)."""
+    """Passes each normalised map through a sigmoid before the two are averaged (Table 4)."""
     low_quantile: Quantile = 0.9
     """q_a: this quantile of the good validation images' maps is mapped to 0."""
     high_quantile: Quantile = 0.995
@@ -109,33 +109,34 @@ class ScoreConfig(Settings):
 
 
 class SpeedConfig(Settings):
-    """What makes a trial fast; it changes results by rounding at most, and each can be left off."""
+    """The options that make a trial fast. Each can be turned off and changes results by rounding
+    at most."""
 
     precision: Literal["auto", "bfloat16", "float32"] = "auto"
-    """Of the networks' convolutions; weights, losses, quantiles and averages are always float32.
-    `auto` means bfloat16 where the device computes in it natively; float32 on a GPU is PyTorch's,
-    whose convolutions there round to TF32 unless it is told otherwise."""
+    """Number format of the networks' convolutions; weights, losses, quantiles and averages are
+    always float32. `auto` means bfloat16 on devices that compute in it natively. On a GPU, PyTorch
+    rounds float32 convolutions to TF32 unless it is told otherwise."""
     channels_last: bool = True
-    """Whether networks and images are laid out with their channels together in memory."""
+    """Keeps the channels of networks and images together in memory."""
     half_features: bool = True
-    """Whether the teacher's features are kept in float16: half the memory, the same steps."""
+    """Keeps the teacher's features in float16, which halves their memory."""
     cuda_graph: bool = True
-    """On a GPU, whether a step is recorded once and then replayed with a single launch."""
+    """On a GPU, records a step once and then replays it with a single launch."""
     steps_per_launch: Annotated[int, Field(ge=1)] = 1
-    """How many steps such a launch takes; those left over at a report are taken one by one."""
+    """Steps in one such launch; steps left over before a report are taken one by one."""
 
     @property
     def feature_dtype(self) -> FeatureDtype:
-        """NumPy's name of the format that the teacher's features are kept in."""
+        """NumPy's name of the number format in which the teacher's features are kept."""
         return "float16" if self.half_features else "float32"
 
 
 PLAIN = SpeedConfig(precision="float32", channels_last=False, half_features=False, cuda_graph=False)
-"""Everything off: plain PyTorch in float32, which the fast path is measured against."""
+"""All options off: plain PyTorch in float32, with which the fast path is compared."""
 
 
 class ObjectiveConfig(Settings):
-    """What a trial is judged by."""
+    """The objective: the images and the metric that trials are judged by."""
 
     name: ObjectiveName = "auto"
     """`holdout` splits the labelled images into a selection and a report part; `synthetic` selects
@@ -147,15 +148,15 @@ class ObjectiveConfig(Settings):
     selection_share: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.5
     """`holdout`: the share of each defect type that the search may see."""
     split_seed: int = 0
-    """`holdout`: of the split; `synthetic`: of the anomalies that are made."""
+    """The seed of the split (`holdout`) or of the synthetic anomalies (`synthetic`)."""
     recipes: Annotated[tuple[Recipe, ...], Field(strict=False, min_length=1)] = (
         "exchanged",
         *get_args(StructuralRecipe),
     )
-    """`synthetic`: what anomalies are made; each recipe counts alike within its kind."""
+    """`synthetic`: the recipes of the anomalies; those of a kind have equal weight."""
     per_kind: Annotated[int, Field(ge=1)] = 240
-    """`synthetic`: how many anomalies of each kind to make, shared alike by its recipes; a
-    training's last report is judged by all, those before by a quarter."""
+    """`synthetic`: anomalies to make of each kind, divided equally among its recipes. The last
+    report of a training scores all of them, earlier reports score a quarter."""
 
 
 class TrialConfig(Settings):
@@ -163,7 +164,7 @@ class TrialConfig(Settings):
 
     category: FileName
     data: str | None = None
-    """The folder that holds the categories; none means the built-in data."""
+    """The folder that holds the categories; by default, the built-in data."""
     objective: ObjectiveConfig = ObjectiveConfig()
     model: ModelConfig = ModelConfig()
     loss: LossConfig = LossConfig()
@@ -173,9 +174,9 @@ class TrialConfig(Settings):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
     def with_absolute_paths(self) -> TrialConfig:
-        """The same settings, its files named so that they are found from any folder."""
+        """Returns the settings with absolute paths, so that files are found from any folder."""
         tree = self.model_dump()
-        # A teacher may also be a name, and a folder of that name may lie about: only files count.
+        # A teacher may also be a name, and a folder may happen to have it: only files count.
         if (teacher := self.model.teacher) and Path(teacher).is_file():
             tree["model"]["teacher"] = str(Path(teacher).resolve())
         if photographs := self.train.penalty_images:
@@ -183,11 +184,11 @@ class TrialConfig(Settings):
         return TrialConfig.model_validate(tree)
 
     def with_values(self, values: Mapping[str, float | int | str | bool]) -> TrialConfig:
-        """The same settings with some searchable ones replaced, checked again.
+        """Returns the settings with some searchable ones replaced, validated again.
 
         Args:
-            values: by the names in `SEARCHABLE`; an `ema_momentum` among them is the one that
-                counts.
+            values: new values, by the names in `SEARCHABLE`; an `ema_momentum` among them turns
+                `choose_ema_momentum` off.
 
         Raises:
             UserError: a name is not searchable or a value is not allowed.
@@ -200,7 +201,7 @@ class TrialConfig(Settings):
         return validate(TrialConfig, tree, source="settings")
 
     def with_momentum(self, ema_momentum: float) -> TrialConfig:
-        """The same training kept by one of the momenta that it scored."""
+        """Returns the settings of the same training with one of its scored momenta alone."""
         if not self.train.choose_ema_momentum:
             return self
         train = {
@@ -236,9 +237,9 @@ SEARCHABLE: dict[str, str | None] = {
 } | {"seed": None}
 """The settings that a search may vary, each with the group it belongs to; the seed has none.
 
-The budget is the search's own and the teacher, with its size and that of the images, is shared by
-all trials of a category, so these are left out, and so are the map's two quantiles, for only one
-order of them makes sense.
+Left out are the budget, which belongs to the search; the teacher, the network and the image size,
+which all trials of a category share; and the map's two quantiles, as only one order of them makes
+sense.
 """
 
 
@@ -256,10 +257,10 @@ def paper_values() -> dict[str, float | int | str | bool]:
 
 
 def group_of(tree: dict[str, Any], name: str) -> dict[str, Any]:
-    """Where a searchable setting stands in a tree of settings; made if it is not there.
+    """Returns the group of a searchable setting in a tree of settings, adding it if missing.
 
     Raises:
-        UserError: there is none of that name.
+        UserError: no searchable setting has that name.
     """
     if name not in SEARCHABLE:
         raise UserError(f"'{name}' cannot be searched; choose from {', '.join(SEARCHABLE)}")

@@ -1,4 +1,4 @@
-"""The one exception that means "the user can mend this": plain text, no traceback."""
+"""The exceptions for what the user can fix; they are shown as plain text, without a traceback."""
 
 
 class UserError(Exception):
@@ -10,9 +10,9 @@ class UserError(Exception):
 
 
 class StorageError(UserError):
-    """A disk that is full, read-only or gone: nothing is wrong with what was to be written."""
+    """A disk that is full, read-only or gone; the data to be written are not at fault."""
 
 
 def first_line(error: BaseException) -> str:
-    """What an exception of others says, in one line; its name where it says nothing."""
+    """Returns the first line of another library's exception, or its class name if it has none."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -1,4 +1,4 @@
-"""What a trial tells at a report, and the names of its numbers and of its checkpoint."""
+"""A trial's progress at a report, and the names of its losses and of its checkpoint."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ LOSSES = (
 
 @dataclass(frozen=True)
 class Progress:
-    """What a trial tells at a report."""
+    """A trial's progress at a report."""
 
     step: int
     value: float
-    """The objective's value for the EMA momentum that counts."""
+    """The objective's value at the EMA momentum that counts."""
     metrics: dict[float, dict[str, float | None]]
     """Image AUROCs of the selection part, for each EMA momentum; the one that counts is first."""
     losses: dict[str, float]
@@ -33,5 +33,5 @@ class Progress:
 
     @property
     def ema_momentum(self) -> float:
-        """The EMA momentum that counts: the trial's own, or the best one if it may choose."""
+        """The EMA momentum that counts: the trial's own or, if it may choose, the best one."""
         return next(iter(self.metrics))

@@ -1,4 +1,4 @@
-"""Settings as YAML: how a file is read, checked and written, and what is said of a broken rule."""
+"""Reads, validates and writes settings as YAML; a broken rule is named with file, line and key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dfsc_tune.storage.documents import BoundedLoader, parse_yaml, read_text
 
 
 class RuleError(ValueError):
-    """Raised by a group's own check: a rule broken by a value deeper in the tree."""
+    """A rule of a group's own check, broken by a value deeper in the tree."""
 
     def __init__(self, path: tuple[int | str, ...], rule: str, value: object = None) -> None:
         super().__init__(rule)
@@ -27,7 +27,7 @@ class RuleError(ValueError):
     def first_of(
         cls, error: ValidationError, path: tuple[int | str, ...], with_loc: bool = True
     ) -> RuleError:
-        """The first broken rule of another group, placed under `path`."""
+        """Returns the first broken rule of another group, placed under `path`."""
         first = error.errors()[0]
         loc = first["loc"] if with_loc else ()
         return cls((*path, *loc), _rule(first), _value(first))
@@ -66,11 +66,11 @@ def validate(
     source: str,
     root: yaml.Node | None = None,
 ) -> SettingsT:
-    """Checks a tree of plain values; UserError names the first broken rule, its place and value."""
+    """Validates a tree of plain values; UserError names the first broken rule, place and value."""
     try:
         return kind.model_validate(tree)
     except ValidationError as error:
-        # A mistyped key is most often why another one is missing.
+        # If a key is missing, a mistyped one is most often the reason.
         first, *others = sorted(error.errors(), key=lambda x: x["type"] != "extra_forbidden")
         cause = first.get("ctx", {}).get("error")
         deeper = cause.path if isinstance(cause, RuleError) else ()
@@ -85,12 +85,12 @@ def validate(
 
 
 def spelled_out(settings: SettingsT) -> SettingsT:
-    """The same settings, with each default as if it had been given."""
+    """Returns the settings with each default as if it had been given."""
     return type(settings).model_validate(settings.model_dump())
 
 
 def dump(settings: BaseModel, header: str = "") -> str:
-    """The settings as YAML that `load` takes, after `header` as comment lines."""
+    """Returns the settings as YAML for `load`, with `header` as comment lines above."""
     comment = "".join(f"# {line}".rstrip() + "\n" for line in header.splitlines())
     tree = settings.model_dump(mode="json")
     body = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
@@ -105,7 +105,7 @@ def _rule(error: ErrorDetails) -> str:
 
 
 def _value(error: ErrorDetails) -> object:
-    """The refused value, where showing it helps."""
+    """Returns the refused value if showing it helps, else None."""
     plain = error["type"] not in ("missing", "extra_forbidden")
     return error["input"] if plain and not isinstance(error["input"], dict | BaseModel) else None
 
@@ -118,9 +118,9 @@ def _shown(value: object) -> str:
 def _locate(
     steps: tuple[int | str, ...], root: yaml.Node | None, missing: bool
 ) -> tuple[str, yaml.Node | None]:
-    """The dotted path of a broken rule and the YAML node nearest to it.
+    """Returns the dotted path of a broken rule and the YAML node nearest to it.
 
-    Steps that a file does not show (a union's chosen branch) are left out of the path.
+    Steps that do not appear in the file (a union's chosen branch) are left out of the path.
     """
     if root is None:
         return ".".join(map(str, steps)), None

@@ -149,8 +149,8 @@ class _Code:
         ("pickle", "more than tensors"),
         ("truncated", "damaged"),
         ("text", "damaged"),
-        ("list", "no state dict"),
-        ("other network", "another network than 'tiny'"),
+        ("list", "not a state dict"),
+        ("other network", "a network other than 'tiny'"),
         ("damaged safetensors", "damaged"),
     ],
 )

@@ -167,10 +167,10 @@ def test_without_good_test_images_a_search_asks_for_those(name: str) -> None:
 
 def test_a_training_under_way_is_judged_by_a_quarter_of_each_recipe() -> None:
     recipes = ["exchanged"] * 8 + ["scar"] + ["stain"] * 5
-    chosen = Synthetic().early(recipes)
+    chosen = Synthetic().early_indices(recipes)
     assert [recipes[index] for index in chosen] == [*["exchanged"] * 2, "scar", *["stain"] * 2]
     assert len(set(chosen)) == len(chosen)
-    assert Holdout().early(recipes) == list(range(len(recipes)))
+    assert Holdout().early_indices(recipes) == list(range(len(recipes)))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from dfsc_tune.synthetic.blending import blend, misfits
 from dfsc_tune.synthetic.regions import Mask, find_regions
 from dfsc_tune.synthetic.scenes import Scene, read_scene
 from dfsc_tune.synthetic.sheet import contact_sheet
-from dfsc_tune.training.objectives.synthetic import shared_out
+from dfsc_tune.training.objectives.synthetic import anomalies_per_recipe
 
 SIZE = 256
 RADIUS = 14
@@ -129,7 +129,7 @@ def test_every_recipe_can_be_asked_for_and_the_default_has_both_kinds() -> None:
 
 
 def test_the_recipes_of_a_kind_share_its_anomalies() -> None:
-    shared = shared_out(("exchanged", "scar", "stain", "blurred"), 10)
+    shared = anomalies_per_recipe(("exchanged", "scar", "stain", "blurred"), 10)
     assert shared == {"exchanged": 10, "scar": 4, "stain": 4, "blurred": 4}
 
 

@@ -124,7 +124,7 @@ def test_a_member_of_an_archive_is_fetched(
         ({"sha256": "0" * 64}, "has sha256 .* instead of 000"),
         ({"num_bytes": 7}, "more than 7 bytes"),
         ({"num_bytes": 10**9}, "bytes instead of 1,000,000,000"),
-        ({"network": "small"}, "another network than 'small'"),
+        ({"network": "small"}, "a network other than 'small'"),
     ],
 )
 def test_what_was_not_published_is_never_used(

@@ -111,7 +111,7 @@ def test_a_weights_file_of_no_network_is_not_registered(tmp_path: Path) -> None:
 
 
 def test_the_error_names_the_network_that_weights_are_for(weights: Path) -> None:
-    with pytest.raises(UserError, match=r"another network than 'small'.*'tiny'"):
+    with pytest.raises(UserError, match=r"a network other than 'small'.*'tiny'"):
         load_teacher(model(str(weights), "small"))
 
 

@@ -1,1 +1,1 @@
-"""The three networks: PDN (teacher and student), autoencoder, and where a teacher comes from."""
+"""The networks (PDN, autoencoder), the teacher and its files, scoring, and the trained detector."""

@@ -10,12 +10,12 @@ from dfsc_tune.models.pdn import feature_size, teacher_channels
 _WIDTHS = (32, 32, 64, 64, 64)
 _CODE = 64
 _DROPOUT = 0.2
-# The tiny autoencoder is narrowed less than the tiny PDN: its code must still hold an image.
+# The tiny autoencoder is narrowed less than the tiny PDN: its code must still describe an image.
 _TINY_DIVISOR = 2
 
 
 def build_autoencoder(model: ModelConfig) -> nn.Sequential:
-    """An autoencoder from images (B, 3, S, S) to features (B, C, h, h) by a 1×1 code.
+    """Builds an autoencoder from images (B, 3, S, S) to features (B, C, h, h) with a 1×1 code.
 
     Source: Batzner et al., EfficientAD, Table 8; `instance_norm_relu` adds the paper's Section 4.1
     changes: instance norm before each ReLU (not on the 1×1 code, where it is undefined) and a ReLU

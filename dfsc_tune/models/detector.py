@@ -1,4 +1,4 @@
-"""A trained model as its users hold it: it scores images, and lives in a folder of two files."""
+"""A trained model for use: it scores images and is kept in a folder of two files."""
 
 from __future__ import annotations
 
@@ -38,27 +38,27 @@ _OWN_DIGEST = "card_sha256: "
 
 
 class ModelCard(Settings):
-    """`model.yaml`: what the weights are and how their maps become scores."""
+    """`model.yaml`: the origin of the weights, and the way from their maps to scores."""
 
     origin: str
     """The run and trial, or the config, that the model comes from."""
     dfsc_tune_version: str
     teacher_sha256: str
     weights_sha256: str
-    """Of `model.safetensors`: the two files belong together."""
+    """Of `model.safetensors`, so that a card is not used with other weights."""
     local_quantiles: tuple[float, float] = Field(strict=False)
     global_quantiles: tuple[float, float] = Field(strict=False)
     threshold: float
     """The highest score of a good validation image: above it, an image is called anomalous."""
     num_validation: int | None = None
-    """How many good validation images there were; not in cards of earlier versions."""
+    """Number of good validation images; missing in cards of earlier versions."""
     config: TrialConfig
     selection_digests: tuple[str, ...] = Field(strict=False)
     """Content digests of the labelled images that the model was chosen on."""
     training_digests: tuple[str, ...] = Field((), strict=False)
-    """Of its good training and validation images; none in cards of earlier versions."""
+    """Digests of its good training and validation images; missing in earlier versions' cards."""
     card_sha256: str | None = None
-    """Of the card's lines above this one; not in cards of earlier versions."""
+    """Of the card's lines above this one; missing in cards of earlier versions."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,13 @@ class Detector:
         features: npt.NDArray[np.float32] | None = None,
         device: str = "cpu",
     ) -> DifferenceMaps:
-        """The raw maps of uint8 images (N, 3, S, S); their teacher features where already known."""
+        """Returns the raw maps of uint8 images (N, 3, S, S).
+
+        Args:
+            pixels: the images.
+            features: their teacher features, if known; else they are computed.
+            device: where the networks run.
+        """
         if features is None:
             features = teacher_features(self.teacher, pixels, device=device)
         (maps,) = difference_maps(
@@ -94,18 +100,18 @@ class Detector:
         return maps
 
     def scores(self, maps: DifferenceMaps, sizes: npt.NDArray[np.int32]) -> npt.NDArray[np.float64]:
-        """Image scores (N,); the higher, the more anomalous."""
+        """Returns image scores (N,); the higher, the more anomalous."""
         return image_scores(maps, self.normalization, sizes, self.config.score)
 
     def anomaly_maps(
         self, maps: DifferenceMaps, sizes: npt.NDArray[np.int32]
     ) -> list[npt.NDArray[np.float32]]:
-        """Anomaly maps (H, W) at the images' original sizes; an image's score is its maximum."""
+        """Returns anomaly maps (H, W) at the images' original sizes; the maxima are the scores."""
         return anomaly_maps(maps, self.normalization, sizes, self.config.score)
 
 
 def save_detector(folder: Path, detector: Detector) -> None:
-    """Writes `model.safetensors` and `model.yaml` into a folder, each whole or not at all."""
+    """Writes `model.safetensors` and `model.yaml` into a folder, each atomically."""
     tensors = {
         f"{part}.{name}": tensor.detach().cpu().contiguous()
         for part, module in _parts(detector).items()
@@ -135,7 +141,7 @@ def load_detector(folder: Path) -> Detector:
     """Reads a model folder.
 
     Raises:
-        UserError: it is no model folder, or its files are damaged or do not belong together.
+        UserError: the folder holds no model, or its files are damaged or do not belong together.
     """
     if not (folder / _CARD).is_file():
         raise UserError(
@@ -158,7 +164,7 @@ def load_detector(folder: Path) -> Detector:
     )
     try:
         if file_sha256(folder / _WEIGHTS) != card.weights_sha256:
-            raise ValueError("other weights than the card was written for")
+            raise ValueError("the card was written for other weights")
         tensors = load_file(folder / _WEIGHTS)
         for part, module in _parts(detector).items():
             prefix = f"{part}."
@@ -168,7 +174,7 @@ def load_detector(folder: Path) -> Detector:
     except (OSError, SafetensorError, RuntimeError, ValueError) as error:
         raise UserError(
             f"{folder / _WEIGHTS} is missing, damaged or not the weights of its {_CARD}; "
-            "copy the model folder again or train anew"
+            "copy the model folder again, or train the model again"
         ) from error
     return detector
 

@@ -1,4 +1,4 @@
-"""The settings of a distillation, which a distilled teacher's card records."""
+"""The settings of a distillation, which the distilled teacher's card records."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from dfsc_tune.settings import Settings
 
 
 class DistillConfig(Settings):
-    """Everything that decides what a distilled teacher becomes."""
+    """All settings that determine a distilled teacher."""
 
     network: Network
     backbone: str
     layers: Annotated[tuple[int, ...], Field(min_length=1, strict=False)]
     """The backbone's layers whose features are learned, in ascending order."""
     image_size: Annotated[int, Field(ge=64, multiple_of=32)]
-    """Pixels a side of the images that the PDN sees."""
+    """Side, in pixels, of the images that the PDN sees."""
     crop_size: Annotated[int, Field(ge=36, multiple_of=4)] | None = None
-    """Pixels a side of random crops, on which the PDN is trained unpadded, as it will be used; none
-    means whole images and padding, as EfficientAD. A step on crops of some images costs less than
-    one on a few whole ones and sees more of the photographs."""
+    """Side, in pixels, of the random crops on which the PDN is trained without padding, as it will
+    be used. None means whole images with padding, as in EfficientAD. A step on crops of several
+    images costs less than one on a few whole images, and sees more photographs."""
     num_steps: Annotated[int, Field(ge=1)]
     learning_rate: Annotated[float, Field(gt=0.0)]
     batch_size: Annotated[int, Field(ge=1)] = 16
     decay_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.2
-    """The last share of the steps, in which the learning rate is a tenth."""
+    """Share of the steps, at the end, that are taken at a tenth of the learning rate."""
     grayscale_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.1
     """The share of the images shown in grey to both networks."""
     bfloat16: bool = False
@@ -43,5 +43,5 @@ class DistillConfig(Settings):
         return self
 
     def precision(self, device: str) -> torch.autocast:
-        """The context in which networks run on a device."""
+        """Returns the autocast context in which networks run on a device."""
         return autocast(torch.bfloat16 if self.bfloat16 else torch.float32, device)

@@ -17,7 +17,7 @@ _LUMA = (0.299, 0.587, 0.114)
 
 @dataclass(frozen=True)
 class _Layer:
-    """One convolution; what follows it; its padding when a teacher is distilled."""
+    """One convolution, the layers after it, and its padding when a teacher is distilled."""
 
     width: int
     kernel: int
@@ -40,22 +40,22 @@ _CHANNELS: dict[Network, int] = {"tiny": 96, "small": 384, "medium": 384}
 
 
 def teacher_channels(network: Network) -> int:
-    """C, the channels of a teacher's feature map; a student has 2C."""
+    """Returns C, the channels of a teacher's feature map; a student has 2C."""
     return _CHANNELS[network]
 
 
 def feature_size(image_size: int) -> int:
-    """Height and width of the unpadded PDN's feature map: 56 for 256 pixels."""
+    """Returns height and width of the unpadded PDN's feature map: 56 for 256 pixels."""
     return image_size // 4 - 8
 
 
 def build_pdn(network: Network, channels: int, padded: bool = False) -> nn.Sequential:
-    """A PDN from images (B, 3, S, S) to features (B, channels, h, h).
+    """Builds a PDN from images (B, 3, S, S) to features (B, channels, h, h).
 
     Args:
-        network: which of the sizes.
+        network: its size.
         channels: C for a teacher, 2C for a student.
-        padded: with padding h is S/4, as a teacher is distilled; without, S/4 − 8.
+        padded: with padding, as in distillation, h is S/4; without, S/4 − 8.
 
     Source: Batzner et al., EfficientAD, Tables 6 and 7. The indices of the layers are those of
     nelson1425/EfficientAD.
@@ -77,20 +77,20 @@ def build_pdn(network: Network, channels: int, padded: bool = False) -> nn.Seque
 
 
 def normalize_images(pixels: Tensor) -> Tensor:
-    """ImageNet-normalised float32 images of uint8 ones, (B, 3, S, S) both."""
+    """Returns uint8 images as ImageNet-normalised float32 images, (B, 3, S, S) both."""
     mean, std = _imagenet_statistics(pixels.device)
     return (pixels.float() / 255 - mean) / std
 
 
 @functools.cache
 def _imagenet_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, once a device: a CUDA graph cannot hold their transfer."""
+    """Returns mean and standard deviation, cached: a CUDA graph cannot contain their transfer."""
     with torch.inference_mode(False):
         mean, std = (torch.tensor(x, device=device) for x in (IMAGENET_MEAN, IMAGENET_STD))
         return mean.view(1, 3, 1, 1), std.view(1, 3, 1, 1)
 
 
 def grayscale(pixels: Tensor) -> Tensor:
-    """The luma (B, 1, S, S) float32 of images (B, 3, S, S) at the same range (ITU-R BT.601)."""
+    """Returns the luma (B, 1, S, S), float32, of images (B, 3, S, S); same range (ITU-R BT.601)."""
     weights = torch.tensor(_LUMA, device=pixels.device).view(1, 3, 1, 1)
     return (pixels.float() * weights).sum(dim=1, keepdim=True)

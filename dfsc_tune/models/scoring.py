@@ -1,8 +1,8 @@
-"""From feature differences to anomaly maps and image scores (METHOD of EfficientAD and the paper).
+"""Turns feature differences into anomaly maps and image scores, as EfficientAD and the paper do.
 
-The local map is where teacher and student disagree, the global map where student and autoencoder
-do. Each is normalised by two quantiles of the good validation images' maps, passed through a
-sigmoid (the paper's), and the two are averaged.
+The local map shows where teacher and student disagree, the global map where student and autoencoder
+do. Each is normalised by two quantiles of the good validation images' maps and passed through a
+sigmoid (the paper's addition); then the two are averaged.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class MapNormalization:
 
 
 def joined_maps(parts: Sequence[DifferenceMaps]) -> DifferenceMaps:
-    """The maps of several lists of images as those of one."""
+    """Returns the maps of several lists of images, joined in their order."""
     return DifferenceMaps(
         torch.cat([part.local for part in parts]), torch.cat([part.global_ for part in parts])
     )
@@ -64,15 +64,15 @@ def difference_maps(
     batch_size: int = 16,
     dtype: torch.dtype = torch.float32,
 ) -> list[DifferenceMaps]:
-    """The raw maps of all images, once for each student.
+    """Returns the raw maps of all images for each student.
 
     Args:
-        students: several moving averages of one training share the autoencoder's pass.
+        students: moving averages of one training, which share the autoencoder's forward pass.
         autoencoder: in evaluation mode.
         pixels: (N, 3, S, S) uint8, on any device.
         teacher_features: (N, C, h, h), normalised, on the same device.
-        batch_size: images a pass.
-        dtype: what the networks compute in; differences are taken in float32.
+        batch_size: images in a forward pass.
+        dtype: number format of the networks; differences are taken in float32.
     """
     channels = teacher_features.shape[1]
     maps: list[list[DifferenceMaps]] = [[] for _ in students]
@@ -90,7 +90,7 @@ def difference_maps(
 
 
 def fit_normalization(validation: DifferenceMaps, config: ScoreConfig) -> MapNormalization:
-    """The quantiles of the good validation images' maps, over all their positions."""
+    """Returns the quantiles of the good validation images' maps, over all their positions."""
     quantiles = (config.low_quantile, config.high_quantile)
 
     def fit(maps: Tensor) -> tuple[float, float]:
@@ -106,7 +106,7 @@ def image_scores(
     sizes: npt.NDArray[np.int32],
     config: ScoreConfig,
 ) -> npt.NDArray[np.float64]:
-    """The maximum of each image's anomaly map at the image's original size, (N,).
+    """Returns the maximum of each image's anomaly map at the image's original size, (N,).
 
     Args:
         maps: of N images.
@@ -118,7 +118,7 @@ def image_scores(
     scores = np.empty(len(sizes))
     for size, indices in _by_size(sizes, _SCORE_BATCH):
         values = _extreme_values(combined[torch.from_numpy(indices)], *size)
-        # A complement's logit falls as it grows, so its minimum is the map's maximum.
+        # The complement 1 − m is smallest where the map m is largest.
         found = logit_of_complement(values.amin(1)) if config.sigmoid else values.amax(1)
         scores[indices] = found.cpu().numpy()
     return scores
@@ -130,7 +130,7 @@ def anomaly_maps(
     sizes: npt.NDArray[np.int32],
     config: ScoreConfig,
 ) -> list[npt.NDArray[np.float32]]:
-    """Each image's anomaly map at its original size: N arrays (H, W)."""
+    """Returns each image's anomaly map at its original size: N arrays (H, W)."""
     combined = combined_maps(maps, normalization, config)
     arrays: dict[int, npt.NDArray[np.float32]] = {}
     for size, indices in _by_size(sizes, _RESIZE_BATCH):
@@ -144,7 +144,7 @@ def anomaly_maps(
 def _by_size(
     sizes: npt.NDArray[np.int32], batch_size: int
 ) -> Iterator[tuple[tuple[int, int], npt.NDArray[np.int64]]]:
-    """Each size, with the indices of some images of it at a time."""
+    """Yields each size with the indices of its images, one batch at a time."""
     for height, width in np.unique(sizes, axis=0).tolist():
         same = np.flatnonzero((sizes == (height, width)).all(axis=1))
         for indices in np.split(same, range(batch_size, len(same), batch_size)):
@@ -152,10 +152,10 @@ def _by_size(
 
 
 def _extreme_values(maps: Tensor, height: int, width: int) -> Tensor:
-    """Those values of the bilinearly resized maps among which their extremes are, (N, values).
+    """Returns some values of the bilinearly resized maps, their extremes among them, (N, values).
 
-    Between four neighbouring cells the resized map is bilinear, so over the pixels there it is
-    largest and smallest at one of the four outermost: few of millions need be computed.
+    Between four neighbouring cells the resized map is bilinear, so its extremes over the pixels
+    there lie at the four outermost pixels. Only these few of millions need be computed.
     """
     (top, bottom, down), (left, right, across) = (
         _outermost_pixels(cells, pixels, maps.device)
@@ -169,10 +169,10 @@ def _extreme_values(maps: Tensor, height: int, width: int) -> Tensor:
 def _outermost_pixels(
     cells: int, pixels: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The first and last pixel between any two cells' centres, along one axis.
+    """Finds the first and the last pixel between any two cells' centres, along one axis.
 
     Returns:
-        For each such pixel the cells before and after it, and the weight of the latter, as in
+        For each such pixel, the cells before and after it, and the weight of the latter, as in
         PyTorch's bilinear resize.
     """
     place = ((torch.arange(pixels, dtype=torch.float64) + 0.5) * cells / pixels - 0.5).clamp(min=0)
@@ -187,11 +187,11 @@ def _outermost_pixels(
 def combined_maps(
     maps: DifferenceMaps, normalization: MapNormalization, config: ScoreConfig
 ) -> Tensor:
-    """Local and global map as one on the image's grid, (N, S/4, S/4) float64, not yet resized.
+    """Returns the average of local and global map on the S/4 grid, (N, S/4, S/4) float64.
 
-    With the sigmoid, a map m is handled as 1 − m and given back as its logit: m itself is exactly
-    1 in floating point wherever the normalised maps are large, and ties there would spoil every
-    ranking. Padding and resizing are linear, so both ways give the same map.
+    With the sigmoid, 1 − m is computed instead of the map m, and its logit is the final map. In
+    floating point, m itself is exactly 1 wherever the normalised maps are large, and ties there
+    would spoil every ranking. Padding and resizing are linear, so they may be applied to 1 − m.
     """
     local = _normalized(maps.local, normalization.local)
     global_ = _normalized(maps.global_, normalization.global_)
@@ -203,10 +203,10 @@ def combined_maps(
 
 
 def logit_of_complement(complement: Tensor) -> Tensor:
-    """The logit of m where 1 − m is given."""
-    # The padding is 0 on the map, and a monstrous difference exactly 1: both stay finite.
+    """Returns the logit of m, given 1 − m."""
+    # The map is 0 in the padding and exactly 1 at a huge difference: both logits stay finite.
     limits = torch.finfo(complement.dtype)
-    # As tensors, for an exporter writes a plain number as float32, where 1 - eps is 1.
+    # Tensors, as an exporter writes a plain number as float32, in which 1 - eps is 1.
     smallest, largest = complement.new_tensor(limits.tiny), complement.new_tensor(1 - limits.eps)
     complement = complement.clamp(smallest, largest)
     return torch.log1p(-complement) - complement.log()

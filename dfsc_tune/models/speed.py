@@ -1,4 +1,4 @@
-"""What makes a plain step fast on a device: its precision, its layout, a CUDA graph of it."""
+"""Makes a plain step fast on a device by its precision, its memory layout and a CUDA graph."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _BFLOAT16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
 
 
 def compute_dtype(config: SpeedConfig, device: str) -> torch.dtype:
-    """The number format of the convolutions: what the settings ask for, or the device's best."""
+    """Returns the number format of the convolutions: the settings' own, or the device's best."""
     if config.precision == "auto":
         return torch.bfloat16 if has_bfloat16(device) else torch.float32
     return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
 
 
 def has_bfloat16(device: str) -> bool:
-    """Whether the device multiplies bfloat16 matrices natively, so that it pays."""
+    """Returns whether the device multiplies bfloat16 matrices natively, which makes them fast."""
     if device.startswith("cuda"):
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if not hasattr(torch.cpu, "get_capabilities"):
@@ -33,22 +33,22 @@ def has_bfloat16(device: str) -> bool:
 
 
 def autocast(dtype: torch.dtype, device: str) -> torch.autocast:
-    """The context in which networks compute in `dtype`; what comes out of it is to be made float32.
+    """Returns the context in which networks compute in `dtype`; convert their output to float32.
 
     Args:
-        dtype: of `compute_dtype`.
+        dtype: from `compute_dtype`.
         device: where the networks are.
     """
     return torch.autocast(device.split(":")[0], dtype, enabled=dtype != torch.float32)
 
 
 def memory_format(config: SpeedConfig) -> torch.memory_format:
-    """How images and networks are laid out."""
+    """Returns the memory layout of images and networks."""
     return torch.channels_last if config.channels_last else torch.contiguous_format
 
 
 def place(network: nn.Module, config: SpeedConfig, device: str) -> None:
-    """Moves a network to its device and layout, in place."""
+    """Moves a network to its device and memory layout, in place."""
     network.to(device)
     # PyTorch documents `to(memory_format=…)`, but its stubs leave it out.
     cast(Any, network).to(memory_format=memory_format(config))
@@ -58,7 +58,7 @@ class GraphedStep:
     """Takes steps: eagerly at first, then by replaying one CUDA graph of one or more of them.
 
     The step must do the same to the same tensors at each call and never read from the device. Its
-    eager calls are steps like all others, so nothing is computed twice and nothing thrown away.
+    eager calls are steps like all others, so no step is computed twice or thrown away.
     """
 
     def __init__(self, step: Callable[[], object], device: str, steps_per_launch: int = 1) -> None:
@@ -70,7 +70,7 @@ class GraphedStep:
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, count: int) -> None:
-        """Takes `count` steps; those that fill no launch eagerly."""
+        """Takes `count` steps; those that do not fill a launch run eagerly."""
         while count > 0:
             if self._eager_left or count < self._steps_per_launch:
                 self._eager_left = max(0, self._eager_left - 1)
@@ -90,7 +90,7 @@ class GraphedStep:
         self._graph.replay()
 
     def _run_on_side_stream(self) -> None:
-        # Capture must not meet work that the default stream still owns.
+        # A capture must not overlap with work that the default stream has not finished.
         current = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(current)
         with torch.cuda.stream(self._stream):

@@ -1,4 +1,4 @@
-"""State dicts of a PDN: read from a file without running code, fitted to a network, identified."""
+"""Reads a PDN's state dict from a file without running code, and identifies its network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dfsc_tune.storage.digest import check_archive
 
 
 def pdn_sha256(pdn: nn.Sequential) -> str:
-    """The sha256 of a PDN's float32 tensors, whatever file and names they came from."""
+    """Returns the sha256 of a PDN's float32 tensors, whatever file and names they came from."""
     digest = hashlib.sha256()
     for name, tensor in sorted(pdn.state_dict().items()):
         digest.update(name.encode())
@@ -30,10 +30,10 @@ def pdn_sha256(pdn: nn.Sequential) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a .safetensors file, or of a .pth file without running code from it.
+    """Reads the tensors of a .safetensors file, or of a .pth file without running code from it.
 
     Raises:
-        UserError: the file is missing, damaged, or holds something else than tensors.
+        UserError: the file is missing, damaged, or holds anything but tensors.
     """
     if not path.is_file():
         raise UserError(f"no teacher weights at {path}; give a .safetensors or .pth file")
@@ -44,7 +44,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             # torch writes checksums and does not look at them; it once wrote no archives.
             check_archive(path)
         with warnings.catch_warnings():
-            # On a pickle of another protocol torch warns, before it refuses it anyway.
+            # torch warns of a pickle of another protocol before it refuses it anyway.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             weights = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
@@ -54,21 +54,25 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         ) from error
     except (MemoryError, PermissionError):
         raise
-    except Exception as error:  # torch's reader raises nearly any type on what it did not write.
-        raise UserError(f"{path} is damaged or no weights file; fetch or save it again") from error
+    except Exception as error:  # torch's reader raises almost any type on files of other programs.
+        raise UserError(
+            f"{path} is damaged or not a weights file; fetch or save it again"
+        ) from error
     if not isinstance(weights, dict) or not all(isinstance(x, Tensor) for x in weights.values()):
-        raise UserError(f"{path} is no state dict (names with tensors); save teacher.state_dict()")
+        raise UserError(
+            f"{path} is not a state dict (tensors by name); save teacher.state_dict() instead"
+        )
     return weights
 
 
 def read_pdn(path: Path, network: Network) -> nn.Sequential:
-    """The teacher's PDN, unpadded, float32, with the weights of a file.
+    """Builds the teacher's PDN, unpadded, float32, with the weights of a file.
 
-    The names may differ as long as the layers come in the same order. Known names: the indices of
-    nelson1425/EfficientAD, anomalib's `conv1`…, and our own `pdn.0`….
+    The names may differ as long as the layers come in the same order. Known names are the indices
+    of nelson1425/EfficientAD, anomalib's `conv1`… and this package's `pdn.0`….
 
     Raises:
-        UserError: the weights cannot be read or are those of another network.
+        UserError: the weights cannot be read or belong to another network.
     """
     weights = read_weights(path)
     pdn = build_pdn(network, teacher_channels(network))
@@ -77,7 +81,7 @@ def read_pdn(path: Path, network: Network) -> nn.Sequential:
         made_for = _network_of(weights)
         hint = f"'{made_for}', the one it was made for" if made_for else "the one it was made for"
         raise UserError(
-            f"{path} holds the weights of another network than '{network}'; set model.network to "
+            f"{path} holds the weights of a network other than '{network}'; set model.network to "
             f"{hint}, or model.teacher to another file"
         )
     tensors = [x.float() for x in given.values()]
@@ -86,7 +90,7 @@ def read_pdn(path: Path, network: Network) -> nn.Sequential:
 
 
 def network_of(path: Path) -> Network:
-    """The network whose teacher a weights file holds.
+    """Identifies the network whose teacher a weights file holds.
 
     Raises:
         UserError: the weights cannot be read or fit no network.
@@ -103,7 +107,7 @@ def network_of(path: Path) -> Network:
 def _network_of(weights: dict[str, Tensor]) -> Network | None:
     shapes = [x.shape for x in _in_layer_order(weights).values()]
     for network in get_args(Network):
-        # Shapes only: on "meta" nothing is filled, nor any random number drawn.
+        # Only the shapes matter: on "meta" nothing is filled and no random number is drawn.
         with torch.device("meta"):
             pdn = build_pdn(network, teacher_channels(network))
         if _shapes(pdn) == shapes:

@@ -1,4 +1,4 @@
-"""The frozen teacher: where its weights come from, and its features normalised per channel."""
+"""The frozen teacher: its weights, and its features, normalised per channel."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ class Teacher(nn.Module):
 
 
 def load_teacher(model: ModelConfig) -> Teacher:
-    """The teacher that the settings name (see `teacher_path`), not yet normalised.
+    """Loads the teacher that the settings name (see `teacher_path`), not yet normalised.
 
     Raises:
-        UserError: there is no such teacher, or its weights cannot be read or are those of another
+        UserError: there is no such teacher, or its weights cannot be read or belong to another
             network.
     """
     path = teacher_path(model)
@@ -54,12 +54,12 @@ def load_teacher(model: ModelConfig) -> Teacher:
 
 
 def teacher_identity(teacher: Teacher) -> str:
-    """The sha256 of the PDN's weights: results of different teachers are not comparable."""
+    """Returns the sha256 of the PDN's weights: different teachers' results are not comparable."""
     return pdn_sha256(teacher.pdn)
 
 
 def channel_statistics_sha256(teacher: Teacher) -> str:
-    """The sha256 of the means and standard deviations that its features are normalised by."""
+    """Returns the sha256 of the means and standard deviations that normalise its features."""
     statistics = torch.cat([teacher.mean, teacher.std]).cpu().numpy()
     return sha256(statistics.tobytes()).hexdigest()
 
@@ -89,13 +89,13 @@ def teacher_features(
     device: str = "cpu",
     dtype: FeatureDtype = "float32",
 ) -> npt.NDArray[np.floating]:
-    """The teacher's features (N, C, h, h) of uint8 images (N, 3, S, S), computed in batches.
+    """Computes the teacher's features (N, C, h, h) of uint8 images (N, 3, S, S) in batches.
 
-    They are computed in float32, whatever `dtype` they are kept in.
+    They are computed in float32 and kept in `dtype`.
     """
     teacher = teacher.to(device)
     size = feature_size(pixels.shape[-1])
-    # One array from the start: a list of batches to be joined would take the memory twice.
+    # One array from the start: joining a list of batches would take the memory twice.
     features = np.empty((len(pixels), teacher.mean.shape[1], size, size), dtype)
     with torch.inference_mode():
         for start in range(0, len(pixels), batch_size):

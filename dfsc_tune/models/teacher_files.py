@@ -1,6 +1,6 @@
-"""Teacher files: which one a setting names, and the card that says what it is.
+"""Finds the teacher file that a setting names, and reads the card that describes it.
 
-A teacher is a weights file and, where we made or fetched it, a card of the same name beside it.
+A teacher is a weights file and, if this tool made or fetched it, a card of the same name beside it.
 Some are shipped in the package; others lie in the user's data folder.
 """
 
@@ -28,9 +28,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class TeacherCard(Settings):
-    """`NAME.yaml` beside a teacher's weights: where they come from and what may be done with them.
+    """`NAME.yaml` beside a teacher's weights: their origin and their licence.
 
-    What does not apply to weights that were fetched or registered is none.
+    Fields that do not apply to fetched or registered weights are None.
     """
 
     network: Network
@@ -42,28 +42,28 @@ class TeacherCard(Settings):
     file_sha256: str
     """Of the weights file."""
     teacher_sha256: str
-    """Of the network's float32 tensors: what every run records of its teacher."""
+    """Of the network's float32 tensors; every run records it."""
     dfsc_tune_version: str | None = None
     command: str | None = None
-    """What was typed to make it."""
+    """The command that made it."""
     distilled: DistillConfig | None = None
-    """The settings, where it was distilled."""
+    """The settings of its distillation."""
     images: str | None = None
-    """What the photographs were, and their licence."""
+    """The photographs and their licence."""
     num_images: int | None = None
     seconds: float | None = None
     hardware: str | None = None
     loss_curve: Annotated[
         tuple[Annotated[tuple[int, float], Field(strict=False)], ...] | None, Field(strict=False)
     ] = None
-    """Steps done, and the mean squared error per normalised feature since the entry before."""
+    """Steps done, and the mean squared error per normalised feature since the previous entry."""
 
 
 def teacher_path(model: ModelConfig) -> Path | None:
-    """The weights file that `model.teacher` names; None where fixed random features serve.
+    """Returns the weights file that `model.teacher` names; None for fixed random features.
 
-    Left out, it means the teacher shipped for the network, and random features where none is.
-    `random` means random features, a file is itself, a name is one in the user's data folder.
+    The setting may be a file, the name of a teacher in the user's data folder, or `random`. Left
+    out, it means the teacher shipped for the network, or random features if none is shipped.
 
     Raises:
         UserError: there is no such file or name.
@@ -77,33 +77,33 @@ def teacher_path(model: ModelConfig) -> Path | None:
 
 
 def random_teacher_warning(model: ModelConfig) -> str | None:
-    """What a user should hear before training on random features; None where a real teacher serves.
+    """Returns the warning to give before a training on random features; None for a real teacher.
 
     Raises:
-        UserError: the settings name no teacher that is there.
+        UserError: the settings name a teacher that does not exist.
     """
     if teacher_path(model) is not None:
         return None
     if model.teacher == RANDOM:
         return "model.teacher is 'random': random features find few logical defects"
     return (
-        f"no teacher is shipped for network '{model.network}', so fixed random features serve, "
+        f"no teacher is shipped for network '{model.network}', so fixed random features are used, "
         "which find few logical defects; run `dfsc-tune teacher list` and set model.teacher"
     )
 
 
 def find_teacher(name: str) -> Path:
-    """The weights file of a shipped, fetched or registered teacher, or of a path.
+    """Returns the weights file of a shipped, fetched or registered teacher, or of a path.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no such teacher.
     """
     if is_path(name):
         path = Path(name)
         if not path.is_file():
             raise UserError(
                 f"no teacher weights at {path}; give a .safetensors or .pth file; if it was moved, "
-                "say where it is now by --teacher, in a config by model.teacher"
+                "give its new path by --teacher or, in a config, by model.teacher"
             )
         return path
     known = known_teachers()
@@ -116,7 +116,7 @@ def find_teacher(name: str) -> Path:
 
 
 def known_teachers() -> dict[str, Path]:
-    """The weights files of all teachers that have a name, shipped ones first."""
+    """Returns the weights files of all named teachers, shipped ones first."""
     found: dict[str, Path] = {}
     for folder in (_SHIPPED, user_folder()):
         if folder.is_dir():
@@ -127,12 +127,12 @@ def known_teachers() -> dict[str, Path]:
 
 
 def shipped_teacher(network: Network) -> Path:
-    """Where the package has, or would have, its own teacher for a network."""
+    """Returns the path of the package's own teacher for a network, whether it is shipped or not."""
     return _SHIPPED / f"{network}.safetensors"
 
 
 def user_folder() -> Path:
-    """Where this user's fetched and registered teachers lie."""
+    """Returns the folder of this user's fetched and registered teachers."""
     return data_folder() / "teachers"
 
 
@@ -148,20 +148,20 @@ def check_name(name: str) -> str:
 
 
 def is_path(teacher: str) -> bool:
-    """Whether a teacher setting is meant as a file, not as a name."""
+    """Returns whether a teacher setting is meant as a file, not as a name."""
     return teacher.endswith(WEIGHTS_SUFFIXES) or Path(teacher).name != teacher
 
 
 def card_path(weights: Path) -> Path:
-    """Where the card of a weights file lies."""
+    """Returns the path of a weights file's card."""
     return weights.with_suffix(".yaml")
 
 
 def read_card(weights: Path) -> TeacherCard | None:
-    """The card beside a weights file; None where there is none.
+    """Reads the card beside a weights file; None if there is none.
 
     Raises:
-        UserError: the card is broken, or the weights are not those that it describes.
+        UserError: the card is damaged, or describes other weights.
     """
     path = card_path(weights)
     if not path.is_file():
@@ -170,8 +170,8 @@ def read_card(weights: Path) -> TeacherCard | None:
         card = load(path, TeacherCard)
     except UserError as error:
         raise UserError(
-            f"{error}; it was read as the card of the teacher {weights.name}: if it is none, copy "
-            "the weights to another folder"
+            f"{error}; it was read as the card of the teacher {weights.name}; if it is not one, "
+            "copy the weights to another folder"
         ) from error
     _check_described(weights, card)
     return card

@@ -1,4 +1,4 @@
-"""The paper's numbers on MVTec LOCO AD (`paper.json`), to set one's own beside."""
+"""The paper's numbers on MVTec LOCO AD (`paper.json`), for comparison with one's own."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ CATEGORIES = ("breakfast_box", "juice_bottle", "pushpins", "screw_bag", "splicin
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """What the paper states of one method on one category's whole test set; shares, not percent."""
+    """The paper's result of one method on one category's whole test set; shares, not percent."""
 
     method: str
     image_auroc: dict[str, float]
-    """By kind (Table 1); "mean" is that of the two kinds, which the table leaves out."""
+    """By kind (Table 1); "mean" is the mean of the two kinds, which the table does not list."""
     au_spro: float
     """Up to an FPR of 0.05, the mean of both kinds (Table 2)."""
 
 
 def published_results(category: str) -> tuple[PublishedResult, ...]:
-    """What the paper states of its method and its baseline; nothing for categories it lacks."""
+    """Returns the paper's results of its method and its baseline; none for other categories."""
     if category not in CATEGORIES:
         return ()
     tables = paper_tables()
@@ -31,13 +31,13 @@ def published_results(category: str) -> tuple[PublishedResult, ...]:
 
 
 def published_margins(category: str) -> dict[float, float]:
-    """The image AUROC (a share) that the paper's Table 3 gives for each margin; may be empty."""
+    """Returns the image AUROC (a share) by margin, from the paper's Table 3; may be empty."""
     by_margin = paper_tables()["image_auroc_by_margin"].get(category, {})
     return {float(margin): percent / 100 for margin, percent in by_margin.items()}
 
 
 def paper_tables() -> dict[str, Any]:
-    """All numbers of `paper.json`, in percent."""
+    """Returns all numbers of `paper.json`, in percent."""
     text = (files(__package__) / "paper.json").read_text(encoding="utf-8")
     tables: dict[str, Any] = json.loads(text)
     return tables

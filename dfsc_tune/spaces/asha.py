@@ -15,16 +15,16 @@ from dfsc_tune.spaces.space import Budget
 
 
 def rung_steps(num_steps: int, grace_period: int, reduction_factor: int) -> list[int]:
-    """The steps at which trials are compared, lowest first: grace_period · reduction_factor^k.
+    """Returns the steps at which trials are compared, ascending: grace_period · reduction_factor^k.
 
-    Counted as Ray does: the last one may be the full budget, at which no trial goes on anyway.
+    As in Ray, the last one may be the full budget, at which no trial goes on anyway.
     """
     ratio = math.log(num_steps / grace_period) / math.log(reduction_factor)
     return [grace_period * reduction_factor**k for k in range(int(ratio + 1))]
 
 
 def rung_of_report(rungs: Sequence[int], step: int, judged: Container[int]) -> int | None:
-    """The rung at which a report counts, if any.
+    """Finds the rung at which a report counts, if any.
 
     Args:
         rungs: of the search, as `rung_steps` gives them.
@@ -32,16 +32,16 @@ def rung_of_report(rungs: Sequence[int], step: int, judged: Container[int]) -> i
         judged: the rungs at which its trial has been judged.
 
     Returns:
-        the highest rung that the report has reached and where its trial has not been judged.
+        The highest rung that the report has reached and where its trial has not been judged.
     """
     return max((x for x in rungs if x <= step and x not in judged), default=None)
 
 
 def judged_steps(budget: Budget) -> list[int]:
-    """The reports at which a trial is compared, and the one at the full budget, which ends it.
+    """Returns the steps of the reports at which a trial is compared, and of its last report.
 
-    Each rung has the first report at or after its step to itself: no two rungs lie within a
-    `report_interval`, as no `grace_period` is below it.
+    A rung's report is the first one at or after its step. No two rungs share a report: they lie at
+    least one `report_interval` apart, as `grace_period` is never below it.
     """
     interval = budget.report_interval
     reports = [math.ceil(rung / interval) * interval for rung in _rungs(budget)]
@@ -55,23 +55,24 @@ class Asha:
         self._budget = budget
         self._rungs = _rungs(budget)
         self._values: dict[tuple[str, int], list[float]] = defaultdict(list)
-        """What was reported at each category's rungs, sorted."""
+        """The values reported at each category's rungs, sorted."""
         self._judged: dict[str, set[int]] = defaultdict(set)
 
     def goes_on(
         self, category: str, trial: str, step: int, value: float, *, spared: bool = False
     ) -> bool:
-        """Takes a report; whether its trial goes on.
+        """Records a report and returns whether its trial goes on.
 
         The first trial at a rung goes on, as does one that equals the cutoff. A value that is not
-        finite is compared with nothing.
+        finite is not compared.
 
         Args:
             category: of the trial.
             trial: its name, unique among all categories.
             step: of the report.
             value: reported, to be maximised.
-            spared: the trial counts at the rungs, but is not stopped before the full budget.
+            spared: whether the trial is not stopped before the full budget, though it counts at
+                the rungs.
         """
         ends = step >= self._budget.num_steps
         if not math.isfinite(value):
@@ -79,12 +80,12 @@ class Asha:
         if not ends:
             ends = not self._passes(category, trial, step, value) and not spared
         if ends:
-            # Ray enters a last report once more: where a trial skipped a rung, it counts there.
+            # Ray judges a last report once more; if the trial skipped a rung, it counts there.
             self._passes(category, trial, step, value)
         return not ends
 
     def _passes(self, category: str, trial: str, step: int, value: float) -> bool:
-        """Enters a value at the rung where it counts; whether it is not below the cutoff there."""
+        """Records a value at the rung where it counts; returns whether it reaches the cutoff."""
         rung = rung_of_report(self._rungs, step, self._judged[trial])
         if rung is None:
             return True
@@ -100,10 +101,10 @@ def _rungs(budget: Budget) -> list[int]:
 
 
 def _cutoff(values: Sequence[float], reduction_factor: int) -> float:
-    """The value that the best 1 in `reduction_factor` of some sorted values reach.
+    """Returns the cutoff that the best 1 in `reduction_factor` of the sorted values reach.
 
-    Equals `np.nanpercentile(values, 100 * (1 - 1 / reduction_factor))` to the last bit, for trials
-    often tie, in a hundredth of its time.
+    It equals `np.nanpercentile(values, 100 * (1 - 1 / reduction_factor))` to the last bit, which
+    matters as trials often tie, and takes a hundredth of its time.
     """
     place = (len(values) - 1) * ((1 - 1 / reduction_factor) * 100 / 100)
     below = math.floor(place)

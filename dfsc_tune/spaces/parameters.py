@@ -1,4 +1,4 @@
-"""A setting that varies: which values it may take, on which scale, and when it exists."""
+"""Parameters of a search space: the values they may take, their scale, and when they exist."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ FREE = "ema_momentum"
 
 
 def same_value(one: Value, other: Value) -> bool:
-    """Equality as settings know it: 1 and 1.0 are the same, but True is no number."""
+    """Returns whether two values are equal as settings: 1 and 1.0 are, but 1 and True are not."""
     return isinstance(one, bool) == isinstance(other, bool) and one == other
 
 
 class _Parameter(Settings):
-    """What all kinds of parameters share."""
+    """The base of all kinds of parameters."""
 
     when: dict[str, tuple[Value, ...]] = Field(default_factory=dict)
-    """The parameter exists only where each setting named here has the value, or one of the values,
-    given for it; elsewhere the setting stays at what is fixed, or at the paper's value."""
+    """The parameter exists only if each setting named here has the value, or one of the values,
+    given for it; otherwise the setting keeps its fixed value, or the paper's value."""
 
     @field_validator("when", mode="before")
     @classmethod
@@ -37,7 +37,7 @@ class _Parameter(Settings):
         return {key: tuple(x) if isinstance(x, list | tuple) else (x,) for key, x in when.items()}
 
     def exists(self, values: Mapping[str, Value]) -> bool:
-        """Whether the parameter exists where the others have these values."""
+        """Returns whether the parameter exists if the others have these values."""
         return all(
             name in values and any(same_value(values[name], x) for x in wanted)
             for name, wanted in self.when.items()
@@ -45,7 +45,7 @@ class _Parameter(Settings):
 
 
 class _Range(_Parameter):
-    """What real and whole numbers between two bounds share."""
+    """The base of real and whole numbers between two bounds."""
 
     low: float
     high: float
@@ -69,16 +69,16 @@ class _Range(_Parameter):
         return is_number and self.low <= float(value) <= self.high
 
     def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed for all between them to be."""
+        """Returns values that are allowed only if all values between them are."""
         return (self.low, self.high)
 
     def to_unit(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Where values lie between the bounds, from 0 to 1, evenly along the scale."""
+        """Returns the values' places between the bounds, from 0 to 1, evenly along the scale."""
         low, high, x = (_along(self.scale, value) for value in (self.low, self.high, values))
         return (x - low) / (high - low)
 
     def from_unit(self, fraction: float) -> float:
-        """The value that lies at a fraction of the way between the bounds."""
+        """Returns the value at a fraction of the way between the bounds."""
         low, high = (float(_along(self.scale, value)) for value in (self.low, self.high))
         x = low + fraction * (high - low)
         match self.scale:
@@ -115,7 +115,7 @@ class IntParameter(_Range):
 
 
 class CategoricalParameter(_Parameter):
-    """One of some values."""
+    """One of several given values."""
 
     type: Literal["categorical"] = "categorical"
     choices: Annotated[tuple[Value, ...], Field(min_length=1, strict=False)]
@@ -137,9 +137,9 @@ class CategoricalParameter(_Parameter):
 
 
 class FreeParameter(_Parameter):
-    """Values that one training can be scored at, each; the best of them counts.
+    """A free value: one training is scored at all its choices, and the best of them counts.
 
-    No trial is spent on it. Only the EMA momentum is such: gradients never see the average.
+    It needs no trial of its own. Only the EMA momentum is free: gradients never see the average.
     """
 
     type: Literal["free"] = "free"
@@ -150,11 +150,11 @@ class FreeParameter(_Parameter):
         if len(set(self.choices)) < len(self.choices):
             raise ValueError("a choice is given twice")
         if self.when:
-            raise ValueError("a free parameter exists always")
+            raise ValueError("a free parameter always exists, so it takes no 'when'")
         return self
 
     def contains(self, value: Value) -> bool:
-        """Whether trainings are scored at the value."""
+        """Returns whether trainings are scored at the value."""
         return value in self.choices
 
     def bounds(self) -> tuple[Value, ...]:

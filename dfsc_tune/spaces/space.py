@@ -1,4 +1,4 @@
-"""A search space: which settings vary and how, what stays fixed, and what may be spent."""
+"""A search space: the parameters, the fixed settings, the budget and a trial's resources."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ from dfsc_tune.spaces.sampler import SamplerName, check_sampler
 
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 SPARED: tuple[Role, ...] = ("paper", "margin_0")
-"""Trials that are never stopped early: the winner is compared with them at full budget."""
+"""Trials that are never stopped early: the winner is compared with them at the full budget."""
 
 
 class Budget(Settings):
-    """What a search may spend on each category."""
+    """The budget of a search for each category."""
 
     num_trials: Annotated[int, Field(ge=1)]
     num_steps: Annotated[int, Field(ge=1)]
@@ -47,7 +47,7 @@ class Budget(Settings):
     grace_period: Annotated[int, Field(ge=1)]
     """ASHA: no trial is stopped before this step, nor between two reports."""
     reduction_factor: Annotated[int, Field(ge=2)] = 3
-    """ASHA: of the trials that reach a rung, the best one in so many goes on."""
+    """ASHA: of the trials that reach a rung, the best 1 in `reduction_factor` go on."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -56,7 +56,7 @@ class Budget(Settings):
         if self.grace_period > self.num_steps:
             raise ValueError("grace_period must not exceed num_steps")
         if self.grace_period < self.report_interval:
-            # The first report would be past several rungs, and Ray judge the lowest ones last.
+            # Else the first report would pass several rungs, and Ray would judge the lowest last.
             raise ValueError(
                 f"grace_period {self.grace_period} must not be below report_interval "
                 f"{self.report_interval}: a trial is judged only when it reports"
@@ -65,14 +65,14 @@ class Budget(Settings):
 
 
 class Resources(Settings):
-    """What one trial is given."""
+    """The resources of one trial."""
 
     cpus_per_trial: Annotated[int, Field(ge=1)] = 1
     gpus_per_trial: Annotated[float, Field(ge=0.0)] = 0.0
-    """A fraction lets several trials share a GPU; above 1 only whole numbers."""
+    """A fraction lets several trials share a GPU; above 1 it must be a whole number."""
     deadline_seconds: Annotated[float | None, Field(gt=0.0)] = None
-    """A trial that reports nothing for so long hangs and is ended; left out, ten times the slowest
-    report of the run and five minutes."""
+    """A trial that reports nothing for this long is taken to hang, and is ended. By default, ten
+    times the slowest report of the run plus five minutes."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -82,7 +82,7 @@ class Resources(Settings):
 
 
 class CategoryOverride(Settings):
-    """What differs for one category; parameters given here replace those of the same name."""
+    """The differences for one category; its parameters replace those of the same name."""
 
     fixed: dict[str, Any] = Field(default_factory=dict)
     parameters: dict[str, Parameter] = Field(default_factory=dict)
@@ -90,20 +90,20 @@ class CategoryOverride(Settings):
 
 
 class SearchSpace(Settings):
-    """One YAML file of `search_spaces/`."""
+    """A search space, as a YAML file of `search_spaces/` holds it."""
 
     fixed: dict[str, Any] = Field(default_factory=dict)
     """Settings of every trial, as in a trial's config (groups model, loss, train, score)."""
     parameters: dict[str, Parameter]
     """The settings that vary, by name; see `SEARCHABLE`."""
     starting_points: tuple[dict[str, Value], ...] = Field(default=(), strict=False)
-    """Tried first, after the paper's setting and margin 0, which every search tries."""
+    """Settings to try first, after the paper's setting and margin 0, which every search tries."""
     budget: Budget
     objective: ObjectiveConfig = ObjectiveConfig()
     sampler: SamplerName = "tpe"
-    """Who suggests: Optuna's sampler of that name; `grid` tries every combination of categorical
-    choices, in random order, and `listed` the starting points alone, both as far as num_trials
-    goes."""
+    """The source of suggestions: one of Optuna's samplers; `grid`, which tries every combination of
+    categorical choices in random order; or `listed`, which tries the starting points alone. The
+    latter two end at num_trials at the latest."""
     resources: Resources = Resources()
     categories: dict[str, CategoryOverride] = Field(default_factory=dict)
 
@@ -143,7 +143,7 @@ class SearchSpace(Settings):
         return validate(SearchSpace, tree, source=source)
 
     def for_category(self, category: str) -> CategorySpace:
-        """What holds for one category, its overrides applied."""
+        """Returns the search space of one category, its overrides applied."""
         override = self.categories.get(category, CategoryOverride())
         return CategorySpace(
             fixed=merged(self.fixed, override.fixed),
@@ -164,11 +164,11 @@ class CategorySpace:
 
     @property
     def suggested(self) -> dict[str, SuggestedParameter]:
-        """The parameters that a value is suggested for: all but the free one."""
+        """The parameters for which values are suggested: all but the free one."""
         return {x: y for x, y in self.parameters.items() if not isinstance(y, FreeParameter)}
 
     def base_config(self, category: str, **settings: Any) -> TrialConfig:
-        """A trial's config before any parameter is chosen; `settings` go on top."""
+        """Returns a trial's config before any parameter is chosen; `settings` replace its own."""
         tree = merged(self.fixed, {"category": category, **settings})
         if isinstance(free := self.parameters.get(FREE), FreeParameter):
             momenta = {FREE: free.choices[0], "extra_ema_momenta": free.choices}
@@ -176,18 +176,18 @@ class CategorySpace:
         return validate(TrialConfig, tree, source="fixed settings")
 
     def num_expected(self, num_trials: int) -> int:
-        """How many points are tried where `num_trials` may be: a grid or a list may have fewer."""
+        """Returns the number of points tried: `num_trials`, or fewer for a small grid or list."""
         if self.sampler not in ("grid", "listed"):
             return num_trials
         return min(num_trials, len(self.first_points()) + len(self.untried_combinations()))
 
     def first_points(self) -> list[tuple[Role, dict[str, Value]]]:
-        """What is tried before the sampler is asked, and why: complete points, none twice.
+        """Returns the points tried before the sampler is asked, complete, none twice, with roles.
 
-        The paper's values of what is searched come first, and these with margin 0, so that every
-        search says what tuning gained; then the user's starting points. The free parameter has a
-        value only in the paper's two: they are compared with, so nothing is chosen for them. Of a
-        list, the starting points are all.
+        First come the paper's values of the searched settings, and the same with margin 0, so that
+        every search tells what tuning gained; then the user's starting points. The free parameter
+        has a value in the paper's two points only: others are compared with them, so no value is
+        chosen for them. The sampler `listed` tries the starting points alone.
         """
         paper = paper_values()
         wanted: list[tuple[Role, Mapping[str, Value]]] = []
@@ -195,7 +195,7 @@ class CategorySpace:
             wanted.append(("paper", paper))
             if "margin" in self.parameters:
                 wanted.append(("margin_0", {**paper, "margin": 0.0}))
-        # What a starting point leaves open is the paper's.
+        # Settings that a starting point leaves out have the paper's values.
         suggested = {name: paper[name] for name in self.suggested}
         wanted += [("starting_point", {**suggested, **point}) for point in self.starting_points]
         points: list[tuple[Role, dict[str, Value]]] = []
@@ -206,7 +206,7 @@ class CategorySpace:
         return points
 
     def untried_combinations(self) -> list[dict[str, Value]]:
-        """A grid's points, none twice, without those that are among the first points."""
+        """Returns a grid's points, none twice, without those among the first points."""
         if self.sampler != "grid":
             return []
         seen = {tuple(point.items()) for _, point in self.first_points()}
@@ -224,7 +224,7 @@ class CategorySpace:
 
 
 def find_space(name: str) -> Path:
-    """The file of a search space given by its path or by the name of one that comes with us."""
+    """Returns the file of a search space, given its path or the name of a shipped one."""
     if Path(name).is_file():
         return Path(name)
     shipped = {path.stem: path for path in sorted(_shipped_folder().glob("*.yaml"))}
@@ -241,14 +241,14 @@ def load_space(name: str) -> SearchSpace:
 
 
 def _shipped_folder() -> Path:
-    # An installed package carries the folder inside; a checkout has it at its top.
+    # An installed package contains the folder; a checkout has it at its top.
     package = Path(__file__).parents[1]
     installed = package / "search_spaces"
     return installed if installed.is_dir() else package.parent / "search_spaces"
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """A tree of settings with another one's values on top, group by group."""
+    """Returns a tree of settings with another one's values on top, group by group."""
     tree = dict(below)
     for key, value in above.items():
         both = isinstance(value, Mapping) and isinstance(tree.get(key), Mapping)

@@ -23,17 +23,17 @@ def anomalies_of(
     counts: Mapping[str, int],
     settings: ObjectiveConfig,
 ) -> list[Anomaly]:
-    """The category's synthetic anomalies.
+    """Returns the category's synthetic anomalies.
 
     Args:
-        category: whose objective does not refuse it, so that it has validation images enough.
-        good: these images as the networks see them, (N, 3, S, S).
-        counts: how many to make, by recipe.
+        category: not refused by its objective, so that it has enough validation images.
+        good: its validation images as the networks see them, (N, 3, S, S).
+        counts: anomalies to make, by recipe.
         settings: the seed and the metric.
 
     Raises:
-        UserError: none can be made of the images, or none of the metric's kind, or an image cannot
-            be read.
+        UserError: no anomaly, or none of the metric's kind, can be made from the images, or an
+            image cannot be read.
     """
     large = decode_images(category.validation, 2 * good.shape[-1]).pixels
     anomalies = stored_anomalies(good, large, counts, settings.split_seed)
@@ -56,7 +56,7 @@ def prepared_anomalies(
     features: npt.NDArray[np.floating],
     good: PreparedImages,
 ) -> PreparedImages:
-    """Anomalies with their pixels and features, as images of the good ones they were made from."""
+    """Returns anomalies as prepared images, with the records and sizes of their good images."""
     records = tuple(
         ImageRecord(
             path=good.records[anomaly.source].path,
@@ -70,14 +70,14 @@ def prepared_anomalies(
     return PreparedImages(records, pixels, features, sizes)
 
 
-def too_few(wanted: Mapping[str, int], selection: Sequence[ImageRecord]) -> Iterator[str]:
-    """A note on the recipes that made fewer anomalies than were asked for, if there are any.
+def shortfall_notes(wanted: Mapping[str, int], selection: Sequence[ImageRecord]) -> Iterator[str]:
+    """Yields a note on the recipes that made fewer anomalies than wanted, if there are any.
 
     Args:
-        wanted: how many were to be made, by recipe.
+        wanted: anomalies to make, by recipe.
         selection: the images of the selection part.
     """
     made = Counter(record.defect_type for record in selection)
     few = [f"{made[x]} of {count} {x}" for x, count in wanted.items() if made[x] < count]
     if few:
-        yield f"fewer anomalies than asked for could be made: {', '.join(few)}"
+        yield f"fewer anomalies than wanted could be made: {', '.join(few)}"

@@ -1,6 +1,6 @@
 """EfficientAD's two extras that the paper leaves out: the autoencoder's colour jitter, the penalty.
 
-They serve the baselines EfficientAD-S and EfficientAD-M only.
+Only the baselines EfficientAD-S and EfficientAD-M use them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ _GRAYSCALE_PROBABILITY = 0.3
 
 
 def color_jitter(pixels: Tensor) -> Tensor:
-    """Brightness, contrast or saturation, one at random, scaled by a factor from 0.8 to 1.2.
+    """Scales brightness, contrast or saturation, one at random, by a factor from 0.8 to 1.2.
 
     Args:
         pixels: (B, 3, S, S) uint8.
@@ -37,7 +37,7 @@ def color_jitter(pixels: Tensor) -> Tensor:
 
 
 def random_grayscale(pixels: Tensor) -> Tensor:
-    """The images in grey with probability 0.3, as EfficientAD does to its penalty images."""
+    """Turns images to grey with probability 0.3, as EfficientAD does to its penalty images."""
     if float(torch.rand(())) >= _GRAYSCALE_PROBABILITY:
         return pixels
     return grayscale(pixels).round().to(torch.uint8).expand_as(pixels)

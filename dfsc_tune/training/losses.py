@@ -32,8 +32,8 @@ def hard_mask(values: Tensor, quantile: float) -> Tensor:
 
     Returns:
         Booleans of the same shape; at least one is set per image. The threshold is the linearly
-        interpolated quantile; comparing with the smallest value above it marks the same set, ties
-        included, without sorting everything.
+        interpolated quantile. Comparing with the smallest value above it marks the same entries,
+        ties included, without sorting all values.
     """
     flat = values.detach().flatten(1)
     count = flat.shape[1] - math.ceil(quantile * (flat.shape[1] - 1))
@@ -49,7 +49,7 @@ def hard_feature_loss(teacher: Tensor, student: Tensor, hard_quantile: float) ->
         student: (B, C, H, W), the student's answer to the teacher.
         hard_quantile: q of τ, taken over each image's C·H·W entries.
 
-    A masked mean equals selecting in value and gradient, and keeps shapes static.
+    A masked mean equals selecting the entries, in value and gradient, and keeps shapes static.
     """
     squared = (teacher - student).square()
     mask = hard_mask(squared, hard_quantile)
@@ -65,10 +65,10 @@ def dfsc_distance(
         teacher: (B, C, H, W).
         autoencoder: (B, C, H, W).
         quantile: q' of τ', taken over each image's C·H·W entries.
-        order: `mask_first` masks, then L2-normalises over channels; `normalize_first` the other
-            way round.
+        order: `mask_first` masks, then L2-normalises over channels; `normalize_first` does the
+            reverse.
 
-    Positions without a selected channel are 0 and give no gradient.
+    At positions without a selected channel, D is 0 and has no gradient.
     """
     mask = hard_mask((teacher - autoencoder).square(), quantile)
     if order == "mask_first":
@@ -94,15 +94,15 @@ def total_loss(
     augmented: tuple[Tensor, Tensor] | None = None,
     penalty: Tensor | None = None,
 ) -> Losses:
-    """L_total (Eq. 7) and its terms.
+    """Computes L_total (Eq. 7) and its terms.
 
     Args:
         teacher: T, (B, C, H, W), normalised; a constant.
         student: S, (B, 2C, H, W): the answer to the teacher, then the answer to the autoencoder.
         autoencoder: A, (B, C, H, W).
-        config: margin, quantiles, alpha and readings.
-        augmented: EfficientAD's colour jitter: T and S of the jittered image that A was given,
-            (B, C, H, W) and (B, 2C, H, W); they then take part in d_TA, d_SA and the constraint.
+        config: margin, quantiles, alpha and the choices that the paper leaves open.
+        augmented: with EfficientAD's colour jitter, T and S of the jittered image that A was given,
+            (B, C, H, W) and (B, 2C, H, W); they replace T and S in d_TA, d_SA and the constraint.
         penalty: the student's answer to the teacher for photographs, (B, C, H, W); its mean square
             is added, as in EfficientAD.
     """
@@ -113,7 +113,7 @@ def total_loss(
     student_autoencoder = (global_student[:, channels:] - target).square().mean()
     teacher_autoencoder = (global_teacher - autoencoder).square().mean()
     zero = torch.zeros((), device=teacher.device)
-    # At m = 0 the hinge is 0 everywhere: leaving it out is the same and costs nothing.
+    # At m = 0 the hinge is 0 everywhere, so it need not be computed.
     dfsc = dfsc_loss(global_teacher, autoencoder, config) if config.margin > 0 else zero
     penalty_loss = zero if penalty is None else penalty.square().mean()
     total = (

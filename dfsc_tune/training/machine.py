@@ -1,4 +1,4 @@
-"""What a run was made with: versions, git commit and hardware, for `run.yaml`."""
+"""Describes what a run was made with, for `run.yaml`: versions, git commit and hardware."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _PACKAGES = ("ray", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
 def describe_machine() -> dict[str, Any]:
-    """Versions, git commit and hardware of this machine."""
+    """Returns versions, git commit and hardware of this machine."""
     gpus = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {
         "versions": {
             "python": platform.python_version(),
-            # With its build, such as +cu130, which a wheel's own version may leave out.
+            # Includes the build, such as +cu130, which a wheel's own version may leave out.
             "torch": str(torch.__version__),
             "dfsc-tune": __version__,
             **{x: _version(x) for x in _PACKAGES},
@@ -40,7 +40,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def _version(package: str) -> str | None:
-    """None where it is not installed: a single training needs neither Ray nor Optuna."""
+    """Returns None if it is not installed: a single training needs neither Ray nor Optuna."""
     try:
         return version(package)
     except PackageNotFoundError:

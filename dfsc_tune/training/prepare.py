@@ -32,7 +32,7 @@ from dfsc_tune.models.teacher import (
     teacher_features,
     teacher_identity,
 )
-from dfsc_tune.training.anomalies import anomalies_of, prepared_anomalies, too_few
+from dfsc_tune.training.anomalies import anomalies_of, prepared_anomalies, shortfall_notes
 from dfsc_tune.training.objectives import Objective, Split, chosen_objective, objective_named
 
 _MAX_PENALTY_IMAGES = 1000
@@ -42,22 +42,22 @@ _FEW_IMAGES = 5
 
 @dataclass(frozen=True, eq=False)
 class TrialData:
-    """What a trial is given, as arrays that processes can share.
+    """The data of a trial, as arrays that processes can share.
 
-    The report part is not in it, so no trial can see it.
+    The report part is not included, so no trial can see it.
     """
 
     objective: Objective
     train: PreparedImages
     validation: PreparedImages
     selection: PreparedImages
-    """Images that judge a trial, besides the validation images where these judge too."""
+    """Images of the selection part, except the validation images."""
     teacher: Teacher
     penalty_pixels: npt.NDArray[np.uint8] | None = None
 
     @property
     def num_bytes(self) -> int:
-        """What the images take on a device."""
+        """Memory that the images take on a device."""
         images = (self.train, self.validation, self.selection)
         penalty = 0 if self.penalty_pixels is None else self.penalty_pixels.nbytes
         return penalty + sum(x.pixels.nbytes + x.features.nbytes for x in images)
@@ -65,7 +65,7 @@ class TrialData:
 
 @dataclass(frozen=True)
 class ResidentData:
-    """A trial's data as tensors where it runs: a step needs nothing from anywhere else."""
+    """A trial's data as tensors on its device; a step needs no other data."""
 
     objective: Objective
     device: str
@@ -78,7 +78,7 @@ class ResidentData:
 
 @functools.lru_cache(maxsize=1)
 def resident(data: TrialData, device: str) -> ResidentData:
-    """A trial's data on its device; one category's trials in one process share the latest."""
+    """Moves a trial's data to a device; successive trials of a category in a process share it."""
     penalty = data.penalty_pixels
     return ResidentData(
         objective=data.objective,
@@ -93,7 +93,7 @@ def resident(data: TrialData, device: str) -> ResidentData:
 
 @dataclass(frozen=True)
 class CategoryData:
-    """A category read for a search: the trials' share, and what is kept from them."""
+    """A category read for a search: the data of its trials, and the rest, hidden from them."""
 
     category: Category
     split: Split
@@ -105,7 +105,7 @@ class CategoryData:
 
     @property
     def objective(self) -> Objective:
-        """What the trials are judged by."""
+        """The objective that judges the trials."""
         return self.trial.objective
 
     @property
@@ -116,13 +116,13 @@ class CategoryData:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know about these data."""
-        made = too_few(self.split.anomalies, self.trial.selection.records)
+        """Notes for the user on these data."""
+        made = shortfall_notes(self.split.anomalies, self.trial.selection.records)
         limits = _limits(self.category, self.split)
         return (*self.category.notes, *self.split.notes, *made, *limits)
 
     def summary(self) -> dict[str, Any]:
-        """What `run.yaml` says of these data."""
+        """Returns the entry of these data in `run.yaml`."""
         return {
             "fingerprint": self.fingerprint,
             "layout": self.category.layout,
@@ -139,7 +139,7 @@ class CategoryData:
 
 
 def with_chosen_objective(config: TrialConfig, data: Path) -> TrialConfig:
-    """The config with its objective's name settled for the category's images in a folder."""
+    """Returns the config with `auto` replaced by the objective that suits the category."""
     objective = chosen_objective(list_category(data, config.category), config.objective)
     return config.model_copy(update={"objective": objective})
 
@@ -153,7 +153,7 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
         device: where the teacher runs.
 
     Raises:
-        UserError: the data or the teacher cannot be used as the settings ask.
+        UserError: the data or the teacher cannot be used with these settings.
     """
     category = read_category(data, config.category)
     settings = chosen_objective(category, config.objective)
@@ -164,8 +164,8 @@ def prepare_category(config: TrialConfig, data: Path, device: str = "cpu") -> Ca
     def prepare(records: Sequence[ImageRecord]) -> PreparedImages:
         return prepare_images(records, teacher, config.model, device, config.speed.feature_dtype)
 
-    # The raw features of the training images give the statistics, then are normalised in place:
-    # running the teacher twice over the largest part would double the cost.
+    # The raw features of the training images give the statistics and are then normalised in place:
+    # a second pass of the teacher over the largest part would double the cost.
     train = prepare_images(category.train, teacher, config.model, device)
     fit_channel_statistics(teacher, train.features)
     train.features[...] -= teacher.mean.cpu().numpy()
@@ -208,7 +208,7 @@ def prepare_images(
     device: str = "cpu",
     dtype: FeatureDtype = "float32",
 ) -> PreparedImages:
-    """Decodes some images and computes the teacher's features of them, kept in `dtype`."""
+    """Decodes images and computes the teacher's features of them, kept in `dtype`."""
     decoded = decode_images([record.path for record in records], model.image_size)
     return PreparedImages(
         records=tuple(records),
@@ -219,7 +219,7 @@ def prepare_images(
 
 
 def _limits(category: Category, split: Split) -> Iterator[str]:
-    """What these images are too few, or too poor, to say."""
+    """Yields notes on what cannot be measured, or not well, with these images."""
     without = sum(record.lacks_mask for record in category.test)
     if without:
         yield f"{without} anomalous images have no mask, so pixel metrics cannot be measured"
@@ -238,7 +238,7 @@ def _count_kinds(records: Sequence[ImageRecord]) -> dict[str, int]:
 
 
 def _penalty_pixels(folder: Path, model: ModelConfig) -> npt.NDArray[np.uint8]:
-    """Photographs as EfficientAD's penalty wants them: resized to 2S, the centre S cut out."""
+    """Reads photographs for EfficientAD's penalty: resized to 2S, then cropped to the centre S."""
     paths = sorted(path for path in folder.glob("**/*") if path.suffix.lower() in _PHOTO_SUFFIXES)
     if not paths:
         raise UserError(f"no photographs in {folder}; train.penalty_images needs a folder of them")

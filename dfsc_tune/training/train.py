@@ -25,13 +25,14 @@ _DECAY = 0.1
 
 
 class TrialError(Exception):
-    """This trial cannot go on (a loss that is no number, say); the search does."""
+    """A trial cannot go on, for example as a loss is not finite; the search goes on."""
 
 
 def learning_rate(step: int, config: TrainConfig) -> float:
-    """The learning rate of the step that follows `step` finished ones.
+    """Returns the learning rate of the step after `step` finished ones.
 
-    Untuned exponential warm-up (Ma & Yarats, 2021), and a tenth for the last `decay_share`.
+    It follows untuned exponential warm-up (Ma & Yarats, 2021), and is a tenth in the last
+    `decay_share` of the steps.
     """
     rate = config.learning_rate
     if config.warmup:
@@ -42,10 +43,10 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
 
 def image_order(seed: int, num_images: int, num_steps: int) -> Tensor:
-    """The image of each step, (num_steps,) int64: every epoch sees each once, in its own order."""
+    """Returns the image of each step, (num_steps,) int64: each epoch has an order of its own."""
     epochs = []
     for epoch in range(math.ceil(num_steps / num_images)):
-        # A generator of its own for each epoch: a longer training begins like a shorter one.
+        # Each epoch has its own generator, so that a longer training begins like a shorter one.
         key = np.random.SeedSequence((seed, epoch)).generate_state(1)
         generator = torch.Generator().manual_seed(int(key[0]))
         epochs.append(torch.randperm(num_images, generator=generator))
@@ -59,13 +60,14 @@ def update_average(average: nn.Module, model: nn.Module, momentum: float) -> Non
 
 
 class Training:
-    """Student, autoencoder, optimizer and moving averages of one trial, and the steps done.
+    """The training state of one trial: student, autoencoder, optimizer, averages and steps done.
 
-    All that a step needs lies on the device: images, features, their order, learning rates, the
+    All that a step needs lies on the device: images, features, their order, learning rates, and the
     sums of the losses. Nothing is read back before `run` ends.
 
-    First weights, dropout and jitter draw from torch's global generators, as a trial's own random
-    state: nothing else that draws disturbs a training, nor does a training disturb anything else.
+    Initial weights, dropout and jitter draw from torch's global generators, which are set to the
+    trial's own random state meanwhile and restored afterwards. So a training and other code do not
+    disturb each other.
     """
 
     def __init__(self, config: TrialConfig, data: ResidentData) -> None:
@@ -95,7 +97,7 @@ class Training:
         self._advance = self._fastest_step()
 
     def run(self, until_step: int) -> dict[str, float]:
-        """Trains until `until_step` steps are done; the mean of each loss over these steps.
+        """Trains until `until_step` steps are done; returns the mean of each loss over these steps.
 
         Raises:
             TrialError: a loss is not finite.
@@ -117,7 +119,7 @@ class Training:
         return named
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+        """Returns everything on which the rest of the training depends."""
         return {
             "step": self.step,
             "student": self.student.state_dict(),
@@ -128,7 +130,7 @@ class Training:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`."""
+        """Restores a state from `state_dict`, from which the training goes on."""
         self.step = state["step"]
         self._position.fill_(self.step)
         self.student.load_state_dict(state["student"])
@@ -139,12 +141,12 @@ class Training:
         for group in self.optimizer.param_groups:
             group["lr"] = self._rate
         self._random_state = state["random"]
-        # A graph recorded before would go on with the optimizer's old state.
+        # A graph that is already recorded would go on with the optimizer's old state.
         self._advance = self._fastest_step()
 
     @contextmanager
     def _own_randomness(self, seed: int | None = None) -> Iterator[None]:
-        """Torch's generators in this training's state, and as they were after the block."""
+        """Sets torch's generators to this training's state, and restores them after the block."""
         device = self.data.device
         devices = [torch.device(device)] if device.startswith("cuda") else []
         with torch.random.fork_rng(devices):
@@ -160,9 +162,9 @@ class Training:
                 self._random_state["cuda"] = torch.cuda.get_rng_state(devices[0])
 
     def _fastest_step(self) -> Callable[[int], None]:
-        """What takes a number of steps: one after the other, or a CUDA graph where that can be."""
+        """Returns a function that takes a number of steps, by a CUDA graph if possible."""
         train, device, speed = self.config.train, self.data.device, self.config.speed
-        # Colour jitter and penalty draw on the CPU, anew at each step: no graph could hold that.
+        # Colour jitter and penalty draw on the CPU at each step, which a graph cannot contain.
         fixed = not train.autoencoder_augmentation and self.data.penalty_pixels is None
         if device.startswith("cuda") and speed.cuda_graph and fixed:
             return GraphedStep(self._one_step, device, speed.steps_per_launch)
@@ -185,7 +187,7 @@ class Training:
         self._position += 1
 
     def _losses(self, index: Tensor) -> Losses:
-        """The losses of one image; `index` is its position among the training images, (1,)."""
+        """Returns the losses of one image; `index` is its place among the training images, (1,)."""
         pixels = self.data.train.pixels.index_select(0, index)
         features = self.data.train.features.index_select(0, index)
         images = normalize_images(pixels).contiguous(memory_format=self._layout)
@@ -225,7 +227,7 @@ class Training:
         optimizer = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
         return optimizer(
             [*self.student.parameters(), *self.autoencoder.parameters()],
-            # A tensor, for a recorded step must find each step's rate in the same place.
+            # A tensor, as a recorded step must find each step's rate in the same memory.
             lr=self._rate,
             betas=(_BETA1, config.beta2),
             fused=True,

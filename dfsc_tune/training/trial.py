@@ -1,7 +1,7 @@
-"""One trial's whole story: train, score, save, report, until the steps are done.
+"""Runs one trial: trains, scores, saves a checkpoint and reports, until the steps are done.
 
-A trial does not know who asked for it. It is given its data, a function to call with its progress
-and a folder for its checkpoint; whoever wants it to stop just does not let that call return.
+A trial does not know its caller. It is given its data, a function to call with its progress and a
+folder for its checkpoint. To stop a trial, that function does not return.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from dfsc_tune.training.prepare import TrialData, resident
 from dfsc_tune.training.train import Training
 
 _IF_LOST = (
-    "its trial has ended, so restore the file, or have the settings trained again: `confirm` does "
-    "that for a search, another --name for all else"
+    "its trial has ended, so restore the file or train the settings again: with `confirm` for a "
+    "search, with another --name for anything else"
 )
 
 _PLACES: dict[str, Any] = {"data": True, "model": {"teacher"}, "train": {"penalty_images"}}
@@ -60,9 +60,9 @@ def run_trial(
 ) -> Progress:
     """Trains one model and reports on the way; goes on from the folder's checkpoint if it has one.
 
-    Of the folder's two checkpoints the newest that is whole, and of these settings, counts. A trial
-    that goes on first reports its checkpoint's progress again: whoever listened may have gone
-    before hearing of it.
+    Of the folder's two checkpoints, the newest that is undamaged and of these settings counts. A
+    trial that goes on first reports its checkpoint's progress again, as the process that should
+    have received it may have ended before it did.
 
     Args:
         config: the trial's settings.
@@ -113,7 +113,7 @@ def run_trial(
 def finished_detector(
     config: TrialConfig, data: TrialData, checkpoint_dir: Path, **origin: Any
 ) -> Detector:
-    """The detector that a trial's checkpoint holds, for the config's EMA momentum.
+    """Returns the detector in a trial's checkpoint, for the config's EMA momentum.
 
     Args:
         config: the trial's settings.
@@ -122,9 +122,9 @@ def finished_detector(
         origin: passed on to `Detector` (`origin`, `selection_digests`, `training_digests`).
 
     Raises:
-        UserError: there is no whole checkpoint of the last step.
+        UserError: the checkpoint is missing, damaged or not of the last step.
     """
-    # Plain, as the detector will score wherever it is used.
+    # On the CPU and in float32, as the detector will score on any machine.
     plain = config.model_copy(update={"speed": PLAIN})
     path = checkpoint_dir / CHECKPOINT
     training, progress = load(
@@ -171,14 +171,14 @@ def _restored(
 
 
 def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
-    """The image AUROCs of the selection part for each EMA momentum, the one that counts first.
+    """Returns the selection part's image AUROCs for each EMA momentum, the one that counts first.
 
-    While a training is under way, the objective may look at a share of the images.
+    Before the last report, the objective may score only a share of the images.
     """
     objective, selection = training.data.objective, training.data.selection
     if training.step < training.config.train.num_steps:
-        chosen = objective.early(selection.defect_types)
-        # Taking images copies them.
+        chosen = objective.early_indices(selection.defect_types)
+        # `take` copies the images.
         selection = selection.take(chosen) if len(chosen) < len(selection) else selection
     parts = [training.data.validation, selection] if objective.judges_validation else [selection]
     kinds = [kind for part in parts for kind in part.kinds]
@@ -197,12 +197,12 @@ def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
 def momentum_scores(
     training: Training, *parts: ResidentImages
 ) -> dict[float, npt.NDArray[np.float64]]:
-    """The scores (N,) for each EMA momentum, normalised by the validation images.
+    """Returns the scores (N,) for each EMA momentum, normalised by the validation images.
 
     Args:
-        training: whose networks score.
+        training: the training whose networks score.
         parts: images, scored one part after the other; the training's own validation images, if
-            among them, pass the networks once for their scores and for the normalisation.
+            among them, pass the networks once, for their scores and for the normalisation.
     """
     config, momenta = training.config.score, list(training.averages)
     validation = training.data.validation

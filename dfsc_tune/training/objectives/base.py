@@ -1,4 +1,4 @@
-"""The interface of an objective: its needs, its split of the images, its judgement, its words."""
+"""The interface of an objective: needs, split of the images, image AUROCs, and words for people."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from dfsc_tune.metrics.image import judge
 
 @dataclass(frozen=True)
 class Split:
-    """A category's images: those that judge the search, and those of the published numbers."""
+    """A category's labelled images: the selection part and the report part."""
 
     selection: tuple[ImageRecord, ...]
     """Labelled images that the search sees."""
     report: tuple[ImageRecord, ...]
-    """Labelled images that the published numbers come from."""
+    """Labelled images that the final scores come from."""
     notes: tuple[str, ...] = ()
     """Sentences that the user should read."""
     anomalies: Mapping[str, int] = field(default_factory=dict)
-    """Anomalies to make from good validation images for the selection part: how many, by recipe."""
+    """Numbers of anomalies to make, by recipe, from good validation images for the selection."""
 
 
 class Objective(ABC):
@@ -39,34 +39,37 @@ class Objective(ABC):
     """
 
     name: ClassVar[str]
-    """The word for it in settings, on the command line and in every table."""
+    """The objective's name in settings, on the command line and in every table."""
     optimistic: ClassVar[bool] = False
-    """The published numbers come from images that the search selected on."""
+    """True if the final scores come from images that the search selected on."""
     judges_validation: ClassVar[bool] = False
-    """The good validation images belong to the selection part; a report scores them once, for this
-    and for the normalisation of the maps."""
+    """True if the good validation images belong to the selection part; a report scores them once,
+    for this and for the normalisation of the maps."""
     early_every: ClassVar[int] = 1
-    """Before a training's last report, one image in so many of each defect type is looked at."""
+    """Reports before a training's last one score 1 in `early_every` images of each defect type."""
     value_of: ClassVar[str] = ""
-    """Words to follow the value that the search saw, such as "of synthetic anomalies"."""
+    """The words after the value that the search saw, such as "of synthetic anomalies"."""
 
     def suits(self, category: Category, settings: ObjectiveConfig) -> bool:
-        """Says whether `auto` may choose it for a category."""
+        """Returns whether `auto` may choose this objective for a category."""
         return False
 
     @abstractmethod
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
-        """A sentence on what a category lacks to be searched by it, with the way out; else None."""
+        """Returns a sentence on what a category lacks for this objective, with the way out.
+
+        None means that the category can be searched.
+        """
 
     @abstractmethod
     def divide(self, category: Category, settings: ObjectiveConfig) -> Split:
-        """The split of a category that it does not refuse; `split` is what callers use.
+        """Splits a category that `refusal` accepts; callers use `split`.
 
         Trials see the training and validation images and the selection part, and nothing else.
         """
 
     def split(self, category: Category, settings: ObjectiveConfig) -> Split:
-        """The checked split of a category.
+        """Splits a category and checks the split.
 
         Raises:
             UserError: the category lacks what the objective needs.
@@ -81,17 +84,17 @@ class Objective(ABC):
     def judge(
         self, scores: npt.NDArray[np.float64], kinds: Sequence[str], defect_types: Sequence[str]
     ) -> dict[str, float | None]:
-        """The image AUROCs of a report, by the names in `AUROCS`.
+        """Returns the image AUROCs of a report, by the names in `AUROCS`.
 
         Args:
             scores: (N,), the higher, the more anomalous.
             kinds: N times good, logical or structural.
-            defect_types: N names; of synthetic anomalies their recipes'.
+            defect_types: N names; those of synthetic anomalies are their recipes'.
         """
         return judge(scores, kinds)
 
-    def early(self, defect_types: Sequence[str]) -> list[int]:
-        """The indices of the images that judge a training under way.
+    def early_indices(self, defect_types: Sequence[str]) -> list[int]:
+        """Returns the indices of the images scored before a training's last report.
 
         Args:
             defect_types: of the selection part, without validation images.
@@ -107,12 +110,12 @@ class Objective(ABC):
     def num_scored(
         self, num_validation: int, num_selection: int, num_steps: int, report_interval: int
     ) -> int:
-        """How many images a report scores, in the mean over a training's reports.
+        """Returns the mean number of images that the reports of a training score.
 
         Args:
             num_validation: good validation images, which every report scores.
             num_selection: images of the selection part besides these.
-            num_steps: of a training.
+            num_steps: of the training.
             report_interval: steps between two reports.
         """
         num_reports = math.ceil(num_steps / report_interval)
@@ -121,7 +124,7 @@ class Objective(ABC):
 
     @property
     def report_images(self) -> str:
-        """The images of the report part in a word or two, for the end of a phrase."""
+        """The images of the report part, as words to end a phrase."""
         if self.optimistic:
             return f"the images it was SELECTED ON ({self.name}: optimistic)"
         return "unseen"
@@ -136,12 +139,12 @@ class Objective(ABC):
 
 
 def objective_value(aurocs: Mapping[str, float | None], metric: Metric) -> float:
-    """The number to maximise, in 0 to 1, of what `Objective.judge` returns."""
+    """Returns the number to maximise, in 0 to 1, among the AUROCs of `Objective.judge`."""
     value = aurocs[f"auroc_{metric}"]
     assert value is not None, "the split was checked: the metric can be measured"
     return value
 
 
 def place_of(category: Category) -> str:
-    """The category and its folder, as refusals name it."""
+    """Returns the category and its folder, as refusals name them."""
     return f"category '{category.name}' in {category.root}"

@@ -1,4 +1,4 @@
-"""The objective `holdout`: one part of the labelled images selects, the other one reports."""
+"""The objective `holdout`: labelled images are divided into a selection and a report part."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dfsc_tune.training.objectives.base import Objective, Split, place_of
 from dfsc_tune.training.objectives.labelled import lacking_labels
 
 _MIN_ANOMALIES = 5
-# In two studies fewer labelled ones chose worse than synthetic ones (results/LOG.md).
+# In two experiments, fewer labelled anomalies chose worse than synthetic ones (results/LOG.md).
 _MANY_ANOMALIES = 40
 
 
@@ -26,12 +26,12 @@ class Holdout(Objective):
     name = "holdout"
 
     def suits(self, category: Category, settings: ObjectiveConfig) -> bool:
-        """Asks for five anomalies, and for whatever else it needs."""
+        """Asks for five anomalies beyond the objective's other needs."""
         num_anomalies = sum(record.kind != GOOD for record in category.test)
         return num_anomalies >= _MIN_ANOMALIES and self.refusal(category, settings) is None
 
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
-        """Lacking labels, or no image left to report on."""
+        """Refuses a category that lacks labels, or has no images for both parts."""
         lacking = lacking_labels(category, self.name, settings.metric, num_good=2)
         if lacking is not None:
             return lacking
@@ -44,7 +44,7 @@ class Holdout(Objective):
         return None
 
     def divide(self, category: Category, settings: ObjectiveConfig) -> Split:
-        """The two parts, each in the order of the test images."""
+        """Divides the test images into the two parts, each in their order."""
         selection, report = _parts(category, settings)
         return Split(selection, report, tuple(_notes(selection, report)))
 
@@ -52,7 +52,7 @@ class Holdout(Objective):
 def _parts(
     category: Category, settings: ObjectiveConfig
 ) -> tuple[tuple[ImageRecord, ...], tuple[ImageRecord, ...]]:
-    """The selection part and the report part."""
+    """Returns the selection part and the report part."""
     groups: dict[str, list[ImageRecord]] = defaultdict(list)
     for record in category.test:
         groups[f"{record.kind}/{record.defect_type}"].append(record)
@@ -78,11 +78,12 @@ def _notes(selection: Sequence[ImageRecord], report: Sequence[ImageRecord]) -> I
         elif in_report == 0:
             yield (
                 f"too few {kind} anomalies to keep some out of the search: "
-                "no honest number for them can be given"
+                "their final scores cannot be given"
             )
     count = sum(record.kind != GOOD for record in selection)
     if count < _MANY_ANOMALIES:
         yield (
-            f"only {count} labelled anomalies choose; in the studies so far anomalies made from "
-            "good images chose better (--objective synthetic), and left all labels for the numbers"
+            f"only {count} labelled anomalies choose the best trial; in experiments, anomalies "
+            "made from good images (--objective synthetic) chose better, and they leave all labels "
+            "for the final scores"
         )

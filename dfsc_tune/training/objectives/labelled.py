@@ -1,4 +1,4 @@
-"""The labelled test images that some objectives need."""
+"""Checks that a category has the labelled test images that some objectives need."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from dfsc_tune.training.objectives.base import place_of
 
 
 def lacking_labels(category: Category, name: str, metric: Metric, num_good: int) -> str | None:
-    """A sentence on the labelled images that a category lacks; None where it has them.
+    """Returns a sentence on the labelled images that a category lacks; None if it has them.
 
     Args:
-        category: what is to be searched.
-        name: the objective's.
-        metric: that it maximises.
-        num_good: good test images that it needs.
+        category: the category to search.
+        name: the objective's name.
+        metric: the metric that it maximises.
+        num_good: the number of good test images that it needs.
     """
     where = place_of(category)
     kinds: list[str] = [record.kind for record in category.test]

@@ -15,9 +15,9 @@ class Oracle(Objective):
     optimistic = True
 
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
-        """Lacking labels; one good test image is enough."""
+        """Refuses a category that lacks labels; one good test image is enough."""
         return lacking_labels(category, self.name, settings.metric, num_good=1)
 
     def divide(self, category: Category, settings: ObjectiveConfig) -> Split:
-        """All test images, twice."""
+        """Returns all test images as both parts."""
         return Split(selection=category.test, report=category.test)

@@ -1,4 +1,4 @@
-"""The registry of objectives, and questions to the one that a category's settings name."""
+"""The registry of objectives, and the choice of one for a category."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from dfsc_tune.training.objectives.oracle import Oracle
 from dfsc_tune.training.objectives.synthetic import Synthetic
 
 OBJECTIVES: dict[str, Objective] = {x.name: x for x in (Holdout(), Synthetic(), Oracle())}
-"""`auto` takes the first of them that suits a category; `synthetic` suits any."""
+"""By name; `auto` takes the first that suits a category, and `synthetic` suits any."""
 AUTO = "auto"
 """The name that leaves the choice to the category's images."""
 
 
 def objective_named(name: str) -> Objective:
-    """The objective of a name.
+    """Returns the objective of a name.
 
     Raises:
-        UserError: there is none, as in a run that a later version made.
+        UserError: there is none of that name, as in a run that a later version made.
     """
     if name not in OBJECTIVES:
         raise UserError(f"no objective '{name}'; this version knows {', '.join(OBJECTIVES)}")
@@ -28,7 +28,7 @@ def objective_named(name: str) -> Objective:
 
 
 def chosen_objective(category: Category, settings: ObjectiveConfig) -> ObjectiveConfig:
-    """The settings with `auto` settled for a category."""
+    """Returns the settings with `auto` replaced by the objective that suits a category."""
     if settings.name != AUTO:
         return settings
     suiting = next(x for x in OBJECTIVES.values() if x.suits(category, settings))
@@ -36,7 +36,7 @@ def chosen_objective(category: Category, settings: ObjectiveConfig) -> Objective
 
 
 def split_test(category: Category, settings: ObjectiveConfig) -> Split:
-    """Divides a category's images as the settings ask, `auto` among them.
+    """Splits a category's images by the objective that the settings name, `auto` included.
 
     Raises:
         UserError: the category lacks what the objective needs.
@@ -46,7 +46,7 @@ def split_test(category: Category, settings: ObjectiveConfig) -> Split:
 
 
 def refusals(category: Category) -> dict[str, str]:
-    """The objectives, `auto` among them, by which a category cannot be searched, and why."""
+    """Returns the objectives (and `auto`) by which a category cannot be searched, with reasons."""
     found: dict[str, str] = {}
     for name in (AUTO, *OBJECTIVES):
         settings = ObjectiveConfig().model_copy(update={"name": name})

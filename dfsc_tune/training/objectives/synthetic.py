@@ -1,4 +1,4 @@
-"""The objective `synthetic`: anomalies made from good images select, all labelled ones report."""
+"""The objective `synthetic`: selection by anomalies made from good images, not by test images."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ class Synthetic(Objective):
 
     name = "synthetic"
     judges_validation = True
-    # Scoring them all at each report would cost a short training more than its steps do.
+    # Scoring all of them at each report would cost a short training more than its steps.
     early_every = 4
     value_of = "of synthetic anomalies"
 
     def suits(self, category: Category, settings: ObjectiveConfig) -> bool:
-        """Always: it needs no labels, and its refusal says what else is missing."""
+        """Returns True: it needs no labels, and its refusal says what else is missing."""
         return True
 
     def refusal(self, category: Category, settings: ObjectiveConfig) -> str | None:
-        """Too few good validation images."""
+        """Refuses a category with fewer than two good validation images."""
         if (num_good := len(category.validation)) < 2:
-            if num_defective := _untold(category):
+            if num_defective := _num_without_good(category):
                 return (
                     f"{place_of(category)} has no good test images to tell its {num_defective} "
                     "defective ones from, and too few good images to do without: put some good "
@@ -44,20 +44,20 @@ class Synthetic(Objective):
         return None
 
     def divide(self, category: Category, settings: ObjectiveConfig) -> Split:
-        """All test images for the report, and anomalies to make for the selection part."""
+        """Returns all test images as the report part, and anomalies to make for the selection."""
         return Split(
             selection=(),
             report=category.test,
             notes=tuple(_notes(category)),
-            anomalies=shared_out(settings.recipes, settings.per_kind),
+            anomalies=anomalies_per_recipe(settings.recipes, settings.per_kind),
         )
 
     def judge(
         self, scores: npt.NDArray[np.float64], kinds: Sequence[str], defect_types: Sequence[str]
     ) -> dict[str, float | None]:
-        """The image AUROCs with each recipe counting alike within its kind.
+        """Returns the image AUROCs, in which all recipes of a kind have equal weight.
 
-        Else those recipes that find room for many anomalies in a category would decide alone.
+        Otherwise the recipes that find room for many anomalies in a category would decide alone.
         """
         names = np.where(np.asarray(kinds) == GOOD, GOOD, np.asarray(defect_types))
         found: dict[str, float | None] = {}
@@ -70,15 +70,15 @@ class Synthetic(Objective):
         return {**found, "auroc_mean": float(np.mean(present))}
 
 
-def shared_out(recipes: Sequence[str], per_kind: int) -> dict[str, int]:
-    """How many anomalies each recipe makes; the recipes of a kind share its number, rounded up."""
+def anomalies_per_recipe(recipes: Sequence[str], per_kind: int) -> dict[str, int]:
+    """Divides the anomalies of each kind equally among its recipes, rounded up."""
     structural = get_args(StructuralRecipe)
     num_recipes = Counter(name in structural for name in recipes)
     return {name: -(-per_kind // num_recipes[name in structural]) for name in recipes}
 
 
-def _untold(category: Category) -> int:
-    """The number of defective test images where there are no good ones beside them, else 0."""
+def _num_without_good(category: Category) -> int:
+    """Returns the number of defective test images if there are no good ones, else 0."""
     num_defective = sum(record.kind != GOOD for record in category.test)
     return num_defective if num_defective == len(category.test) else 0
 
@@ -87,7 +87,7 @@ def _notes(category: Category) -> Iterator[str]:
     yield (
         "synthetic: the search is judged by anomalies made from good images, and sees no test image"
     )
-    if num_defective := _untold(category):
+    if num_defective := _num_without_good(category):
         yield (
             f"there are no good test images to tell the {num_defective} defective ones from, so "
             "nothing can be said of real defects; put some into test/good"
