@@ -140,7 +140,7 @@ def test_one_at_a_time_is_always_known(tmp_path: Path) -> None:
 def test_other_files_are_no_records(tmp_path: Path, text: str) -> None:
     path = tmp_path / "record.yaml"
     path.write_text(text)
-    with pytest.raises(UserError, match="is no benchmark record, or a damaged one"):
+    with pytest.raises(UserError, match="is not a benchmark record, or is damaged"):
         read_throughput(path)
 
 

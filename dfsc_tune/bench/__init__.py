@@ -1,1 +1,1 @@
-"""The benchmark: how fast trials train, score and start on this machine, alone and together."""
+"""Measures how fast trials train, score and start on this machine, alone and together."""

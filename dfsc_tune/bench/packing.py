@@ -1,4 +1,4 @@
-"""Steps per second of several trials at once on one device, each in a process of its own."""
+"""Measures the steps per second of several trials at once on one device, a process for each."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ _STEPS_A_TURN = 10
 _START_SECONDS = 300
 
 _barrier: Barrier
-"""Of the processes that are measured together; set as each starts."""
+"""The barrier of the processes that are measured together; set as each starts."""
 
 
 @dataclass(frozen=True)
 class Packing:
-    """The speed and memory of some trials at once on one device."""
+    """The speed and memory of several trials at once on one device."""
 
     num_trials: int
     threads_per_trial: int
     steps_per_second: float
     """Of all together."""
     peak_bytes_per_trial: int
-    """GPU memory that a process held, its context left out; 0 on a CPU."""
+    """GPU memory that a process held, without its context; 0 on a CPU."""
 
 
 def measure_packing(
@@ -46,16 +46,16 @@ def measure_packing(
     note: Callable[[str], None],
     data_bytes: int = 0,
 ) -> list[Packing]:
-    """Steps per second of several trials at once, for each of some counts.
+    """Measures the steps per second of several trials at once, for each number of trials.
 
-    The trials run as a search runs them; where NVIDIA's MPS runs, they share a GPU by it.
+    The trials run as a search runs them; if NVIDIA's MPS runs, they share a GPU through it.
 
     Args:
-        request: what to train, where, and how long each measurement takes.
+        request: the model, the device, and the length of each measurement.
         counts: numbers of trials, ascending; those that do not fit into memory are left out.
-        num_threads: CPU threads, shared out among the trials.
-        progress: told what is being measured.
-        note: told why a number of trials failed, after which no larger one is tried.
+        num_threads: CPU threads, divided among the trials.
+        progress: called with what is being measured.
+        note: called with the reason if a number of trials fails; larger numbers are not tried.
         data_bytes: GPU memory that a real trial's images take beyond the generated ones.
 
     Raises:
@@ -77,7 +77,7 @@ def measure_packing(
 
 
 def mps_runs() -> bool:
-    """Whether a daemon of NVIDIA's Multi-Process Service runs, by which processes share a GPU."""
+    """Returns whether NVIDIA's Multi-Process Service runs, through which processes share a GPU."""
     folder = os.environ.get("CUDA_MPS_PIPE_DIRECTORY", "/tmp/nvidia-mps")
     return (Path(folder) / "control").exists()
 
@@ -87,7 +87,7 @@ def _measure(request: BenchRequest, count: int, num_threads: int) -> Packing:
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(count)
     with ProcessPoolExecutor(count, context, _set_barrier, (barrier,)) as pool:
-        # A process waits at the barrier before it would take another's turn: each runs one.
+        # Each process runs one trial: it waits at the barrier before it could take a second one.
         running = [pool.submit(_run, request, threads) for _ in range(count)]
         try:
             answers = [future.result() for future in running]
@@ -109,14 +109,14 @@ def _set_barrier(barrier: Barrier) -> None:
 
 
 def _run(request: BenchRequest, threads: int) -> tuple[float, int]:
-    """Steps per second and GPU memory of one process that trains together with the others."""
+    """Trains in one process together with the others; returns steps per second and GPU memory."""
     torch.set_num_threads(threads)
     try:
         training = Training(request.config(FAST), generated_data(request, FAST))
         training.run(_STEPS_A_TURN)
         synchronize(request.device)
     except RuntimeError:
-        # Nobody shall wait for a process that has not come this far.
+        # The other processes must not wait for one that failed before the barrier.
         _barrier.abort()
         raise
     _barrier.wait(_START_SECONDS)

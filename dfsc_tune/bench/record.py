@@ -1,7 +1,7 @@
-"""A benchmark's record: training beside the usual loop, scoring, start-up, trials at once.
+"""Makes a benchmark's record: training beside the usual loop, scoring, start-up, trials at once.
 
-Images are generated, for times do not depend on what they show. Every figure is of rounds in which
-the compared ways take turns, so that what else the machine does meets all of them.
+Images are generated, as times do not depend on what they show. Compared loops take turns in each
+round, so that other work of the machine affects all of them.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ def benchmark(
     progress: Callable[[str], None],
     note: Callable[[str], None],
 ) -> dict[str, Any]:
-    """All figures, with what they were measured on.
+    """Measures all figures and describes the machine.
 
     Args:
         request: what to measure.
         num_threads: CPU threads in use; several trials at once share them.
         counts: numbers of trials to measure at once, ascending.
-        progress: told what is being measured.
-        note: told what failed and was left out.
+        progress: called with what is being measured.
+        note: called with what failed and was left out.
     """
     training = measure_training(request, progress)
     progress("scoring")
@@ -71,7 +71,7 @@ def benchmark(
 
 
 def write_record(path: Path, record: Mapping[str, Any]) -> dict[str, Any]:
-    """Writes a benchmark's record as YAML; the same as plain values."""
+    """Writes a benchmark's record as YAML and returns it as plain values."""
     plain: dict[str, Any] = _plain(record)
     write_text(path, yaml.safe_dump(plain, sort_keys=False))
     return plain
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
 
 
 def measure_scoring(request: BenchRequest, seconds_per_step: float) -> dict[str, Any]:
-    """Seconds a report takes to score its images, and their share of the steps before it."""
+    """Measures the seconds in which a report scores its images, and their ratio to its steps'."""
     data = generated_data(request, FAST)
     num_validation, num_selection = request.num_scored
     training = Training(
@@ -110,7 +110,10 @@ def measure_scoring(request: BenchRequest, seconds_per_step: float) -> dict[str,
 
 
 def measure_start(request: BenchRequest) -> dict[str, Figure]:
-    """Seconds from a config to the first step, and of the first steps, in which a GPU captures."""
+    """Measures the seconds from a config to the first step, and those of the first steps.
+
+    In the first steps, a GPU records its graph.
+    """
     build, first = [], []
     for _ in range(request.rounds):
         data = generated_data(request, FAST)
@@ -123,5 +126,5 @@ def measure_start(request: BenchRequest) -> dict[str, Figure]:
 
 
 def _repeated(images: ResidentImages, count: int) -> ResidentImages:
-    """Some of the images, over and over, as many as asked for."""
+    """Returns `count` images by repeating those given."""
     return images.take([index % len(images) for index in range(count)])

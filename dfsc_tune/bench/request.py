@@ -1,4 +1,4 @@
-"""What a benchmark measures: its request, its figures, its generated data, its clock."""
+"""A benchmark's request, its figures, its generated data and its clock."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dfsc_tune.training.prepare import ResidentData
 
 FAST = SpeedConfig()
 FILE_SIZE = (1600, 1100)
-"""Width and height of about MVTec LOCO's images: decoding them is part of the usual loop's cost."""
+"""Width and height about as in MVTec LOCO: decoding images is part of the usual loop's cost."""
 _NUM_IMAGES = 16
 
 
@@ -34,44 +34,44 @@ class Figure:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> Figure:
-        """The figure of some rounds' values."""
+        """Summarises the values of several rounds."""
         return cls(len(values), statistics.median(values), min(values), max(values))
 
 
 @dataclass(frozen=True)
 class BenchRequest:
-    """What to measure, and how often."""
+    """The model and device to measure, and the rounds."""
 
     model: ModelConfig
     device: str
     rounds: int
     seconds_per_round: float
-    """How long each way runs in each round, about."""
+    """Approximate time for which each loop runs in each round."""
     num_scored: tuple[int, int] = (60, 156)
     """Images scored at a report: good validation images, and those of the selection part."""
     report_interval: int = 7_000
-    """Steps between two reports, which a report's cost is compared with."""
+    """Steps between two reports, with whose time a report's is compared."""
     ema_momenta: tuple[float, ...] = (0.99, 0.9, 0.999)
 
     @property
     def on_gpu(self) -> bool:
-        """Whether the device is a GPU."""
+        """True if the device is a GPU."""
         return self.device.startswith("cuda")
 
     @property
     def num_steps(self) -> int:
-        """How many steps a training has images and learning rates for: the paper's 70,000."""
+        """Number of steps that a training has images and learning rates for: the paper's 70,000."""
         return TrainConfig().num_steps
 
     def config(self, speed: SpeedConfig) -> TrialConfig:
-        """A trial's settings with the paper's values."""
+        """Returns a trial's settings with the paper's values."""
         momentum, *extra = self.ema_momenta
         train = TrainConfig(ema_momentum=momentum, extra_ema_momenta=tuple(extra))
         return TrialConfig(category="generated", model=self.model, speed=speed, train=train)
 
 
 def generated_data(request: BenchRequest, speed: SpeedConfig) -> ResidentData:
-    """A category of generated images on the device; few, for steps take equally long with many."""
+    """Returns a category of generated images on the device; steps take as long with few as many."""
     model, device = request.model, request.device
     generator = torch.Generator().manual_seed(0)
     channels, size = teacher_channels(model.network), feature_size(model.image_size)
@@ -90,7 +90,7 @@ def generated_data(request: BenchRequest, speed: SpeedConfig) -> ResidentData:
 
 
 def timed(work: Callable[[], object], device: str) -> float:
-    """Seconds that some work takes until the device has done it."""
+    """Measures the seconds until the device has finished some work."""
     synchronize(device)
     start = time.perf_counter()
     work()
@@ -99,6 +99,6 @@ def timed(work: Callable[[], object], device: str) -> float:
 
 
 def synchronize(device: str) -> None:
-    """Waits until the device has done all that it was told."""
+    """Waits until the device has finished all its work."""
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)

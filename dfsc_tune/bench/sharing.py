@@ -1,15 +1,15 @@
-"""How many trials shall share a device, by how fast they were measured to be together."""
+"""Chooses the number of trials that share a device, from their measured speed together."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-# A further trial must add this share to the whole, else it only takes memory.
+# More trials must add at least this share to the steps per second, else they only take memory.
 _LEAST_GAIN = 0.05
 
 
 def best_count(steps_per_second: Mapping[int, float]) -> int:
-    """The fewest trials at once beyond which more add next to nothing.
+    """Returns the smallest number of trials at once beyond which more add next to nothing.
 
     Args:
         steps_per_second: of all trials together, by their number; at least one.

@@ -1,4 +1,4 @@
-"""Seconds per step of the usual loop, of plain PyTorch and of the fast path, in turns."""
+"""Measures the seconds per step of the usual loop, of plain PyTorch and of the fast path."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from dfsc_tune.storage.places import scratch_folder
 from dfsc_tune.training.train import Training
 
 _NUM_FILES = 8
-# A GPU records its graph after the first few.
+# A GPU records its graph after the first few steps.
 _WARM_UP_STEPS = 10
 
-Way = Callable[[int], object]
-"""Takes a number of steps."""
+Loop = Callable[[int], object]
+"""A training loop, called with a number of steps to take."""
 
 
 def measure_training(request: BenchRequest, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Figures of the seconds per step of each way, and of how much faster `fast` is than `usual`.
+    """Measures the seconds per step of each loop, and the speed-up of `fast` over `usual`.
 
     Args:
         request: what to measure.
-        progress: told what is being measured.
+        progress: called with what is being measured.
     """
     with _image_files() as paths:
         teacher = Teacher(build_pdn(request.model.network, teacher_channels(request.model.network)))
         usual = UsualLoop(request.config(PLAIN), paths, teacher, request.device)
-        ways: dict[str, Way] = {
+        loops: dict[str, Loop] = {
             "usual": lambda count: [usual.step() for _ in range(count)],
             "plain": _steps_of(request, PLAIN),
             "fast": _steps_of(request, FAST),
         }
-        seconds = _take_turns(ways, request, progress)
+        seconds = _take_turns(loops, request, progress)
     ratio = [a / b for a, b in zip(seconds["usual"], seconds["fast"], strict=True)]
     return {
         "seconds_per_step": {name: Figure.of(values) for name, values in seconds.items()},
@@ -50,31 +50,31 @@ def measure_training(request: BenchRequest, progress: Callable[[str], None]) -> 
     }
 
 
-def _steps_of(request: BenchRequest, speed: SpeedConfig) -> Way:
+def _steps_of(request: BenchRequest, speed: SpeedConfig) -> Loop:
     training = Training(request.config(speed), generated_data(request, speed))
     return lambda count: training.run(training.step + count)
 
 
 def _take_turns(
-    ways: Mapping[str, Way], request: BenchRequest, progress: Callable[[str], None]
+    loops: Mapping[str, Loop], request: BenchRequest, progress: Callable[[str], None]
 ) -> dict[str, list[float]]:
-    """The seconds per step of each way in each round."""
+    """Returns the seconds per step of each loop in each round."""
     counts = {}
-    for name, run in ways.items():
+    for name, run in loops.items():
         progress(f"warming up {name}")
         counts[name] = _warm_up(run, request)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
     for number in range(request.rounds):
         progress(f"training, round {number + 1} of {request.rounds}")
-        for name, run in ways.items():
+        for name, run in loops.items():
             count = counts[name]
             total = timed(functools.partial(run, count), request.device)
             seconds[name].append(total / count)
     return seconds
 
 
-def _warm_up(run: Way, request: BenchRequest) -> int:
-    """The number of steps that a round will have."""
+def _warm_up(run: Loop, request: BenchRequest) -> int:
+    """Warms a loop up and returns its number of steps in a round."""
     run(_WARM_UP_STEPS)
     seconds_per_step = timed(functools.partial(run, 1), request.device)
     most = request.num_steps // (request.rounds + 1)
@@ -83,7 +83,7 @@ def _warm_up(run: Way, request: BenchRequest) -> int:
 
 @contextmanager
 def _image_files() -> Iterator[list[Path]]:
-    """Files of generated images of about MVTec LOCO's size, smooth as photographs are."""
+    """Yields files of generated images about the size of MVTec LOCO's, as smooth as photographs."""
     generator = np.random.default_rng(0)
     with scratch_folder() as folder:
         paths = [folder / f"{index}.png" for index in range(_NUM_FILES)]

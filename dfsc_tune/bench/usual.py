@@ -1,8 +1,8 @@
-"""The usual public training loop, written out plainly: what the fast path is timed beside.
+"""The usual public training loop, with which the benchmark compares the fast path.
 
-It trains the same networks by the same loss as `train.Training`, as public EfficientAD code does:
-images are decoded again in each epoch, the teacher runs in every step, thresholds sort all values,
-and everything is float32. It serves the benchmark only.
+It trains the same networks with the same loss as `train.Training`, in the manner of public
+EfficientAD code: images are decoded again in each epoch, the teacher runs in every step, thresholds
+sort all values, and everything is float32. Only the benchmark uses it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _GPU_WORKERS = 4
 
 
 class ImageFiles(Dataset[Tensor]):
-    """Images of some files, each decoded, resized and normalised whenever it is asked for."""
+    """The images of some files, each decoded, resized and normalised at every access."""
 
     def __init__(self, paths: Sequence[Path], image_size: int) -> None:
         self._paths = paths
@@ -67,7 +67,7 @@ class UsualLoop:
         self._loader = DataLoader(
             ImageFiles(paths, config.model.image_size),
             shuffle=True,
-            # As public code has it; on a CPU, workers would take the cores that train.
+            # As in public code; on a CPU, workers would take cores away from training.
             num_workers=_GPU_WORKERS if on_gpu else 0,
             pin_memory=on_gpu,
             persistent_workers=on_gpu,
@@ -75,7 +75,7 @@ class UsualLoop:
         self._images = iter(self._loader)
 
     def step(self) -> float:
-        """Trains one step; its loss."""
+        """Trains one step and returns its loss."""
         images = self._next_images().to(self.device)
         with torch.no_grad():
             teacher = self.teacher(images)

@@ -1,1 +1,1 @@
-"""Says what a search will take: throughput, prices, simulated early stopping, the plan."""
+"""Estimates the cost of a search: throughput, prices, simulated early stopping, the plan."""

@@ -1,7 +1,8 @@
-"""The steps and hours of a search under ASHA before it is run, from a few simulated searches.
+"""Estimates the steps and hours of a search under ASHA from simulated searches.
 
-What trials will report is not known, so it is drawn: trials are exchangeable (none is better by its
-place in the search), and half of the variance of what a trial reports is its own, half its rung's.
+The values that trials will report are unknown, so they are drawn at random. Trials are exchangeable
+(none is better by its place in the search). Half of the variance of a trial's values is its own,
+half its rung's.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import numpy.typing as npt
 from dfsc_tune.spaces.asha import Asha, judged_steps
 from dfsc_tune.spaces.space import Budget
 
-# Small searches vary more, and more of them are simulated: the mean is sure to a few per cent.
+# Small searches vary more, so more of them are simulated; the mean is precise to a few per cent.
 _TRIALS_SIMULATED = 4_000
 
 Values = npt.NDArray[np.float64]
@@ -26,7 +27,7 @@ Values = npt.NDArray[np.float64]
 
 @dataclass(frozen=True)
 class TrialTimes:
-    """How long a category's trials take, as many running beside each as will."""
+    """Durations of a category's trials when as many run at once as the search allows."""
 
     seconds_per_step: float
     seconds_per_report: float
@@ -44,7 +45,7 @@ class TrialTimes:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a search takes, as far as ASHA's stops decide it."""
+    """The expected steps and times of a search, given ASHA's early stops."""
 
     steps: float
     """Of all trials added up."""
@@ -61,14 +62,14 @@ def expect(
     times: Sequence[TrialTimes],
     num_spared: int = 1,
 ) -> Expected:
-    """The mean over simulated searches.
+    """Returns the means over simulated searches.
 
     Args:
         budget: of each category.
         num_trials: of each category.
-        at_once: how many trials run at the same time.
-        times: of each category's trials.
-        num_spared: how many of each category's first trials are never stopped.
+        at_once: number of trials that run at the same time.
+        times: durations of each category's trials.
+        num_spared: number of each category's first trials that are never stopped early.
     """
     rng = np.random.default_rng(0)
     num_judged = len(judged_steps(budget))
@@ -90,18 +91,18 @@ def simulate(
     times: Sequence[TrialTimes],
     num_spared: int = 1,
 ) -> tuple[list[list[int]], float, float]:
-    """One search: categories take turns, each trial starts when a place is free.
+    """Simulates one search: categories take turns, each trial starts when a place is free.
 
     Args:
         budget: of each category.
-        values: what each category's trials report, (trials, judged reports).
-        at_once: how many trials run at the same time.
-        times: of each category's trials.
-        num_spared: how many of each category's first trials are never stopped.
+        values: the values that each category's trials report, (trials, judged reports).
+        at_once: number of trials that run at the same time.
+        times: durations of each category's trials.
+        num_spared: number of each category's first trials that are never stopped early.
 
     Returns:
-        the steps of each category's trials in the order of their start, the seconds of all trials
-        added up, and those from the first trial's start to the last one's end.
+        The steps of each category's trials in the order of their start, the seconds of all trials
+        added up, and the seconds from the first trial's start to the last one's end.
     """
     judged = judged_steps(budget)
     asha = Asha(budget)

@@ -1,4 +1,4 @@
-"""How far the plan of a search was off, after it ran."""
+"""Compares the plan of a search with what the search took."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from dfsc_tune.training.objectives import objective_named
 
 
 def plan_of_run(run: Run, gpus: int | None = None) -> Plan:
-    """The plan of a search that ran, from its settings.
+    """Returns the plan of a search that ran, from its settings.
 
     Args:
         run: as loaded.
-        gpus: how many it had, where its settings do not say.
+        gpus: number of GPUs that it had, if its settings do not say.
 
     Raises:
         UserError: the settings do not say how many GPUs it had.
@@ -44,7 +44,7 @@ def plan_of_run(run: Run, gpus: int | None = None) -> Plan:
 
 @dataclass(frozen=True)
 class Difference:
-    """An estimated quantity beside what it was."""
+    """An estimated quantity beside the actual one."""
 
     quantity: str
     estimated: float
@@ -52,14 +52,14 @@ class Difference:
 
     @property
     def off(self) -> float:
-        """How far the estimate was off, as a share of what it was; above 0: too high."""
+        """The estimate's relative error; positive if it was too high."""
         return self.estimated / self.actual - 1 if self.actual else math.inf
 
 
 def differences(expected: Estimate, run: Run) -> list[Difference]:
-    """How far an estimate was off, from what a run's trials took.
+    """Compares an estimate with what a run's trials took.
 
-    The wall time is that in which the run's sessions were at work (`working_seconds`).
+    The wall time is the time in which the run's sessions were at work (`working_seconds`).
 
     Raises:
         UserError: no trial has ended.
@@ -83,7 +83,7 @@ def differences(expected: Estimate, run: Run) -> list[Difference]:
 
 
 def _num_scored(dataset: DatasetRecord, budget: Budget) -> int:
-    """Images that a report scores."""
+    """Returns the mean number of images that a report scores."""
     objective, counts = objective_named(dataset.objective), dataset.selection
     besides = sum(counts.values()) - (counts[GOOD] if objective.judges_validation else 0)
     return objective.num_scored(

@@ -1,4 +1,4 @@
-"""The trials, steps, hours and money that a search will take, before it is launched."""
+"""Estimates the trials, steps, hours and money of a search before it is launched."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ from dfsc_tune.spaces.parameters import FloatParameter, FreeParameter
 from dfsc_tune.spaces.space import SPARED, CategorySpace, SearchSpace
 
 HOUR = 3600.0
-# By so much a guessed throughput is easily off.
+# A guessed throughput may easily be wrong by this factor.
 _FACTOR_OF_A_GUESS = 3.0
 
 
 @dataclass(frozen=True)
 class Price:
-    """What is paid an hour, in the user's currency."""
+    """The price of an hour, in the user's currency."""
 
     per_hour: float
-    """Of a GPU, or of an instance."""
+    """The price of a GPU, or of an instance."""
     gpus_per_instance: int | None = None
-    """None: GPUs are paid one by one."""
+    """None if GPUs are paid one by one."""
 
     def per_hour_of(self, gpus: int) -> float:
-        """Of so many GPUs; whole instances are paid. Without GPUs, of one instance."""
+        """Returns the hourly price of some GPUs, in whole instances; one instance without GPUs."""
         if self.gpus_per_instance is None:
             return self.per_hour * gpus
         return self.per_hour * max(1, math.ceil(gpus / self.gpus_per_instance))
@@ -46,16 +46,16 @@ class Price:
 
 @dataclass(frozen=True)
 class Plan:
-    """A search whose cost is to be known."""
+    """A search whose cost is to be estimated."""
 
     space: SearchSpace
     num_scored: Mapping[str, int]
-    """Images scored at a report, by category: those to be searched."""
+    """Images scored at a report, by category; the keys are the categories to search."""
     gpus: int
     """0 means that trials run on the CPU cores of one machine."""
     gpus_per_trial: float
     num_cpus: int
-    """Of the machine, where trials run on CPU cores."""
+    """CPU cores of the machine, if trials run on them."""
 
     @cached_property
     def spaces(self) -> dict[str, CategorySpace]:
@@ -69,7 +69,7 @@ class Plan:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether trials run on GPUs."""
+        """True if trials run on GPUs."""
         return self.gpus > 0
 
     @property
@@ -86,7 +86,7 @@ class Plan:
 
     @property
     def at_once(self) -> int:
-        """How many trials run at the same time on all devices."""
+        """Number of trials that run at the same time on all devices."""
         fit = (
             self.gpus / self.gpus_per_trial
             if self.on_gpu
@@ -96,7 +96,7 @@ class Plan:
 
     @property
     def at_once_a_device(self) -> int:
-        """How many trials share a device when all are busy."""
+        """Number of trials that share a device when all devices are busy."""
         share = int(1 / self.gpus_per_trial + 1e-9) if self.on_gpu else self.at_once
         return max(1, min(share, self.at_once))
 
@@ -105,19 +105,19 @@ class Plan:
         """The network and image size that all categories share.
 
         Raises:
-            UserError: they differ, so no one throughput holds.
+            UserError: they differ between categories, so no single throughput holds.
         """
         (name, first), *others = self.configs.items()
         for category, config in others:
             model = config.model
             if (model.network, model.image_size) != (first.model.network, first.model.image_size):
                 raise UserError(
-                    f"{name} and {category} differ in network or image size; plan them apart"
+                    f"{name} and {category} differ in network or image size; plan them separately"
                 )
         return first.model
 
     def num_momenta(self, category: str) -> int:
-        """EMA momenta that each report scores."""
+        """Returns the number of EMA momenta that each report scores."""
         train = self.configs[category].train
         searched = self.spaces[category].parameters.get("ema_momentum")
         if searched is None or isinstance(searched, FreeParameter):
@@ -130,17 +130,17 @@ class Plan:
 def choose_throughput(
     model: ModelConfig, on_gpu: bool, cpus_per_trial: int, results: Path, record: Path | None
 ) -> Throughput:
-    """The throughput of a search: the record given, else the newest that fits, else a guess.
+    """Returns the throughput of the record given, else of the newest that fits, else a guess.
 
     Args:
-        model: what trials train.
+        model: the network and image size of the trials.
         on_gpu: whether they run on GPUs.
         cpus_per_trial: CPU threads of each.
         results: the folder with the benchmarks' records.
         record: a benchmark's record.
 
     Raises:
-        UserError: the record is none.
+        UserError: the file given is not a benchmark record.
     """
     if record is not None:
         return read_throughput(record)
@@ -150,7 +150,7 @@ def choose_throughput(
 
 
 def best_at_once(throughput: Throughput) -> int:
-    """How many trials pay on one device, as `search --trials-per-gpu auto` would choose.
+    """Returns the number of trials per device that `search --trials-per-gpu auto` would choose.
 
     Raises:
         UserError: the throughput is a guess.
@@ -162,45 +162,45 @@ def best_at_once(throughput: Throughput) -> int:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a search will take in the mean, at the throughput given."""
+    """The mean cost of a search at the throughput given."""
 
     num_trials: dict[str, int]
     at_once: int
     at_once_a_device: int
     steps: int
     most_steps: int
-    """If no trial were stopped early."""
+    """Steps if no trial were stopped early."""
     seconds_per_step: float
-    """Of a trial beside others."""
+    """Of a trial that shares its device with others."""
     seconds_per_report: dict[str, float]
     trial_hours: float
     """Of all trials added up."""
     wall_hours: float
     device: str
-    """What hours are counted of: GPU, or CPU core."""
+    """The unit of the device hours: GPU, or CPU core."""
     device_hours: float
-    """From launch to the last trial's end, whether in use or not."""
+    """Hours of all devices from launch to the last trial's end, in use or not."""
     used_device_hours: float
-    """In which a trial held the device, or its share of it."""
+    """Hours in which a trial held a device, or its share of one."""
     cost: float | None
     """Of the wall time, in the currency of the price."""
     factor: float
-    """Hours and money may be as much higher or lower; 1 where the throughput was measured."""
+    """Hours and money may be higher or lower by this factor; 1 if the throughput was measured."""
     throughput: Throughput
     notes: list[str]
 
 
 def estimate(plan: Plan, throughput: Throughput, price: Price | None = None) -> Estimate:
-    """What the search will take.
+    """Estimates what a search will take.
 
     Args:
         plan: the search.
-        throughput: of its model and kind of device.
-        price: per hour; None if nothing is known.
+        throughput: of its model on its kind of device.
+        price: per hour; None if unknown.
 
     Raises:
-        UserError: the throughput is of another model or kind of device, or the price of something
-            else.
+        UserError: the throughput belongs to another model or kind of device, or the price is per
+            GPU and the search runs on CPU cores.
     """
     throughput.check_model(plan.model)
     if throughput.on_gpu != plan.on_gpu:
@@ -251,23 +251,24 @@ def _times(plan: Plan, throughput: Throughput, category: str) -> TrialTimes:
 
 
 def _notes(plan: Plan, throughput: Throughput) -> list[str]:
-    """What makes the estimate less sure, each with what helps."""
+    """Returns notes on what makes the estimate less certain, each with a remedy if there is one."""
     notes = []
     sharing = plan.at_once_a_device
     if not throughput.created:
         notes.append(
-            f"the throughput is a guess, easily off threefold; measure: {bench(plan.model)}"
+            "the throughput is a guess and may be wrong by a factor of three; measure it: "
+            f"{bench(plan.model)}"
         )
     elif throughput.known(sharing) < sharing:
         notes.append(
-            f"{sharing} trials at once were not measured: taken as fast together as "
-            f"{throughput.known(sharing)}; measure: {bench(plan.model)} --at-once 1,{sharing}"
+            f"{sharing} trials at once were not measured; together they are taken to be as fast as "
+            f"{throughput.known(sharing)}; measure it: {bench(plan.model)} --at-once 1,{sharing}"
         )
     for category in plan.num_scored:
         train = plan.configs[category].train
         if train.autoencoder_augmentation or train.penalty_images:
             notes.append(
                 f"{category}: autoencoder_augmentation and penalty_images make a step slower than "
-                "the one counted here"
+                "estimated here"
             )
     return notes

@@ -1,4 +1,4 @@
-"""How fast trials are: from a benchmark's record of a device, or a guess that says so."""
+"""The throughput of trials: read from a benchmark's record of a device, or guessed."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from dfsc_tune.storage.documents import read_yaml
 
 BENCHMARKS = "benchmarks"
 
-# A guess of what a step reaches. Of a CPU core: PDN tiny at 128×128 in about 45 ms. Of a GPU:
-# nothing has been measured, and GPUs differ tenfold.
+# Guesses of the FLOP/s that a step reaches. For a CPU core: PDN tiny at 128×128 takes about 45 ms.
+# For a GPU: nothing has been measured, and GPUs differ tenfold.
 _GUESSED_FLOPS_A_CORE = 50e9
 _GUESSED_FLOPS_A_GPU = 10e12
-# Of a step with cached teacher features, forward and backward; a test counts them.
+# FLOPs of a step with cached teacher features, forward and backward; a test counts them.
 _FLOPS_A_PIXEL: Mapping[Network, float] = {"tiny": 0.16e6, "small": 2.0e6, "medium": 5.9e6}
-# Scoring an image runs forward what a step runs forward and backward.
+# Scoring an image takes the forward pass alone of what a step runs forward and backward.
 _FORWARD_SHARE = 1 / 3
-# What a file raises that is no record.
+# What reading a file that is not a record raises.
 _DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
 class Throughput:
-    """How fast trials of one model are on one kind of device."""
+    """The speed of one model's trials on one kind of device."""
 
     source: str
     """The record's file, or "a guess"."""
@@ -37,71 +37,72 @@ class Throughput:
     """The hardware's name."""
     on_gpu: bool
     num_gpus: int
-    """Of the machine, where it is measured on one; else 0."""
+    """GPUs of the machine if measured on a GPU, else 0."""
     num_cpus: int
     """CPU cores of the machine."""
     network: str
     image_size: int
     steps_per_second: Mapping[int, float]
-    """Of all trials together, by how many run at once on one device; the key 1 is always there."""
+    """Of all trials together, by their number at once on one device; the key 1 always exists."""
     seconds_per_scored_image: float
     """Per image and EMA momentum, of a trial that runs alone."""
     seconds_to_start: float
 
     def known(self, at_once: int) -> int:
-        """The number of trials at once that stands for `at_once`: the nearest one not above it."""
+        """Returns the largest number of trials in the record that is not above `at_once`."""
         return max(count for count in self.steps_per_second if count <= at_once)
 
     def seconds_per_step(self, at_once: int) -> float:
-        """Of each of some trials at once on one device.
+        """Returns the seconds per step of each of several trials at once on one device.
 
-        More trials than the record knows are taken to be as fast together as the most it knows.
+        More trials than in the record are taken to be as fast together as the most in the record.
         """
         return at_once / self.steps_per_second[self.known(at_once)]
 
     def slowdown(self, at_once: int) -> float:
-        """How much longer a trial takes beside others than alone."""
+        """Returns the ratio of a trial's time beside others to its time alone."""
         return self.seconds_per_step(at_once) / self.seconds_per_step(1)
 
     def check_model(self, model: ModelConfig) -> None:
-        """Refuses trials of another network or image size; UserError says what to measure."""
+        """Raises UserError for trials of another network or image size; it says what to measure."""
         if (self.network, self.image_size) != (model.network, model.image_size):
             raise UserError(
-                f"{self.source} is of the PDN {self.network} at {self.image_size} pixels, and this "
-                f"search trains {model.network} at {model.image_size}; measure that: {bench(model)}"
+                f"{self.source} measured the PDN {self.network} at {self.image_size} pixels, but "
+                f"this search trains {model.network} at {model.image_size}; measure that: "
+                f"{bench(model)}"
             )
 
 
 def bench(model: ModelConfig) -> str:
-    """The command that measures a model."""
+    """Returns the command that measures a model."""
     return f"dfsc-tune bench --network {model.network} --image-size {model.image_size}"
 
 
 def read_throughput(path: Path) -> Throughput:
-    """The throughput that a benchmark's record tells.
+    """Reads the throughput from a benchmark's record.
 
     Raises:
-        UserError: the file is no such record.
+        UserError: the file is not a benchmark record.
     """
     try:
         return _throughput(path, read_yaml(path))
     except UserError as error:
         raise UserError(
-            f"{error}; it is no benchmark record, or a damaged one: delete it, and make one with "
-            "dfsc-tune bench"
+            f"{error}; it is not a benchmark record, or is damaged: delete it and make a new one "
+            "with dfsc-tune bench"
         ) from error
     except _DAMAGED as error:
         raise UserError(
-            f"{path} is no benchmark record, or a damaged one ({type(error).__name__}: {error}); "
-            "delete it, and make one with dfsc-tune bench"
+            f"{path} is not a benchmark record, or is damaged ({type(error).__name__}: {error}); "
+            "delete it and make a new one with dfsc-tune bench"
         ) from error
 
 
 def find_throughput(results: Path, model: ModelConfig, on_gpu: bool) -> Throughput | None:
-    """The newest record in a results folder of this model on this kind of device, if any.
+    """Finds a results folder's newest record of this model on this kind of device, if any.
 
     Raises:
-        UserError: there is none, but a file that is damaged or no record.
+        UserError: there is no such record, but a file that is damaged or not a record.
     """
     found: list[Throughput] = []
     damage: UserError | None = None
@@ -125,9 +126,9 @@ def find_throughput(results: Path, model: ModelConfig, on_gpu: bool) -> Throughp
 def guess_throughput(
     model: ModelConfig, on_gpu: bool, num_cpus: int, cpus_per_trial: int
 ) -> Throughput:
-    """Guesses from a step's floating-point operations and how many a device may do a second.
+    """Guesses the throughput from a step's FLOPs and the FLOP/s that a device may reach.
 
-    Trials that share a GPU are as fast together as one; on a CPU each has cores of its own.
+    Trials that share a GPU are together as fast as one; on a CPU each has cores of its own.
     """
     flops = _FLOPS_A_PIXEL[model.network] * model.image_size**2
     # Threads beyond the machine's cores bring nothing.
@@ -159,7 +160,7 @@ def _throughput(path: Path, record: Mapping[str, Any]) -> Throughput:
     together = {
         int(x["num_trials"]): float(x["steps_per_second"])
         for x in record["at_once"]
-        # As a search runs them: some records hold other ways too.
+        # Only the way in which a search runs trials; some records hold others too.
         if x.get("way", "processes") == "processes"
     }
     num_scored = int(scoring["num_images"]) * int(scoring["num_ema_momenta"])

@@ -1,1 +1,1 @@
-"""Judges trained models on labelled images, scores new ones, and hands models over."""
+"""Evaluates trained models on labelled images, scores new images, and exports models."""

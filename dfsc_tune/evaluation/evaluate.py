@@ -1,4 +1,4 @@
-"""Judges a model, or anomaly maps that any program has made, on a category's test images."""
+"""Evaluates a model, or anomaly maps made by any program, on a category's test images."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from dfsc_tune.evaluation.measure import Evaluation, JudgedImages, measure
 from dfsc_tune.metrics.image import can_be_judged
 from dfsc_tune.models.detector import Detector
 
-# Images are scored, or their maps read, so many at a time.
+# The number of images that are scored, or whose maps are read, at a time.
 _BATCH = 16
 
 Update = Callable[[int, int], None]
-"""Told how many images are done, of how many."""
+"""Called with the images done and the images in all."""
 
 
 def evaluate_model(
@@ -44,20 +44,20 @@ def evaluate_model(
     """Measures a model on the labelled test images of a category.
 
     Images that the model was trained or chosen on, recognised by their content, are left out unless
-    asked for.
+    `include_selection` is set.
 
     Args:
         detector: the model.
         data: the folder that holds the category.
         category_name: its name.
-        include_selection: whether to judge on all test images.
-        save_maps: a folder for the maps, laid out as `maps` says. It gets those of all test images,
-            as other tools ask for; the files say which of them are left out here.
+        include_selection: whether to evaluate on all test images.
+        save_maps: a folder for the maps, laid out as described in `maps`. It receives the maps of
+            all test images, as other tools expect; the files record which are left out here.
         device: where the model runs.
-        update: told how far the maps are.
+        update: called with the progress of the maps.
 
     Raises:
-        UserError: the data cannot be read, no good or no anomalous image is left, or a map cannot
+        UserError: the data cannot be read, no good or no anomalous image remains, or a map cannot
             be written.
     """
     category = read_category(data, category_name)
@@ -87,19 +87,20 @@ def evaluate_maps(
     include_selection: bool = False,
     update: Update | None = None,
 ) -> Evaluation:
-    """Measures the anomaly maps in a folder, laid out as `maps` says, made by any program.
+    """Measures the anomaly maps in a folder, laid out as described in `maps`, of any program.
 
-    Images whose maps say that their model was chosen on them are left out unless asked for.
+    Images whose maps record that the model was chosen on them are left out unless
+    `include_selection` is set.
 
     Args:
         maps: the folder of maps.
         data: the folder that holds the category.
         category_name: its name.
-        include_selection: whether to judge on all test images.
-        update: told how far the maps are.
+        include_selection: whether to evaluate on all test images.
+        update: called with the progress of the maps.
 
     Raises:
-        UserError: the data or the maps cannot be read, or no good or no anomalous image is left.
+        UserError: the data or the maps cannot be read, or no good or no anomalous image remains.
     """
     category = read_category(data, category_name)
     paths = find_maps(maps, category)
@@ -110,7 +111,7 @@ def evaluate_maps(
 
 
 def _judged(category: Category, seen: set[str], include_selection: bool) -> JudgedImages:
-    """The test images to judge on, given the names of those that the model was made with."""
+    """Returns the test images to evaluate on, given the names of those that made the model."""
     records = tuple(x for x in category.test if include_selection or x.name not in seen)
     if not can_be_judged(record.kind for record in records):
         used = f"; {len(seen)} were used to train or choose the model" if seen else ""

@@ -1,11 +1,11 @@
-"""The complete scorer as one file for other runtimes: ONNX, or TorchScript.
+"""Exports the complete scorer as one file for other runtimes: ONNX, or TorchScript.
 
-Inputs: `images`, uint8 (N, S, S, 3) RGB, and `size`, int64 (2,), the height H and width W that
-these images had before: both as `read_pixels` gives them, whose steps the metadata tell in words.
-Outputs: `scores`, float64 (N,), and `maps`, float64 (N, H, W), whose maxima the scores are.
+Inputs: `images`, uint8 (N, S, S, 3) RGB, and `size`, int64 (2,), the original height H and width W
+of these images. `read_pixels` returns both, and the metadata describe its steps in words.
+Outputs: `scores`, float64 (N,), and `maps`, float64 (N, H, W), whose maxima are the scores.
 
-N, H and W are free. The ends are float64, as in `predict`: float32 cannot hold what the sigmoid
-leaves of a large difference.
+N, H and W are free. Scores and maps are float64, as in `predict`: in float32, the sigmoid of large
+differences would saturate.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from dfsc_tune.storage.atomic import atomic_path
 Format = Literal["onnx", "torchscript"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}
 TOLERANCE = 1e-4
-"""How far a score may lie from that of `predict`; of scores above 1, their ten-thousandth."""
+"""Largest allowed difference of a score from that of `predict`; relative for scores above 1."""
 
 _OPSET = 18
 _INPUTS = (
@@ -48,7 +48,7 @@ _CHECKED_IMAGES = 3
 
 
 class Scorer(nn.Module):
-    """A detector as one module of tensors only; inputs and outputs as the file's."""
+    """A detector as one module of tensors only, with the inputs and outputs of the file."""
 
     def __init__(self, detector: Detector) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class Scorer(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
-        """Scores (N,) and maps (N, H, W) of images (N, S, S, 3) whose original size is given."""
+        """Returns scores (N,) and maps (N, H, W) of images (N, S, S, 3) of one original size."""
         normalized = normalize_images(images.permute(0, 3, 1, 2))
         features = self.teacher(normalized)
         answer = self.student(normalized)
@@ -68,7 +68,7 @@ class Scorer(nn.Module):
         local = (features - answer[:, :channels]).square().mean(dim=1)
         global_ = (self.autoencoder(normalized) - answer[:, channels:]).square().mean(dim=1)
         combined = combined_maps(DifferenceMaps(local, global_), self.normalization, self.config)
-        # Two products resize bilinearly: runtimes lack a resize in float64.
+        # Two matrix products resize bilinearly, as runtimes lack a resize in float64.
         rows = _bilinear_weights(size[0], combined.shape[1])
         columns = _bilinear_weights(size[1], combined.shape[2])
         resized = rows @ combined @ columns.T
@@ -82,14 +82,14 @@ def export_detector(detector: Detector, target: Path, file_format: Format) -> fl
 
     Args:
         detector: from `load_detector`.
-        target: the file; it takes its place only once it has passed the check.
-        file_format: which kind.
+        target: the file; it is put in place only after it has passed the check.
+        file_format: ONNX or TorchScript.
 
     Returns:
-        The largest difference of a score of the check.
+        The largest difference of a score in the check.
 
     Raises:
-        UserError: packages are missing, the target cannot be written, or the file scores otherwise.
+        UserError: packages are missing, the target cannot be written, or the file's scores differ.
     """
     images = _noise(detector.config.model.image_size)
     example = (torch.from_numpy(images), torch.tensor(_CHECKED_SIZES[0]))
@@ -100,7 +100,7 @@ def export_detector(detector: Detector, target: Path, file_format: Format) -> fl
     scorer = Scorer(detector)
     with atomic_path(target) as temporary:
         with _quiet(), torch.no_grad():
-            # Once for real: what is kept for later calls must not be made while an exporter traces.
+            # Called once before: cached tensors must not be made while an exporter traces.
             scorer(*example)
             write(scorer, example, temporary, metadata(detector))
         difference = _largest_difference(detector, run(temporary), images)
@@ -114,7 +114,7 @@ def export_detector(detector: Detector, target: Path, file_format: Format) -> fl
 
 
 def metadata(detector: Detector) -> dict[str, str]:
-    """What the file says of itself: all texts."""
+    """Returns the file's description of itself; all values are text."""
     return {
         "category": detector.config.category,
         "threshold": repr(detector.threshold),
@@ -189,7 +189,7 @@ def _torchscript_runner(path: Path) -> _Run:
 
 
 def _largest_difference(detector: Detector, run: _Run, images: npt.NDArray[np.uint8]) -> float:
-    """The largest difference from `predict`, over several sizes and batches."""
+    """Returns the largest difference from `predict`, over several sizes and batches."""
     largest = 0.0
     for count, size in enumerate(_CHECKED_SIZES, start=1):
         batch = images[:count]
@@ -202,7 +202,7 @@ def _largest_difference(detector: Detector, run: _Run, images: npt.NDArray[np.ui
 
 
 def _noise(image_size: int) -> npt.NDArray[np.uint8]:
-    """Images of coarse and of fine noise, so that scores of several magnitudes are compared."""
+    """Returns images of coarse and of fine noise, so that scores of several magnitudes occur."""
     generator = np.random.default_rng(0)
     coarse = generator.integers(0, 256, (_CHECKED_IMAGES, 8, 8, 3), dtype=np.uint8)
     scale = -(-image_size // 8)
@@ -213,8 +213,8 @@ def _noise(image_size: int) -> npt.NDArray[np.uint8]:
 
 
 def _bilinear_weights(length: Tensor, cells: int) -> Tensor:
-    """The matrix (length, cells) that resizes a row of cells as `interpolate` does."""
-    # A tensor, not a number: what is traced must keep the length free.
+    """Returns the matrix (length, cells) that resizes a row of cells as `interpolate` does."""
+    # A tensor, not a number, so that the length stays free in the trace.
     numbers = torch.arange(length, dtype=torch.float64)  # type: ignore[call-overload]
     places = (numbers + 0.5) * (cells / length.double()) - 0.5
     places = places.clamp(0, cells - 1)
@@ -223,7 +223,7 @@ def _bilinear_weights(length: Tensor, cells: int) -> Tensor:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what exporters say of themselves from the user: the check decides."""
+    """Hides the exporters' own messages from the user: the check decides."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

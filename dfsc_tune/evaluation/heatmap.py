@@ -1,4 +1,4 @@
-"""Lays an anomaly map over its image, as people look at it."""
+"""Draws an anomaly map over its image, for people."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ _OPACITY = 0.6
 def overlay(
     pixels: npt.NDArray[np.uint8], anomaly_map: npt.NDArray[np.float32], threshold: float
 ) -> Image.Image:
-    """The image with its anomaly map on top, at the map's size.
+    """Returns the image with its anomaly map on top, at the map's size.
 
-    The scale is the model's, not the image's, so pictures can be compared: orange is the threshold.
+    All images of a model have the same colour scale, so they can be compared: orange is its
+    threshold.
 
     Args:
         pixels: (3, h, w) RGB of any size.

@@ -1,8 +1,9 @@
-"""Anomaly maps as TIFF files, in the folders that MVTec LOCO AD's evaluation code reads.
+"""Reads and writes anomaly maps as TIFF files, laid out for MVTec LOCO AD's evaluation code.
 
     <folder>/<category>/test/<good or defect folder>/<image>.tiff
 
-Each is one page of one channel, at the upright size of its image. Ours are float32, uncompressed.
+Each is one page of one channel, at the upright size of its image. Those written here are float32,
+uncompressed.
 """
 
 from __future__ import annotations
@@ -26,14 +27,14 @@ AnomalyMap = NDArray[np.float32]
 """Scores (H, W); the higher, the more anomalous."""
 
 _SUFFIXES = (".tif", ".tiff")
-# Kept in the file itself, so that whoever judges the map later knows it too.
+# Kept in the file itself, so that a later evaluation of the map knows it too.
 _CHOSEN_ON = "the model was chosen on this image"
 
 
 def map_paths(folder: Path, category: Category) -> dict[str, Path]:
-    """Where the map of each test image belongs, by the image's name in the category.
+    """Returns the path of each test image's map, by the image's name in the category.
 
-    Raises UserError where two images would share one, or `folder` is a file.
+    Raises UserError if two images would share a map, or if `folder` is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}' is a file: give a folder of maps.")
@@ -51,9 +52,9 @@ def map_paths(folder: Path, category: Category) -> dict[str, Path]:
 
 
 def find_maps(folder: Path, category: Category) -> dict[str, Path]:
-    """The map file, `.tiff` or `.tif`, of each test image by the image's name in the category.
+    """Finds the map file, `.tiff` or `.tif`, of each test image by its name in the category.
 
-    Raises UserError where an image has none.
+    Raises UserError if an image has none.
     """
     expected = map_paths(folder, category)
     there = {
@@ -72,13 +73,13 @@ def find_maps(folder: Path, category: Category) -> dict[str, Path]:
 
 
 def write_map(path: Path, anomaly_map: AnomalyMap, chosen_on: bool = False) -> None:
-    """Writes one map, whole or not at all.
+    """Writes one map atomically.
 
     Args:
         path: from `map_paths`.
-        anomaly_map: of an image's size.
-        chosen_on: whether the model was trained or chosen on that image; `was_chosen_on` tells it
-            again.
+        anomaly_map: at its image's size.
+        chosen_on: whether the model was trained or chosen on that image; `was_chosen_on` reads it
+            back.
 
     Raises:
         UserError: the file cannot be written.
@@ -92,22 +93,22 @@ def write_map(path: Path, anomaly_map: AnomalyMap, chosen_on: bool = False) -> N
 
 
 def was_chosen_on(path: Path) -> bool:
-    """Whether the file says that its model was chosen on its image; UserError if unreadable."""
+    """Returns whether the map's model was chosen on its image; raises UserError if unreadable."""
     with _opened(path) as tiff:
         return tiff.pages.first.description == _CHOSEN_ON
 
 
 def read_map(path: Path, image: Path) -> AnomalyMap:
-    """The map in a TIFF file of any real numbers, for the image in another file.
+    """Reads the map of an image from a TIFF file of any real numbers.
 
-    Raises UserError where the map is not one channel of finite numbers as large as the image, or
+    Raises UserError if the map is not one channel of finite numbers as large as the image, or if
     either file cannot be read.
     """
     with _opened(path) as tiff:
         numbers = tiff.asarray()
     if numbers.ndim != 2 or numbers.dtype.kind not in "fiu":
         raise UserError(
-            f"Map '{path}' holds {numbers.dtype} of shape {numbers.shape}: "
+            f"Map '{path}' holds {numbers.dtype} of shape {numbers.shape}, but "
             "a map is one channel of real numbers, (height, width)."
         )
     with open_upright(image) as opened:
@@ -124,7 +125,7 @@ def read_map(path: Path, image: Path) -> AnomalyMap:
     return anomaly_map
 
 
-# It would tell of each damaged tag in a line of its own, before our sentence.
+# Else it would log a line for each damaged tag before the error sentence.
 getLogger("tifffile").addHandler(NullHandler())
 
 
@@ -135,5 +136,5 @@ def _opened(path: Path) -> Iterator[TiffFile]:
             yield tiff
     except MemoryError:
         raise
-    except Exception as error:  # The reader raises nearly any type on broken bytes.
+    except Exception as error:  # The reader raises almost any type on broken bytes.
         raise UserError(f"Map '{path}' cannot be read as a TIFF file ({error}).") from error

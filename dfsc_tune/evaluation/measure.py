@@ -34,19 +34,19 @@ AU_SPRO_LIMIT = 0.05
 
 @dataclass(frozen=True)
 class JudgedImages:
-    """The labelled images of a category that maps are judged on."""
+    """The labelled images of a category on which maps are evaluated."""
 
     category: Category
     records: tuple[ImageRecord, ...]
-    """At least one good and one anomalous."""
+    """At least one good and one anomalous image."""
     notes: tuple[str, ...]
     optimistic: bool
-    """Whether images that the model was trained or chosen on are among them."""
+    """True if images that the model was trained or chosen on are among them."""
 
 
 @dataclass(frozen=True)
 class DefectTypeMetrics:
-    """Metrics of one defect type with all good images."""
+    """Metrics of one defect type against all good images."""
 
     kind: str
     defect_type: str
@@ -55,7 +55,7 @@ class DefectTypeMetrics:
     """Image AUROC."""
     auroc_interval: Interval
     au_spro: float | None
-    """Up to an FPR of 0.05; None where an anomalous image has no mask."""
+    """Up to an FPR of 0.05; None if an anomalous image has no mask."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class PixelMetrics:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What anomaly maps are worth on some images; all intervals are of level 95 %."""
+    """The metrics of anomaly maps on labelled images; all intervals are of level 95 %."""
 
     category: str
     num_images: dict[str, int]
@@ -83,25 +83,25 @@ class Evaluation:
     intervals: dict[str, Interval]
     """Of the image AUROCs, by kind."""
     pixel: PixelMetrics | None
-    """None where an anomalous image has no mask."""
+    """None if an anomalous image has no mask."""
     defect_types: tuple[DefectTypeMetrics, ...]
     published: tuple[PublishedResult, ...]
-    """The paper's results where the category is one of MVTec LOCO AD."""
+    """The paper's results if the category is one of MVTec LOCO AD."""
     notes: tuple[str, ...]
     optimistic: bool
-    """Whether images that the model was trained or chosen on are among them."""
+    """True if images that the model was trained or chosen on are among them."""
 
 
 def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
-    """All metrics of anomaly maps; an image's score is the maximum of its map.
+    """Computes all metrics of anomaly maps; an image's score is the maximum of its map.
 
     Args:
-        images: what is judged.
-        maps: one (H, W) for each record, in their order; kept in memory where all anomalous images
-            have masks, else only their maxima are.
+        images: the labelled images.
+        maps: one (H, W) for each record, in their order. They are kept in memory if all anomalous
+            images have masks; else only their maxima are kept.
 
     Raises:
-        UserError: a mask is broken or has another size than its map, or a map is not finite.
+        UserError: a mask is broken or differs from its map in size, or a map is not finite.
     """
     bare = [record.name for record in images.records if record.lacks_mask]
     scores: list[float] = []
@@ -138,7 +138,7 @@ def measure(images: JudgedImages, maps: Iterable[AnomalyMap]) -> Evaluation:
 def read_defects(
     index: int, record: ImageRecord, category: Category, anomaly_map: AnomalyMap
 ) -> list[Defect]:
-    """The defects of the image that is `index` among those judged, of its map's size.
+    """Reads the defects of image number `index` at the size of its map.
 
     Raises:
         UserError: a mask is broken or has another size.
@@ -176,7 +176,7 @@ def _by_defect_type(
     maps: Sequence[AnomalyMap],
     defects: Sequence[Defect],
 ) -> tuple[DefectTypeMetrics, ...]:
-    """Metrics of each defect type; those of pixels only where there are maps."""
+    """Returns the metrics of each defect type; pixel metrics only if maps were kept."""
     types = [GOOD if x.kind == GOOD else f"{x.kind}/{x.defect_type}" for x in records]
     areas: dict[str, dict[float, float]] = {}
     if maps:

@@ -1,4 +1,4 @@
-"""Scores new images with a trained model; one that cannot be read does not stop the others."""
+"""Scores new images with a trained model; an unreadable image does not stop the others."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ _BATCH = 16
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the model says of one image."""
+    """The model's answer for one image."""
 
     image: str
     score: float | None
-    """The higher, the more anomalous; None where the image could not be read."""
+    """The higher, the more anomalous; None if the image could not be read."""
     anomalous: bool | None
-    """Whether the score exceeds the model's threshold."""
+    """True if the score exceeds the model's threshold."""
     error: str | None = None
 
 

@@ -1,4 +1,4 @@
-"""A model's metrics as a table of text, beside those that the paper states."""
+"""Formats a model's metrics as a table of text, beside the paper's."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ def metric_rows(
     published: Sequence[PublishedResult],
     pixel: PixelMetrics | None,
 ) -> list[tuple[str, ...]]:
-    """All metrics by kind of defect, the first row its columns' names.
+    """Returns the rows of all metrics by kind of defect; the first row names the columns.
 
     Args:
-        aurocs: image AUROCs, as `objective.judge` names them.
-        intervals: of these, by kind.
-        published: the paper's numbers; none where they do not apply.
-        pixel: the maps' metrics; None where there are none.
+        aurocs: image AUROCs, by the names of `metrics.image.AUROCS`.
+        intervals: their intervals, by kind.
+        published: the paper's numbers; empty if they do not apply.
+        pixel: the maps' metrics; None if there are none.
     """
 
     def row(
@@ -51,7 +51,7 @@ def metric_rows(
 
 
 def with_interval(value: float | None, interval: Interval | None) -> str:
-    """A number and its interval, as all tables show them."""
+    """Formats a number and its interval, as all tables show them."""
     if value is None:
         return NO_VALUE
     return f"{value:.3f}" + (f" ({interval.low:.3f} to {interval.high:.3f})" if interval else "")

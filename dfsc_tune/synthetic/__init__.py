@@ -1,1 +1,1 @@
-"""Anomalies made from good images: what a detector is judged by where no defects are labelled."""
+"""Makes anomalies from good images, to select settings without labelled defects."""

@@ -25,7 +25,7 @@ RECIPES: dict[str, tuple[DefectKind, Recipe]] = {
 VERSION = 2
 """Goes up when the same seed gives other images."""
 
-# A pixel has changed when a channel differs by so many grey levels.
+# A pixel has changed if a channel differs by this many grey levels.
 _CHANGED = 8
 _MIN_CHANGED_PIXELS = 6
 _MIN_MEAN_CHANGE = 14.0
@@ -43,7 +43,7 @@ class Anomaly:
     pixels: npt.NDArray[np.uint8]
     """(3, S, S)."""
     mask: Mask
-    """(S, S): what has changed visibly."""
+    """(S, S): the pixels that have changed visibly."""
 
 
 def make_anomalies(
@@ -52,19 +52,19 @@ def make_anomalies(
     counts: Mapping[str, int],
     seed: int,
 ) -> list[Anomaly]:
-    """A fixed set of anomalies, as many of each recipe as asked for where the images allow it.
+    """Makes a fixed set of anomalies, as many of each recipe as wanted if the images allow it.
 
-    What a recipe makes does not depend on which others there are, nor the first of them on how many
-    are made.
+    The anomalies of a recipe do not depend on the other recipes, and its first anomalies do not
+    depend on how many are made.
 
-    Images are changed at twice the networks' size and only the change is brought down to it, so
-    that what was not touched is the good image to the bit and what was is as sharp as the rest.
+    Images are changed at twice the networks' size, and only the change is scaled down. So unchanged
+    pixels equal the good image exactly, and changed ones are as sharp as the rest.
 
     Args:
         pixels: (N, 3, S, S) good images as the networks see them, N at least 2.
-        large: (N, 3, 2S, 2S) the same at twice the size.
-        counts: how many to make, by recipe.
-        seed: of all choices.
+        large: (N, 3, 2S, 2S) the same images at twice the size.
+        counts: anomalies to make, by recipe.
+        seed: of all random choices.
     """
     scenes = [read_scene(image) for image in large]
     made = []
@@ -96,7 +96,7 @@ def make_anomalies(
 def _brought_down(
     good: npt.NDArray[np.uint8], before: Pixels, after: Pixels
 ) -> tuple[npt.NDArray[np.uint8], Mask]:
-    """The good image (3, S, S) with the change between two images (2S, 2S, 3), and its mask."""
+    """Applies the change between two images (2S, 2S, 3) to the good image; returns the mask too."""
     size = good.shape[-1]
     change = (after - before).reshape(size, 2, size, 2, 3).mean(axis=(1, 3)).transpose(2, 0, 1)
     image = np.rint(good + change).clip(0, 255).astype(np.uint8)

@@ -1,4 +1,4 @@
-"""Puts a piece of one image into another without a seam, and finds places where that can work."""
+"""Blends a piece of one image into another without a seam, and finds places where it fits."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _VISIBLE_MISFIT = 28.0
 _HIDDEN_SHARE = 0.6
 # The median of a standard normal variable's absolute value.
 _MEDIAN_OF_NORMAL = 0.6745
-# An offset of brightness is evened out by blending, so it counts less than a difference in pattern.
+# Blending evens out an offset of brightness, so it counts less than a difference in pattern.
 _OFFSET_WEIGHT = 0.3
 
 
 def blend(target: Pixels, source: Pixels, mask: Mask) -> Pixels:
-    """The target with the source's pattern inside the mask and no step at the mask's border.
+    """Returns the target with the source's pattern inside the mask and no step at its border.
 
     The difference along the border is spread over the inside by Laplace's equation and added to
     the source (Pérez et al., Poisson Image Editing, 2003, in its membrane form).
@@ -30,7 +30,7 @@ def blend(target: Pixels, source: Pixels, mask: Mask) -> Pixels:
     Args:
         target: (h, w, 3).
         source: (h, w, 3).
-        mask: (h, w), False along the box's edges but where these are the image's own.
+        mask: (h, w), False along the box's edges, except those that are the image's own.
     """
     index = np.full(mask.shape, -1)
     index[mask] = np.arange(mask.sum())
@@ -44,7 +44,7 @@ def blend(target: Pixels, source: Pixels, mask: Mask) -> Pixels:
     for down, across in ((-1, 0), (1, 0), (0, -1), (0, 1)):
         place = inside[0] + 1 + down, inside[1] + 1 + across
         neighbour = padded[place]
-        # Beyond the image's edge there is no neighbour: the membrane ends freely there.
+        # Beyond the image's edge there is no neighbour, so the membrane has a free end there.
         degree += neighbour != -2
         linked = neighbour >= 0
         rows.append(np.nonzero(linked)[0])
@@ -67,16 +67,16 @@ def blend(target: Pixels, source: Pixels, mask: Mask) -> Pixels:
 
 
 def misfits(target: Pixels, mask: Mask, image: Pixels, corners: Corners) -> npt.NDArray[np.float64]:
-    """How badly the rings around a mask fit, at each place of an image, in grey levels (K,).
+    """Returns the misfit of the ring around a mask at places of an image, in grey levels (K,).
 
-    The root mean square of the difference along the ring; where it is the same all along, blending
-    evens it out, so it counts less.
+    It is the root mean square of the difference along the ring. A constant difference counts less,
+    as blending evens it out.
 
     Args:
-        target: (h, w, 3), what the ring shall look like.
+        target: (h, w, 3), with the ring to match.
         mask: (h, w).
         image: (W, W, 3).
-        corners: (K, 2), where the box's first pixel may lie in the image.
+        corners: (K, 2), possible places of the box's first pixel in the image.
     """
     ring = _ring(mask)
     rows, columns = np.nonzero(ring)
@@ -89,13 +89,13 @@ def misfits(target: Pixels, mask: Mask, image: Pixels, corners: Corners) -> npt.
 
 
 def tolerance(target: Pixels, mask: Mask) -> float:
-    """The largest misfit at which no seam shows: in a restless pattern a larger one is hidden."""
+    """Returns the largest misfit without a visible seam: busier patterns hide larger ones."""
     restlessness = float(target[_ring(mask)].std(axis=0).max())
     return max(_VISIBLE_MISFIT, _HIDDEN_SHARE * restlessness)
 
 
 def smooth_filling(rng: np.random.Generator, target: Pixels, mask: Mask) -> tuple[float, Pixels]:
-    """A plain surface as grainy as the ring around a mask, (h, w, 3), and how badly that fits it.
+    """Returns a plain surface as grainy as the ring around a mask, (h, w, 3), and its misfit.
 
     Blended in, it takes the ring's colours and their slope.
     """
@@ -111,6 +111,6 @@ def _ring(mask: Mask) -> Mask:
 
 
 def crop(image: Pixels, top: int, left: int, mask: Mask) -> Pixels:
-    """The box of a mask (h, w) in an image, as a view (h, w, 3)."""
+    """Returns the box of a mask (h, w) in an image, as a view (h, w, 3)."""
     height, width = mask.shape
     return image[top : top + height, left : left + width]

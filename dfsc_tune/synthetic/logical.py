@@ -17,9 +17,9 @@ from dfsc_tune.synthetic.scenes import Scene
 
 _NUM_PLACES = 200
 _NUM_OTHERS = 6
-# One of so many best places is taken, so that not all anomalies look the same.
+# One of this many best places is taken, so that not all anomalies look the same.
 _NUM_BEST = 5
-# Two parts of less difference, in grey levels, look alike to everyone.
+# Two parts with a smaller difference, in grey levels, look alike to everyone.
 _UNLIKE = 20.0
 # How far around a region a change of its size may reach, in half-sizes of its box.
 _REACH = 1.8
@@ -28,14 +28,14 @@ _WINDOW_SIDES = (0.12, 0.5)
 # For the ring around a window that must fit.
 _WINDOW_MARGIN = 4
 _LEAST_UNLIKE = 0.05
-# By how much of the image's side an end of a part may move.
+# Share of the image's side by which an end of a part may move.
 _MAX_SHIFT = 0.12
 
 
 def exchanged(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """A window shows what another image shows there: things that do not go together, or are gone.
+    """Copies a window from another image: parts are missing or do not go together.
 
-    It needs no parts. Of many windows the one that changes most is taken, if its border fits.
+    It needs no regions. Of many windows the one that changes most is taken, if its border fits.
     """
     windows = [
         (other, _window(rng, scene.size))
@@ -58,24 +58,24 @@ def exchanged(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -
 
 
 def removed(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """A part is missing: its place shows background, of this image or of another."""
+    """Removes a part: its place shows background, of this image or of another."""
     return _without(rng, scene.pixels, scene.region(rng), (scene, *_some(rng, others)))
 
 
 def doubled(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """A part is there once more, where nothing was."""
+    """Adds a copy of a part at an empty place."""
     return _with_copy(rng, scene.pixels, scene, scene.region(rng))
 
 
 def moved(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """A part lies somewhere else."""
+    """Moves a part to another place."""
     region = scene.region(rng)
     rest = _without(rng, scene.pixels, region, (scene, *_some(rng, others)))
     return None if rest is None else _with_copy(rng, rest, scene, region)
 
 
 def swapped(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """Two unlike parts have changed places."""
+    """Swaps two unlike parts."""
     first, second = scene.region(rng), scene.region(rng)
     difference = _colour(scene.pixels, first) - _colour(scene.pixels, second)
     if first is second or np.abs(difference).max() < _UNLIKE:
@@ -90,7 +90,7 @@ def swapped(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> 
 
 
 def replaced(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """In a part's place lies what another image shows there, or a part of another image."""
+    """Replaces a part by what another image shows there, or by a part of another image."""
     region = scene.region(rng)
     here = _box(scene.pixels, region)
     some = _some(rng, others)
@@ -108,7 +108,7 @@ def replaced(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) ->
 
 
 def recoloured(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """A part has the colour that an unlike part has, of this image or of another."""
+    """Gives a part the colour of an unlike part, of this image or of another."""
     region = scene.region(rng)
     donors = [other for other in (scene, *_some(rng, others)) if other.regions]
     donor = donors[rng.integers(len(donors))]
@@ -123,7 +123,7 @@ def recoloured(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) 
 
 
 def mirrored(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """A part is mirrored or stands on its head."""
+    """Mirrors a part, or turns it upside down."""
     region = scene.region(rng)
     axes = ((0,), (1,), (0, 1))[rng.integers(3)]
     source = np.flip(_box(scene.pixels, region), axes)
@@ -132,19 +132,19 @@ def mirrored(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) ->
 
 
 def resized(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels | None:
-    """A part, or the level of what fills it, is longer or shorter along one axis."""
+    """Makes a part, or its level of filling, longer or shorter along one axis."""
     region = scene.region(rng)
     axis = int(rng.integers(2))
     half, half_across = region.mask.shape[axis] / 2, region.mask.shape[1 - axis] / 2
     factor = rng.uniform(0.5, 0.75) if rng.random() < 0.5 else rng.uniform(1.3, 1.6)
-    # One end may stay where it is: so a level of filling changes.
+    # One end may stay in place, which changes a level of filling.
     anchor = (0.0, -1.0, 1.0)[rng.integers(3)]
     most = _MAX_SHIFT * scene.size / half
     ends = [end + np.clip((anchor - end) * (1 - factor), -most, most) for end in (-1.0, 1.0)]
     reach = max(_REACH, max(map(abs, ends)) + 0.3)
     along = (np.arange(scene.size) - region.centre[axis]) / half
     across = np.abs(np.arange(scene.size) - region.centre[1 - axis]) / half_across
-    # Outside its reach the image stays; inside, lengths change piece by piece, without a fold.
+    # Outside its reach the image stays unchanged; inside, the mapping is piecewise linear, no fold.
     shift = np.interp(along, (-reach, *ends, reach), (-reach, -1.0, 1.0, reach)) - along
     shift[np.abs(along) > reach] = 0
     field = np.outer(half * shift, np.interp(across, (1.0, _REACH), (1.0, 0.0)))
@@ -167,13 +167,13 @@ PART_RECIPES = {
     "mirrored": mirrored,
     "resized": resized,
 }
-"""They change a part, so they need a scene that has regions."""
+"""Recipes that change a part, so they need a scene with regions."""
 
 RECIPES = {"exchanged": exchanged, **PART_RECIPES}
 
 
 def _window(rng: np.random.Generator, size: int) -> Region:
-    """A rectangle with round corners somewhere in the image."""
+    """Returns a rectangle with rounded corners at a random place in the image."""
     height, width = (rng.uniform(*_WINDOW_SIDES, 2) * size).astype(int)
     rows, columns = np.linspace(-1, 1, height)[:, None], np.linspace(-1, 1, width)
     mask = np.pad(rows**4 + columns**4 <= 1, _WINDOW_MARGIN)
@@ -182,8 +182,8 @@ def _window(rng: np.random.Generator, size: int) -> Region:
 
 
 def _share_changed(scene: Scene, other: Scene, window: Region) -> float:
-    """How much of the image looks unlike the other within a window, textures aside; 0 if hardly."""
-    # Every fourth pixel tells of what is smooth.
+    """Returns the area that differs within a window, textures aside, as a share; 0 if small."""
+    # Every fourth pixel is enough, as textures are smoothed away.
     mask = window.mask[::4, ::4]
     difference = _box(scene.smooth, window)[::4, ::4] - _box(other.smooth, window)[::4, ::4]
     unlike = (np.abs(difference).max(axis=2) > _UNLIKE) & mask
@@ -191,7 +191,7 @@ def _share_changed(scene: Scene, other: Scene, window: Region) -> float:
 
 
 def _corners_near(window: Region, size: int) -> Corners:
-    """Corners (K, 2) that move a window a little, for patterns to meet; within the image."""
+    """Returns corners (K, 2) near a window's own, within the image, so that patterns can match."""
     shifts = np.arange(-2, 3) * max(size // 64, 1)
     corners = np.array([window.top, window.left]) + np.stack(
         np.meshgrid(shifts, shifts), axis=-1
@@ -205,7 +205,7 @@ def _corners_near(window: Region, size: int) -> Corners:
 def _without(
     rng: np.random.Generator, image: Pixels, region: Region, sources: Sequence[Scene]
 ) -> Pixels | None:
-    """The image with a region filled by background of the scenes; None where none fits around."""
+    """Returns the image with a region filled with the scenes' background; None if none fits."""
     target = _box(image, region)
     found = [smooth_filling(rng, target, region.mask)]
     for source in sources:
@@ -227,7 +227,7 @@ def _without(
 def _with_copy(
     rng: np.random.Generator, image: Pixels, scene: Scene, region: Region
 ) -> Pixels | None:
-    """The image with a region of the scene once more, where the product shows none."""
+    """Returns the image with a copy of a region at a place of the product without regions."""
     piece = _box(scene.pixels, region)
     corners = _random_corners(rng, region, scene.size)
     middle = corners + np.array(region.mask.shape) // 2
@@ -245,7 +245,7 @@ def _with_copy(
 def _with_part(
     image: Pixels, source: Pixels, region: Region, centre: tuple[int, int]
 ) -> Pixels | None:
-    """The image with a region of another laid around a centre; None where it does not fit."""
+    """Returns the image with another's region placed around a centre; None if it does not fit."""
     corner = np.array([centre]) - np.array(region.mask.shape) // 2
     if corner.min() < 0 or (corner + region.mask.shape).max() > len(image):
         return None
@@ -268,7 +268,7 @@ def _box(image: Pixels, region: Region) -> Pixels:
 
 
 def _colour(image: Pixels, region: Region) -> Pixels:
-    """The mean colour of a region, (3,)."""
+    """Returns the mean colour of a region, (3,)."""
     colour: Pixels = _box(image, region)[region.mask].mean(axis=0)
     return colour
 
@@ -278,7 +278,7 @@ def _some(rng: np.random.Generator, others: Sequence[Scene]) -> list[Scene]:
 
 
 def _random_corners(rng: np.random.Generator, region: Region, size: int) -> Corners:
-    """Corners (K, 2) at which a region's box lies within an image."""
+    """Returns random corners (K, 2) at which a region's box lies within an image."""
     height, width = region.mask.shape
     return np.stack(
         [
@@ -290,8 +290,8 @@ def _random_corners(rng: np.random.Generator, region: Region, size: int) -> Corn
 
 
 def _are_free(occupied: Mask, mask: Mask, corners: Corners) -> Mask:
-    """Whether no region lies under the mask at each corner, (K,)."""
-    # Every other pixel tells: regions are no lines.
+    """Returns True for each corner (K,) at which no region lies under the mask."""
+    # Every other pixel is enough, as regions are not thin lines.
     rows, columns = (2 * found for found in np.nonzero(mask[::2, ::2]))
     free: Mask = ~occupied[corners[:, :1] + rows, corners[:, 1:] + columns].any(axis=1)
     return free

@@ -1,8 +1,8 @@
-"""Finds object-like regions in good images, without labels: closed, compact, unlike what is around.
+"""Finds object-like regions in good images without labels: closed, compact, unlike their ring.
 
-Regions of a colour segmentation at several scales are weighed by how much they stand out from the
-ring around them, how rare their colour is in the image, and their size. What remains are parts such
-as a pin, a label, a fruit or a nut; now and then half a part, which serves as well.
+Regions of a colour segmentation at several scales are weighted by their contrast with the ring
+around them, the rarity of their colour in the image, and their size. What remains are parts such as
+a pin, a label, a fruit or a nut; sometimes half a part, which serves as well.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _SIZE = 256
 _SCALES = (30, 100, 300)
 _MIN_SHARE, _MAX_SHARE = 0.0008, 0.15
 _MIN_EXTENT, _MIN_SOLIDITY = 0.2, 0.5
-# Thinner than a screw is an edge, not a part.
+# A region thinner than a screw is an edge, not a part.
 _MIN_ASPECT = 0.15
 _RARE = 0.96
 _MIN_CONTRAST = 15.0
@@ -45,7 +45,7 @@ class Region:
     mask: Mask
     """(h, w), with a margin of False around; its first pixel lies at (top, left) of the image."""
     saliency: float
-    """How much it stands out, above 0; of meaning only beside others of the same category."""
+    """How much it stands out, above 0; comparable within a category only."""
 
     @property
     def centre(self) -> tuple[int, int]:
@@ -54,7 +54,7 @@ class Region:
         return self.top + height // 2, self.left + width // 2
 
     def on(self, size: int) -> Mask:
-        """The region as a mask of the whole image, (size, size)."""
+        """Returns the region as a mask of the whole image, (size, size)."""
         whole = np.zeros((size, size), dtype=bool)
         height, width = self.mask.shape
         whole[self.top : self.top + height, self.left : self.left + width] = self.mask
@@ -62,7 +62,7 @@ class Region:
 
 
 def find_regions(lab: Pixels) -> tuple[Region, ...]:
-    """The object-like regions of an image, the most salient first, none much on another.
+    """Finds the object-like regions of an image, the most salient first, with little overlap.
 
     Args:
         lab: (W, W, 3) in CIELAB, W at least 256.
@@ -83,7 +83,7 @@ def find_regions(lab: Pixels) -> tuple[Region, ...]:
 
 
 def _candidates(lab: Pixels, scale: int) -> Iterator[tuple[float, Mask]]:
-    """Saliency and mask of each region of one segmentation that may be an object."""
+    """Yields saliency and mask of each region of one segmentation that may be an object."""
     labels = segmentation.felzenszwalb(
         lab / 100, scale=scale, sigma=1.0, min_size=int(_MIN_SHARE * lab[..., 0].size)
     )
@@ -94,7 +94,7 @@ def _candidates(lab: Pixels, scale: int) -> Iterator[tuple[float, Mask]]:
         at_border = min(top, left) < 2 or max(bottom, right) > _SIZE - 2
         if at_border or not _MIN_SHARE < share < _MAX_SHARE or found.extent < _MIN_EXTENT:
             continue
-        # Of its surroundings only a margin matters, so all that follows looks at a crop.
+        # Only a margin around the region matters, so the rest works on a crop.
         box = slice(max(top - 6, 0), bottom + 6), slice(max(left - 6, 0), right + 6)
         mask = ndimage.binary_fill_holes(labels[box] == found.label - 1)
         near = lab[box][ndimage.binary_dilation(mask, iterations=5) & ~_grown(mask)]
@@ -122,14 +122,14 @@ def _grown(mask: Mask) -> Mask:
 
 
 def _cut_out(mask: Mask, saliency: float, size: int) -> Region:
-    """A mask of the segmentation's size as a region of an image of `size`, its border added."""
+    """Turns a mask of the segmentation's size into a region of an image of `size`, with border."""
     whole = transform.resize(_grown(mask), (size, size), order=0)
     box = box_around(whole)
     return Region(top=box[0].start, left=box[1].start, mask=whole[box], saliency=saliency)
 
 
 def box_around(mask: Mask) -> tuple[slice, slice]:
-    """The smallest box that holds a mask and a pixel around it, as far as the image goes."""
+    """Returns the smallest box that holds a mask and a pixel around it, within the image."""
     rows, columns = ndimage.find_objects(mask.astype(np.uint8))[0]
     return _widened(rows), _widened(columns)
 

@@ -1,4 +1,4 @@
-"""A good image with what the recipes need to know of it: its regions, and where the product is."""
+"""A good image with what the recipes need of it: its regions and the area of the product."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from skimage import color
 from dfsc_tune.synthetic.regions import Mask, Pixels, Region, find_regions
 
 _FRAME = 0.03
-# Of the image's side.
+# Share of the image's side.
 _TEXTURE = 1 / 64
 _BACKGROUND_COLOUR = 10.0
 _LEAST_PRODUCT, _MOST_PRODUCT = 0.05, 0.95
@@ -21,7 +21,7 @@ _LEAST_PRODUCT, _MOST_PRODUCT = 0.05, 0.95
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A good image, twice as large as the networks see it; what is known of it is found when asked.
+    """A good image at twice the networks' size; its properties are computed at first use.
 
     Finding regions takes longest, and few recipes need them.
     """
@@ -43,7 +43,7 @@ class Scene:
 
     @cached_property
     def occupied(self) -> Mask:
-        """(W, W): where a region lies."""
+        """(W, W): True inside a region."""
         occupied = np.zeros((self.size, self.size), dtype=bool)
         for region in self.regions:
             occupied |= region.on(self.size)
@@ -51,8 +51,8 @@ class Scene:
 
     @cached_property
     def product(self) -> Mask:
-        """(W, W): where the image is unlike its outermost frame; everywhere if nearly all or
-        nothing is."""
+        """(W, W): True where the image differs from its outermost frame; True everywhere if almost
+        all or nothing differs."""
         return _product(self.lab)
 
     @cached_property
@@ -63,19 +63,19 @@ class Scene:
         return smooth
 
     def region(self, rng: np.random.Generator) -> Region:
-        """One of the regions, the more salient the likelier. There must be one."""
+        """Returns a random region, more salient ones more often. There must be at least one."""
         weights = np.array([region.saliency for region in self.regions])
         return self.regions[rng.choice(len(weights), p=weights / weights.sum())]
 
     def product_point(self, rng: np.random.Generator) -> tuple[int, int]:
-        """A pixel of the product, each as likely as another."""
+        """Returns a pixel of the product, uniformly at random."""
         rows, columns = np.nonzero(self.product)
         chosen = rng.integers(len(rows))
         return int(rows[chosen]), int(columns[chosen])
 
 
 def read_scene(pixels: npt.NDArray[np.uint8]) -> Scene:
-    """The scene of an image (3, W, W) uint8."""
+    """Returns the scene of an image (3, W, W) uint8."""
     image = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     return Scene(image.astype(np.float32), color.rgb2lab(image).astype(np.float32))
 

@@ -1,4 +1,4 @@
-"""Draws synthetic anomalies on one sheet: a row a recipe, each beside its good image."""
+"""Draws a contact sheet of synthetic anomalies: a row per recipe, each beside its good image."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _OUTLINE = (255, 0, 120)
 def contact_sheet(
     good: npt.NDArray[np.uint8], anomalies: Sequence[Anomaly], columns: int = 4
 ) -> Image.Image:
-    """The first anomalies of each recipe among them, what has changed outlined on the good image.
+    """Draws the first anomalies of each recipe, with the change outlined on the good image.
 
     Args:
         good: (N, 3, S, S), the images that the anomalies were made from.
         anomalies: at least one, of any recipes.
-        columns: how many of each recipe to show.
+        columns: number of anomalies to show of each recipe.
     """
     size = good.shape[-1]
     rows: dict[str, list[Anomaly]] = {}

@@ -23,13 +23,13 @@ def stored_anomalies(
     counts: Mapping[str, int],
     seed: int,
 ) -> list[Anomaly]:
-    """What `make_anomalies` makes of the same arguments, made once for each user."""
+    """Returns the result of `make_anomalies` for the same arguments, made once for each user."""
     key = hashlib.sha256(repr((VERSION, *counts.items(), seed, large.shape)).encode())
     for array in (pixels, large):
         key.update(np.ascontiguousarray(array).data)
     folder = cache_folder() / "synthetic"
     path = folder / f"{key.hexdigest()[:32]}.npz"
-    # A damaged file, on which NumPy raises nearly any type, or none: they are made anew.
+    # A missing or damaged file, on which NumPy raises almost any type, means making them again.
     with suppress(Exception):
         return _read(path, key.hexdigest())
     anomalies = make_anomalies(pixels, large, counts, seed)

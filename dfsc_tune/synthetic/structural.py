@@ -1,8 +1,7 @@
 """Recipes of structural anomalies: patches, scars, scratches, stains, foreign texture, blur.
 
-Each takes a scene and other scenes of its category and returns the changed image (W, W, 3). How
-large and how strong a change is varies from hardly to plainly visible. Lengths are in shares of
-the image's side.
+Each takes a scene and other scenes of its category and returns the changed image (W, W, 3). Changes
+vary in size and strength from hardly to plainly visible. Lengths are shares of the image's side.
 """
 
 from __future__ import annotations
@@ -21,19 +20,19 @@ _LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
 
 def cut_paste(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels:
-    """A rectangle from elsewhere in the image, its brightness changed a little (CutPaste, 2021)."""
+    """Pastes a rectangle from elsewhere in the image, slightly relit (CutPaste, 2021)."""
     mask = _on_product(rng, scene, _rectangle(rng, scene.size, (0.03, 0.12), (0.03, 0.12)))
     return _laid_over(scene.pixels, _moved_to(rng, scene, mask) * rng.uniform(0.85, 1.15), mask)
 
 
 def scar(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels:
-    """A thin turned strip from elsewhere in the image (CutPaste-Scar, 2021)."""
+    """Pastes a thin rotated strip from elsewhere in the image (CutPaste-Scar, 2021)."""
     mask = _on_product(rng, scene, _rectangle(rng, scene.size, (0.01, 0.025), (0.06, 0.2)))
     return _laid_over(scene.pixels, _moved_to(rng, scene, mask) * rng.uniform(0.7, 1.3), mask)
 
 
 def blended_patch(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels:
-    """A patch of another image, its border blended away (natural synthetic anomalies, 2022)."""
+    """Blends in a patch of another image without a seam (natural synthetic anomalies, 2022)."""
     mask = _on_product(rng, scene, _blob(rng, scene.size, rng.uniform(0.05, 0.16))) > 0.5
     mask[[0, -1]] = mask[:, [0, -1]] = False
     other = others[int(rng.integers(len(others)))]
@@ -47,7 +46,7 @@ def blended_patch(rng: np.random.Generator, scene: Scene, others: Sequence[Scene
 
 
 def scratch(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels:
-    """A thin bent line, lighter or darker than what it crosses."""
+    """Draws a thin bent line, lighter or darker than the pixels that it crosses."""
     size = scene.size
     start = np.array(scene.product_point(rng))
     angle, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-0.6, 0.6)
@@ -65,14 +64,14 @@ def scratch(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> 
 
 
 def stain(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels:
-    """A soft spot of another colour."""
+    """Draws a soft spot of another colour."""
     mask = _on_product(rng, scene, _blob(rng, scene.size, rng.uniform(0.04, 0.15), soft=0.01))
     strength = _from_log_uniform(rng, 0.15, 0.7)
     return _laid_over(scene.pixels, rng.uniform(0, 255, 3).astype(np.float32), strength * mask)
 
 
 def texture(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels:
-    """A texture that does not belong there, where smooth noise is high (DRAEM, 2021)."""
+    """Lays a foreign texture over the places where smooth noise is high (DRAEM, 2021)."""
     size = scene.size
     mask = _on_product(rng, scene, _blob(rng, size, rng.uniform(0.06, 0.18)))
     grain = ndimage.gaussian_filter(
@@ -84,7 +83,7 @@ def texture(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> 
 
 
 def blurred(rng: np.random.Generator, scene: Scene, others: Sequence[Scene]) -> Pixels:
-    """A spot where the picture is smeared and pale."""
+    """Smears and fades a spot of the image."""
     mask = _on_product(rng, scene, _blob(rng, scene.size, rng.uniform(0.08, 0.2), soft=0.01))
     sigma = rng.uniform(0.006, 0.025) * scene.size
     smooth = ndimage.gaussian_filter(scene.pixels, (sigma, sigma, 0))
@@ -112,7 +111,7 @@ def _laid_over(image: Pixels, above: Pixels, opacity: Pixels) -> Pixels:
 
 
 def _moved_to(rng: np.random.Generator, source: Scene, mask: Mask | Pixels) -> Pixels:
-    """The source moved around itself so that another part of its product lies under the mask."""
+    """Returns the source shifted cyclically, so that another part of its product is at the mask."""
     rows, columns = np.nonzero(mask)
     if not len(rows):
         return source.pixels
@@ -127,7 +126,7 @@ def _rectangle(
     heights: tuple[float, float],
     widths: tuple[float, float],
 ) -> Pixels:
-    """A turned rectangle in the middle of an empty mask (size, size)."""
+    """Returns a rotated rectangle in the middle of an empty mask (size, size)."""
     height, width = rng.uniform(*heights) * size, rng.uniform(*widths) * size
     angle = rng.uniform(0, np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -137,7 +136,7 @@ def _rectangle(
 
 
 def _blob(rng: np.random.Generator, size: int, diameter: float, soft: float = 0.0) -> Pixels:
-    """An uneven spot in the middle of an empty mask (size, size), its border soft or hard."""
+    """Returns an uneven spot in the middle of an empty mask (size, size), soft or hard."""
     radius = diameter * size / 2
     rows, columns = np.ogrid[:size, :size]
     distance = np.hypot(rows - size / 2, (columns - size / 2) * rng.uniform(0.6, 1.6)) / radius
@@ -148,7 +147,7 @@ def _blob(rng: np.random.Generator, size: int, diameter: float, soft: float = 0.
 
 
 def _on_product(rng: np.random.Generator, scene: Scene, centred: Pixels) -> Pixels:
-    """A mask moved so that its middle lies on the product; what leaves the image is cut off."""
+    """Moves a mask so that its middle lies on the product, cropping it at the image's edges."""
     row, column = scene.product_point(rng)
     half = scene.size // 2
     return ndimage.shift(centred, (row - half, column - half), order=0)

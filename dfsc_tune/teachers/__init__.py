@@ -1,1 +1,1 @@
-"""Makes and brings the frozen teacher: distilled from a backbone, or fetched."""
+"""Makes or fetches the frozen teacher: by distillation from a backbone, or from public weights."""

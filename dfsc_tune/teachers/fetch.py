@@ -1,6 +1,6 @@
 """Fetches public teachers, and registers a user's own, under names that `model.teacher` takes.
 
-A download is checked by its sha256 and tried as a network, and only then takes its place.
+A download is put in place only after its sha256 is checked and a network has loaded it.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class PublicTeacher:
     origin: str
     licence: str
     member: str | None = None
-    """The file wanted, where the address is a zip archive's."""
+    """The wanted file, if the address is that of a zip archive."""
 
 
 _ANOMALIB = PublishedFile(
@@ -78,16 +78,16 @@ PUBLIC_TEACHERS: dict[str, PublicTeacher] = {
 
 
 def fetch_teacher(name: str, update: Update, timeout_seconds: float = TIMEOUT_SECONDS) -> Path:
-    """The file of a public teacher, downloaded and checked unless it is there already and whole.
+    """Returns the file of a public teacher, downloading and checking it unless it is there whole.
 
     Args:
         name: one of `PUBLIC_TEACHERS`.
-        update: told how far the download is.
-        timeout_seconds: how long the other side may be silent.
+        update: called with the progress of the download.
+        timeout_seconds: how long the server may be silent.
 
     Raises:
-        UserError: there is no such teacher, it cannot be reached, or what came is not what was
-            published.
+        UserError: there is no such teacher, it cannot be reached, or the download differs from the
+            published file.
     """
     if name not in PUBLIC_TEACHERS:
         raise UserError(
@@ -118,11 +118,11 @@ def use_teacher(file: Path, name: str | None = None) -> Path:
     """Registers a weights file: copies it into the user's data folder under a name.
 
     Args:
-        file: a .safetensors or .pth file, with its card beside it or not.
-        name: how `model.teacher` shall call it; the file's own name if left out.
+        file: a .safetensors or .pth file, with or without its card beside it.
+        name: its name for `model.teacher`; by default, the file's own name.
 
     Raises:
-        UserError: the file is no teacher, or the name is not allowed or taken by other weights.
+        UserError: the file is not a teacher, or the name is not allowed or taken by other weights.
     """
     given = find_teacher(os.path.realpath(file))
     suffix = ".safetensors" if given.suffix == ".safetensors" else ".pth"
@@ -139,7 +139,7 @@ def use_teacher(file: Path, name: str | None = None) -> Path:
 
 
 def _is_whole(weights: Path) -> bool:
-    """Whether a weights file is there, and the one that its card describes."""
+    """Returns whether a weights file is there and is the one that its card describes."""
     try:
         return weights.is_file() and read_card(weights) is not None
     except UserError:
@@ -147,7 +147,7 @@ def _is_whole(weights: Path) -> bool:
 
 
 def _extract(archive: Path, member: str) -> None:
-    """Puts a member in its archive's place."""
+    """Replaces an archive by one of its members."""
     with zipfile.ZipFile(archive) as opened:
         name = next(x for x in opened.namelist() if Path(x).name == member)
         content = opened.read(name)
@@ -155,7 +155,7 @@ def _extract(archive: Path, member: str) -> None:
 
 
 def _card(weights: Path, public: PublicTeacher | None = None) -> TeacherCard:
-    """The card of weights that others made; UserError if they are no teacher."""
+    """Makes the card of other people's weights; raises UserError if they are not a teacher."""
     network = public.network if public else network_of(weights)
     return TeacherCard(
         network=network,
@@ -168,7 +168,7 @@ def _card(weights: Path, public: PublicTeacher | None = None) -> TeacherCard:
 
 
 def _install(weights: Path, path: Path, card: TeacherCard) -> None:
-    """Puts checked weights and their card in place; the card last, as it says that all is there."""
+    """Puts checked weights and their card in place; the card last, as it confirms the weights."""
     read_pdn(weights, card.network)
     with atomic_path(path) as temporary:
         shutil.copyfile(weights, temporary)

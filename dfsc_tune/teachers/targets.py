@@ -1,4 +1,4 @@
-"""What a distilled PDN has to answer: a backbone's features of photographs, computed once."""
+"""Computes the targets of a distillation once: a backbone's features of all photographs."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ _COLOUR, _GREY = 0, 1
 
 @dataclass(frozen=True)
 class Window:
-    """Which cells of the PDN's padded grid are answered: a square of its own for each image."""
+    """The cells of the PDN's padded grid that are predicted: a separate square for each image."""
 
     grid: int
-    """Cells a side of the whole grid."""
+    """Side of the whole grid, in cells."""
     size: int
-    """Cells a side of the square."""
+    """Side of the square, in cells."""
     top: npt.NDArray[np.int64]
     """(B,) its first row in each image."""
     left: npt.NDArray[np.int64]
 
     @classmethod
     def whole(cls, grid: int, num_images: int) -> Window:
-        """The whole grid of some images."""
+        """Returns the window of the whole grid for each image."""
         zeros = np.zeros(num_images, np.int64)
         return cls(grid, grid, zeros, zeros)
 
 
 @dataclass(frozen=True)
 class Targets:
-    """What the PDN has to answer: a backbone's features of all photographs, kept as they came."""
+    """The PDN's targets: a backbone's features of all photographs, at the backbone's resolution."""
 
     maps: Sequence[npt.NDArray[np.float16]]
     """For each layer (2, N, C_l, h_l, w_l): in colour, then in grey; the C_l add up to C."""
@@ -59,25 +59,25 @@ class Targets:
         window: Window,
         device: str,
     ) -> Tensor:
-        """Normalised targets (B, C, size, size) of some photographs, each in colour or grey."""
+        """Returns normalised targets (B, C, size, size) of photographs, each in colour or grey."""
         raw = _resized_maps(self.maps, indices, grey.astype(np.int64), window, device)
         return (raw - self.mean.to(device)) / self.std.to(device)
 
 
 def kept_channels(widths: Sequence[int], channels: int) -> list[npt.NDArray[np.int64]]:
-    """Which channels of each layer are learned: `channels` in all, evenly spread over the layers.
+    """Chooses the channels to learn of each layer: `channels` in all, evenly over the layers.
 
     Args:
         widths: the channels of each layer.
         channels: C, those of the teacher.
 
     Raises:
-        UserError: the layers have fewer in all.
+        UserError: the layers have fewer channels in all.
     """
     total = sum(widths)
     if total < channels:
         raise UserError(
-            f"the layers asked for have {total} channels, the teacher needs {channels}; "
+            f"these layers have {total} channels, but the teacher needs {channels}; "
             "add more with --layers"
         )
     chosen = np.arange(channels) * total // channels
@@ -88,7 +88,7 @@ def kept_channels(widths: Sequence[int], channels: int) -> list[npt.NDArray[np.i
 
 
 def feature_shapes(backbone: Backbone, network: Network) -> list[tuple[int, int, int]]:
-    """(C_l, h_l, w_l) of each wanted layer, with the channels that a teacher learns.
+    """Returns (C_l, h_l, w_l) of each wanted layer, counting the channels that a teacher learns.
 
     Raises:
         UserError: the layers have too few channels for the network.
@@ -107,12 +107,12 @@ def compute_features(
     config: DistillConfig,
     device: str,
 ) -> Iterator[int]:
-    """Fills `maps` with the backbone's features, in colour and in grey; yields how many are done.
+    """Fills `maps` with the backbone's features in colour and in grey; yields the number done.
 
     Args:
         backbone: frozen, on the device.
         batches: uint8 photographs (b, 3, size, size) at the backbone's size, N in all.
-        maps: written to; for each layer (2, N, C_l, h_l, w_l).
+        maps: arrays to fill; for each layer (2, N, C_l, h_l, w_l).
         config: network and precision.
         device: where the backbone is.
     """
@@ -132,7 +132,7 @@ def compute_features(
 
 
 def fit_targets(maps: Sequence[npt.NDArray[np.float16]], grid: int, device: str) -> Targets:
-    """Targets with the mean and population std per channel over all colour images and positions."""
+    """Computes the mean and population std per channel over all colour images and positions."""
     num_images = maps[0].shape[1]
     total = squares = torch.zeros(1, dtype=torch.float64, device=device)
     for start in range(0, num_images, _BATCH):
@@ -142,7 +142,7 @@ def fit_targets(maps: Sequence[npt.NDArray[np.float16]], grid: int, device: str)
         total = total + batch.sum(dim=(0, 2, 3), dtype=torch.float64)
         squares = squares + batch.square().sum(dim=(0, 2, 3), dtype=torch.float64)
     mean = total / (num_images * grid**2)
-    # Floored, as rounding may take a constant channel's variance below 0.
+    # Clipped, as rounding may make a constant channel's variance negative.
     variance = (squares / (num_images * grid**2) - mean.square()).clamp(min=1e-12)
     return Targets(
         maps, mean.float().cpu().view(1, -1, 1, 1), variance.sqrt().float().cpu().view(1, -1, 1, 1)
@@ -156,9 +156,10 @@ def _resized_maps(
     window: Window,
     device: str,
 ) -> Tensor:
-    """The windows of the maps resized bilinearly to the grid, (B, C, size, size).
+    """Returns the windows of the maps, resized bilinearly to the grid, (B, C, size, size).
 
-    A bilinear resize is a linear map of rows and one of columns, so only the window is computed.
+    A bilinear resize is the product of linear maps of rows and columns, so only the windows need be
+    computed.
     """
     parts = []
     for layer in maps:
@@ -177,5 +178,5 @@ def _cells(first: npt.NDArray[np.int64], size: int) -> Tensor:
 
 @functools.cache
 def _linear_resize(size: int, grid: int) -> Tensor:
-    """The matrix (grid, size) that resizes a row of `size` values linearly to `grid` ones."""
+    """Returns the matrix (grid, size) that resizes a row of `size` values linearly to `grid`."""
     return F.interpolate(torch.eye(size)[None], size=grid, mode="linear")[0].T.contiguous()

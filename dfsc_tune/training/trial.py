@@ -39,7 +39,7 @@ _IF_LOST = (
 )
 
 _PLACES: dict[str, Any] = {"data": True, "model": {"teacher"}, "train": {"penalty_images"}}
-"""Settings that may change while a trial waits to go on: its files may lie elsewhere."""
+"""Settings that may differ when a trial goes on, as its files may have moved."""
 _AFTERWARDS: dict[str, Any] = {
     **_PLACES,
     "objective": True,
@@ -47,7 +47,7 @@ _AFTERWARDS: dict[str, Any] = {
     "speed": True,
     "train": {"penalty_images", "ema_momentum", "extra_ema_momenta", "choose_ema_momentum"},
 }
-"""Settings that may be others for the detector than they were in the training."""
+"""Settings that may differ between the detector and its training."""
 
 
 def run_trial(
