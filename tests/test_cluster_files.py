@@ -120,7 +120,7 @@ def test_what_ray_refuses_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        (b"\xd2\xff", "no UTF-8 text"),
+        (b"\xd2\xff", "not UTF-8 text"),
         (b"a: [1\nb: {", "cluster.yaml:2: not valid YAML"),
         (b"max_workers: 8", "no cluster file"),
         (b"provider: aws", "no cluster file"),

@@ -130,9 +130,7 @@ def test_a_duplicate_within_a_split_is_a_note(nut):
     (nut / "train" / "good" / "1.png").write_bytes((nut / "train/good/0.png").read_bytes())
     found = check(nut)
     assert found.problems == ()
-    assert found.notes == (
-        "the same image is there 2 times: 'train/good/0.png', 'train/good/1.png'",
-    )
+    assert found.notes == ("the same image occurs 2 times: 'train/good/0.png', 'train/good/1.png'",)
 
 
 def test_missing_masks_are_a_note(nut):
@@ -287,7 +285,7 @@ def test_misplaced_are_notes(nut):
         "'train/good/Thumbs.db' is not read",
         "2 files in 'train/good', such as '1.HEIC', are not read: save photographs",
         "'train/bad' is not read",
-        "'test/loose.png' is not read: images go one folder lower",
+        "'test/loose.png' is not read: images belong one folder lower",
         "folders inside 'test/bent', such as 'more'",
     ):
         assert part in notes
@@ -345,4 +343,4 @@ def test_a_split_that_links_to_nothing_is_a_problem(nut, split):
     shutil.rmtree(nut / split)
     (nut / split).symlink_to("unplugged")
     (problem,) = check(nut).problems
-    assert f"{split}' is a link to nothing" in problem
+    assert f"{split}' is a broken link" in problem

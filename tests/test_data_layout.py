@@ -181,7 +181,7 @@ class TestLoco:
     def test_a_name_that_is_no_text_is_told(self, loco):
         odd = bytes(loco / "bag" / "train" / "good") + b"/gr\xf6\xdfe.png"
         write_image(loco / "bag" / "train" / "good" / "004.png").rename(os.fsdecode(odd))
-        with pytest.raises(UserError, match=r"good/gr\\udcf6\\udcdfe\.png' is no UTF-8 text"):
+        with pytest.raises(UserError, match=r"good/gr\\udcf6\\udcdfe\.png' is not UTF-8 text"):
             list_category(loco, "bag")
 
     def test_empty_mask(self, loco):
@@ -275,7 +275,7 @@ class TestMvtecAd:
             ("defect_types: {good: logical}", r"defect_types\.good"),
             ("defect_types: {bent", "not valid YAML"),
             ("- bent", "the file"),
-            (b"\xff\xfe\xfa", "it is no UTF-8 text"),
+            (b"\xff\xfe\xfa", "it is not UTF-8 text"),
         ],
     )
     @pytest.mark.parametrize("folder", [".", "nut"])
@@ -361,7 +361,7 @@ class TestHeldOut:
 
 class TestReadCategory:
     def test_missing_category_names_those_there_are(self, loco):
-        with pytest.raises(UserError, match=r"No category 'bgg' in .*; there is bag"):
+        with pytest.raises(UserError, match=r"No category 'bgg' in .*; choose from bag"):
             read_category(loco, "bgg")
 
     def test_no_good_training_images(self, loco):

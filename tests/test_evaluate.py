@@ -294,7 +294,7 @@ def test_what_is_left_unscored_is_said(data: Path, model: Path, tmp_path: Path) 
         image.save(images / "pages.tif", save_all=True, append_images=[image.copy()])
     parts = (
         f"2 files in '{images}', such as 'camera.dng', are not read: save photographs",
-        f"2 files in '{images}', such as 'Thumbs.db', are not read: not image files by their names",
+        f"2 files in '{images}', such as 'Thumbs.db', are not read: their names",
         f"folders inside '{images}', such as 'more', are not read",
         f"1 of 5 images, such as '{images / 'pages.tif'}', hold more than one page",
     )
@@ -317,7 +317,7 @@ def test_names_that_cannot_be_are_one_sentence(data: Path, model: Path, tmp_path
         ([image, "--output", tmp_path / "x.csv" / "x.csv"], "x.csv"),
         ([image, "--heatmaps", tmp_path / long], long),
         ([tmp_path / f"{long}.png"], long),
-        ([no_text], "no UTF-8"),
+        ([no_text], "not UTF-8"),
     ):
         (tmp_path / "x.csv").mkdir(exist_ok=True)
         (tmp_path / "x.csv" / "x.csv").mkdir(exist_ok=True)

@@ -132,7 +132,7 @@ def test_data_are_fetched_once_and_again_where_they_changed(store: Store, tmp_pa
     assert images[0].read_bytes() == (data / names[0]).read_bytes()
     assert images[1].read_bytes() == b"another"
     assert not images[2].exists()
-    with pytest.raises(UserError, match=f"no category 'cup'.*there is box, {CATEGORY}"):
+    with pytest.raises(UserError, match=f"no category 'cup'.*choose from box, {CATEGORY}"):
         fetch_data(store, ["cup"])
 
 

@@ -1,1 +1,1 @@
-"""Folders of images in, arrays out: layouts, decoding, checks, and the built-in data set."""
+"""Reads folders of images into arrays: layouts, decoding, checks, and the built-in data set."""

@@ -1,4 +1,4 @@
-"""Checks image folders: what they hold, what must be mended, and what is worth knowing."""
+"""Checks image folders: reports their images, what must be fixed, and what is worth knowing."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dfsc_tune.errors import UserError
 
 @dataclass(frozen=True)
 class ImageCount:
-    """How many images of one defect type a split has."""
+    """The number of images of one defect type in a split."""
 
     # "train", "validation" or "test"; held-out images count as validation.
     split: str
@@ -31,7 +31,7 @@ class ImageCount:
 
 @dataclass(frozen=True)
 class SizeCount:
-    """How many images have one upright size, in pixels."""
+    """The number of images of one upright size, in pixels."""
 
     height: int
     width: int
@@ -40,30 +40,30 @@ class SizeCount:
 
 @dataclass(frozen=True)
 class CategoryCheck:
-    """What the check of one category found."""
+    """The findings of the check of one category."""
 
     name: str
     layout: Layout | None
     counts: tuple[ImageCount, ...]
     # The most frequent size first.
     sizes: tuple[SizeCount, ...]
-    # What must be mended before a search, one sentence each.
+    # What must be fixed before a search, one sentence each.
     problems: tuple[str, ...]
-    # What is worth knowing and may stay.
+    # What is worth knowing but need not be fixed, one sentence each.
     notes: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class _Seen:
-    """What opening one image file and its masks showed."""
+    """The findings in one image file and its masks."""
 
     record: ImageRecord
     split: str
     digest: str = ""
-    # Height and width; None where the file is broken.
+    # Height and width; None if the file is broken.
     size: tuple[int, int] | None = None
     is_grey: bool = False
-    # As `image_oddities` says them.
+    # From `image_oddities`.
     oddities: tuple[str, ...] = ()
     # The oddities of its masks by their paths.
     masks: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
@@ -71,10 +71,10 @@ class _Seen:
 
 
 def check_data(data: Path, names: Sequence[str] | None = None) -> tuple[CategoryCheck, ...]:
-    """The checks of the categories `names` (default: all) in the folder `data`.
+    """Checks the categories `names` (default: all) in the folder `data`.
 
-    Every image and mask is decoded, by a thread a CPU. Raises UserError only where `data` or a
-    category named is missing, or `data` holds no category.
+    Every image and mask is decoded, by one thread per CPU. Raises UserError only if `data` or a
+    named category is missing, or if `data` holds no category.
     """
     for name in names or ():
         category_folder(data, name)
@@ -82,7 +82,7 @@ def check_data(data: Path, names: Sequence[str] | None = None) -> tuple[Category
 
 
 def check_category(data: Path, name: str) -> CategoryCheck:
-    """The check of one category of the folder `data`, as `check_data` makes it."""
+    """Checks one category of the folder `data`, as `check_data` does."""
     try:
         listed = list_category(data, name)
     except UserError as error:
@@ -104,7 +104,7 @@ def check_category(data: Path, name: str) -> CategoryCheck:
         layout=category.layout,
         counts=_count_images(category),
         sizes=_count_sizes(seen),
-        # A broken mask is met twice where it also names the defect type.
+        # A broken mask is found twice if it also names the defect type.
         problems=tuple(dict.fromkeys([*problems, *contradictions, *_missing_good(listed)])),
         notes=(
             *category.notes,
@@ -170,16 +170,16 @@ def _missing_good(category: Category) -> Iterator[str]:
 def _idle_good(category: Category) -> Iterator[str]:
     if category.test and all(record.kind == "good" for record in category.test):
         yield (
-            f"the {len(category.test)} images in 'test/good' serve for nothing without defective "
+            f"the {len(category.test)} images in 'test/good' are of no use without defective "
             "ones: put these into 'test/<defect type>', or the good ones into 'train/good'"
         )
 
 
 def _twins(seen: Sequence[_Seen]) -> tuple[list[str], list[str]]:
-    """Notes and problems of files with the same bytes.
+    """Returns notes and problems of files with the same bytes.
 
-    In one split and of one kind they only count twice. Across splits the test would judge what
-    was trained on, and a good and a defective twin contradict each other.
+    Within one split and kind, such an image only counts twice. Across splits, the test would
+    include training images; and a good and a defective twin contradict each other.
     """
     groups: dict[str, list[_Seen]] = defaultdict(list)
     for one in seen:
@@ -191,7 +191,7 @@ def _twins(seen: Sequence[_Seen]) -> tuple[list[str], list[str]]:
         if len({(one.split, one.record.kind) for one in group}) > 1:
             problems.append(f"The same image is in several splits or kinds: keep one of {names}.")
         elif len(group) > 1:
-            notes.append(f"the same image is there {len(group)} times: {names}")
+            notes.append(f"the same image occurs {len(group)} times: {names}")
     return notes, problems
 
 

@@ -1,4 +1,4 @@
-"""Brings a public data set: its archive downloaded and checked, unpacked with nothing trusted."""
+"""Fetches a public data set: downloads and checks its archive, and unpacks it without trust."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _GIGABYTE = 1e9
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Images of one category."""
+    """Numbers of images of one category."""
 
     train: int
     validation: int
@@ -40,22 +40,22 @@ class PublicDataset:
 
     title: str
     archive: PublishedFile
-    """A tar archive, compressed by xz; categories are its top folders, or in its only one."""
+    """A tar archive, compressed by xz; categories are its top folders, or those in its only one."""
     page: str
-    """Where its owners offer it."""
+    """The page on which its owners offer it."""
     licence: str
     licence_url: str
     terms: str
-    """What the licence asks, in a sentence."""
+    """The licence's conditions, in a sentence."""
     counts: Mapping[str, SplitCounts]
-    """What each category holds."""
+    """The numbers of images by category."""
 
 
 PUBLIC_DATASETS: dict[str, PublicDataset] = {
     "mvtec-loco": PublicDataset(
         title="MVTec LOCO AD",
-        # Address and sha256 as in anomalib (data/datasets/image/mvtec_loco.py); the size as noted
-        # by people who downloaded that sha256. The owners' page states none of them.
+        # Address and sha256 are those in anomalib (data/datasets/image/mvtec_loco.py); the size is
+        # from people who downloaded that sha256. The owners' page states none of them.
         archive=PublishedFile(
             url="https://www.mydrive.ch/shares/48237/1b9106ccdfbb09a0c414bd49fe44a14a/download/"
             "430647091-1646842701/mvtec_loco_anomaly_detection.tar.xz",
@@ -79,7 +79,7 @@ PUBLIC_DATASETS: dict[str, PublicDataset] = {
 
 
 def find_dataset(name: str) -> PublicDataset:
-    """The public data set of that name; UserError names those there are."""
+    """Returns the public data set of that name; a UserError names those that exist."""
     if name not in PUBLIC_DATASETS:
         raise UserError(f"no public data set '{name}'; choose from {', '.join(PUBLIC_DATASETS)}")
     return PUBLIC_DATASETS[name]
@@ -95,19 +95,19 @@ def fetch_dataset(
 ) -> None:
     """Puts a data set's categories into a folder, unless they are all there.
 
-    The archive is downloaded into the folder, from where an earlier call broke off, and removed
-    once it is unpacked. Categories appear only when all of it is unpacked.
+    The archive is downloaded into the folder and removed once it is unpacked; a download that broke
+    off is continued. Categories appear only when all of the archive is unpacked.
 
     Args:
-        dataset: which.
-        folder: made if need be.
-        update: told the bytes of the archive that are there, then those that are unpacked.
-        archive: the archive, where it was downloaded by hand; it is checked, and kept.
-        timeout_seconds: how long the other side may be silent.
+        dataset: the data set.
+        folder: made if missing.
+        update: called with the bytes of the archive downloaded, then with those unpacked.
+        archive: the archive if it was downloaded by hand; it is checked, and kept.
+        timeout_seconds: how long the server may be silent.
 
     Raises:
-        UserError: the archive cannot be reached, or is not what was published, or holds what no
-            data set needs (links, paths that lead out of the folder); or there is no room for it.
+        UserError: the archive cannot be reached, differs from the published one, or holds members
+            that no data set needs (links, paths that lead out of the folder); or the disk is full.
     """
     if missing_categories(dataset, folder) == []:
         return
@@ -129,7 +129,7 @@ def fetch_dataset(
     if not target.exists():
         part = partial_path(target)
         there = part.stat().st_size if part.exists() else 0
-        # Images hardly compress: unpacked it takes about as much again.
+        # Images hardly compress, so unpacked they take about as much space again.
         _check_room(folder, 2 * (dataset.archive.num_bytes or 0) - there)
         by_hand = f"download it in a browser from {dataset.page} and give it by --archive FILE"
         download(dataset.archive, target, update, by_hand=by_hand, timeout_seconds=timeout_seconds)
@@ -138,12 +138,12 @@ def fetch_dataset(
 
 
 def missing_categories(dataset: PublicDataset, folder: Path) -> list[str]:
-    """The data set's categories that are not in the folder."""
+    """Returns the data set's categories that are not in the folder."""
     return [name for name in dataset.counts if not (folder / name).is_dir()]
 
 
 def check_dataset(dataset: PublicDataset, folder: Path) -> tuple[list[CategoryCheck], list[str]]:
-    """What is in the folder of a data set, and how that differs from what was published."""
+    """Checks the folder of a data set; also returns its differences from the published one."""
     checks = list(check_data(folder, list(dataset.counts)))
     differences = []
     for check in checks:
@@ -160,7 +160,7 @@ def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < needed:
         raise UserError(
-            f"{folder} has {free / _GIGABYTE:.1f} GB free, and archive and images need "
+            f"{folder} has {free / _GIGABYTE:.1f} GB free, but archive and images need "
             f"{needed / _GIGABYTE:.1f} GB; make room, or choose another folder"
         )
 
@@ -186,22 +186,26 @@ def _unpack(archive: Path, dataset: PublicDataset, folder: Path, update: Update)
 
 
 def _opened(file: IO[bytes]) -> tarfile.TarFile:
-    # A stream, for its place in the file is the progress, and an archive of tiny members is slow
-    # to be listed first.
+    # A stream, as its position in the file is the progress, and listing an archive of tiny members
+    # first would be slow.
     return tarfile.open(fileobj=file, mode="r|xz")
 
 
 def _check_member(member: tarfile.TarInfo, archive: Path) -> None:
-    """Refuses what images and their notes never need; tarfile's own filter would let some pass."""
+    """Refuses members that a data set never needs; tarfile's own filter would let some pass."""
     path = PurePosixPath(member.name)
     if not (member.isreg() or member.isdir()):
-        raise UserError(f"{archive} holds '{member.name}', neither file nor folder: refused")
+        raise UserError(
+            f"{archive} is refused: it holds '{member.name}', which is neither file nor folder"
+        )
     if path.is_absolute() or ".." in path.parts or "\\" in member.name:
-        raise UserError(f"{archive} holds '{member.name}', which leads out of the folder: refused")
+        raise UserError(
+            f"{archive} is refused: it holds '{member.name}', which leads out of the folder"
+        )
 
 
 def _root(unpacked: Path, dataset: PublicDataset, archive: Path) -> Path:
-    """The folder among those unpacked that holds the categories."""
+    """Returns the unpacked folder that holds the categories."""
     folders = [path for path in unpacked.iterdir() if path.is_dir()]
     for root in (unpacked, *folders):
         if missing_categories(dataset, root) == []:

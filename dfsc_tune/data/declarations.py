@@ -1,13 +1,13 @@
-"""Reads what people declare of defects: MVTec's `defects_config.json`, a user's `dataset.yaml`.
+"""Reads declarations of defects: MVTec's `defects_config.json` and a user's `dataset.yaml`.
 
-`dataset.yaml` says whether a defect type, that is a folder under `test/`, is logical or structural:
+`dataset.yaml` declares each defect type (a folder under `test/`) as logical or structural:
 
     defect_types:
       missing_screw: logical
       scratch: structural
 
-It stands in the data folder, for all categories, or in a category's folder; where both name a
-defect type, the category's word counts.
+It lies in the data folder, for all categories, or in a category's folder; if both name a defect
+type, the category's declaration counts.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _Value = TypeVar("_Value")
 
 
 class _ConfigEntry(BaseModel):
-    # MVTec's file is not the user's, so keys that we do not know are let pass.
+    # The file is MVTec's, not the user's, so unknown keys are ignored.
     model_config = ConfigDict(strict=True)
 
     defect_name: str
@@ -58,10 +58,10 @@ class _DatasetFile(BaseModel):
 
 
 def read_defects_config(path: Path) -> dict[int, DefectEntry]:
-    """The entries of a `defects_config.json` by pixel value; empty where there is no file.
+    """Reads the entries of a `defects_config.json` by pixel value; empty if there is no file.
 
-    Raises UserError where the file is not JSON, an entry lacks or mistypes a field, or two
-    entries share a pixel value.
+    Raises UserError if the file is not JSON, an entry lacks or mistypes a field, or two entries
+    share a pixel value.
     """
     if not os.path.lexists(path):
         return {}
@@ -77,10 +77,9 @@ def read_defects_config(path: Path) -> dict[int, DefectEntry]:
 
 
 def read_defect_kinds(path: Path) -> dict[str, DefectKind]:
-    """The kind of each defect type that a `dataset.yaml` declares; empty where there is no file.
+    """Reads the kind of each defect type that a `dataset.yaml` declares; empty if there is no file.
 
-    Raises UserError, naming file and key, where the file is not YAML or holds an unknown key or
-    kind.
+    Raises UserError, naming file and key, if the file is not YAML or holds an unknown key or kind.
     """
     if not os.path.lexists(path):
         return {}

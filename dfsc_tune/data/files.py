@@ -20,45 +20,45 @@ _Result = TypeVar("_Result")
 
 
 def natural_key(name: str) -> tuple[list[str | int], str]:
-    """A sort key that puts "2.png" before "10.png", and "1.png" apart from "01.png"."""
+    """Returns a sort key that puts "2.png" before "10.png" and tells "1.png" from "01.png"."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if index % 2 else part for index, part in enumerate(parts)], name
 
 
 def is_image_name(path: Path) -> bool:
-    """Whether the name says image; hidden files, such as macOS's "._000.png", never do."""
+    """Returns whether a name is an image's; never for hidden files such as macOS's "._000.png"."""
     return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def list_files(folder: Path) -> tuple[Path, ...]:
-    """Every file directly in `folder`, naturally sorted; empty where there is no such folder.
+    """Lists every file directly in `folder`, naturally sorted; empty if there is no such folder.
 
-    A link to nothing counts: who reads it is told, rather than served fewer files in silence.
-    Raises UserError for a name that is no text, as `list_images` and `list_folders` do.
+    A broken link is listed, so that reading it fails rather than leaves a file out in silence.
+    Raises UserError for a name that is not text, as `list_images` and `list_folders` do.
     """
     return _children(folder, lambda path: path.is_file() or is_broken_link(path))
 
 
 def list_images(folder: Path) -> tuple[Path, ...]:
-    """The files directly in `folder` that `is_image_name`, naturally sorted."""
+    """Lists the files directly in `folder` with an image's name, naturally sorted."""
     return tuple(path for path in list_files(folder) if is_image_name(path))
 
 
 def list_folders(folder: Path) -> tuple[Path, ...]:
-    """The visible folders directly in `folder`, naturally sorted; empty where it is missing."""
+    """Lists the visible folders directly in `folder`, naturally sorted; empty if it is missing."""
     return tuple(path for path in _children(folder, Path.is_dir) if not path.name.startswith("."))
 
 
 def check_text(path: Path) -> None:
-    """Refuses a path that is no text: neither a table nor a page could hold it."""
+    """Refuses a path that is not text: neither a table nor a page could hold it."""
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"The name of {str(path)!a} is no UTF-8 text: rename it.") from error
+        raise UserError(f"The name of {str(path)!a} is not UTF-8 text: rename it.") from error
 
 
 def is_broken_link(path: Path) -> bool:
-    """Whether the path is a link to nothing, or one that leads back to itself."""
+    """Returns whether the path is a link to nothing, or one that leads back to itself."""
     return path.is_symlink() and not path.exists()
 
 
@@ -74,7 +74,7 @@ def _children(folder: Path, wanted: Callable[[Path], bool]) -> tuple[Path, ...]:
 def map_in_threads(
     function: Callable[[_Item], _Result], items: Iterable[_Item], workers: int | None = None
 ) -> list[_Result]:
-    """`function` of each item, in order, over `workers` threads (default: one a CPU).
+    """Applies `function` to each item, in order, over `workers` threads (default: one per CPU).
 
     Pillow and hashlib release the interpreter lock, so threads are enough. The first error in
     the order of the items is raised, and items not yet begun are dropped.

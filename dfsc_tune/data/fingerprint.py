@@ -1,4 +1,4 @@
-"""Digests image files, and a category's files as a whole, to tell whether data are the same."""
+"""Computes digests of image files and of whole categories, to tell whether data are the same."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _DIGEST_BYTES = 16
 
 
 def content_digest(path: Path) -> str:
-    """The blake2b digest of a file's bytes, 32 hex digits. Raises UserError if unreadable."""
+    """Returns the blake2b digest of a file's bytes, 32 hex digits; UserError if unreadable."""
     try:
         with path.open("rb") as file:
             return file_digest(file, lambda: blake2b(digest_size=_DIGEST_BYTES)).hexdigest()
@@ -24,13 +24,13 @@ def content_digest(path: Path) -> str:
 
 
 def fingerprint(category: Category) -> str:
-    """The digest, 32 hex digits, of the category's images, their kinds, masks and defect config.
+    """Returns the digest of the category's images, kinds, masks and defects config, 32 hex digits.
 
     It covers the sorted (relative path, kind, content digest) of the files used, so it does not
-    depend on where the folder lies, on files that are ignored, or on what was held out. Raises
-    UserError where a file is unreadable.
+    depend on the folder's place, on ignored files, or on the images held out. Raises UserError if a
+    file is unreadable.
     """
-    # The kind is in, because `dataset.yaml` can change it while every image stays.
+    # The kind is included, because `dataset.yaml` can change it while every image stays.
     files: list[tuple[Path, str]] = [(record.path, record.kind) for record in category.records]
     files += [(path, "mask") for record in category.records for path in record.mask_paths]
     if category.defect_entries:

@@ -1,7 +1,8 @@
 """Opens image files upright and decodes them to one square size.
 
-Anything Pillow reads is taken. Grey becomes three equal channels, transparency is laid over
-black, 16-bit grey is scaled by its whole range (65,535 becomes 255), an EXIF rotation is applied.
+Every format that Pillow reads is accepted. Grey becomes three equal channels, transparency is laid
+over black, 16-bit grey is scaled by its whole range (65,535 becomes 255), and an EXIF rotation is
+applied.
 """
 
 from __future__ import annotations
@@ -21,9 +22,9 @@ from dfsc_tune.data.files import map_in_threads
 from dfsc_tune.data.records import ImageRecord
 from dfsc_tune.errors import UserError
 
-# Pillow warns of a decompression bomb above this; here it is the limit. A decoded image costs up
-# to about ten bytes a pixel, so one image of this size, or smaller ones of as many pixels, take
-# under 1 GB.
+# Pillow warns of a decompression bomb above this number; here it is the limit. A decoded image
+# takes up to about ten bytes per pixel, so one image of this size, or several with as many pixels
+# in all, take less than 1 GB.
 MAX_PIXELS = 89_478_485
 
 # For programs in other languages: what `read_pixels` does.
@@ -51,10 +52,10 @@ class DecodedImages:
 def decode_images(
     images: Sequence[ImageRecord | Path], image_size: int, workers: int | None = None
 ) -> DecodedImages:
-    """The images squashed to `image_size` squares by Pillow's antialiased bilinear filter.
+    """Decodes images and squashes them to `image_size` squares (Pillow's antialiased bilinear).
 
-    `workers` threads decode (default: one a CPU), fewer where the images are so large that more
-    would take above 1 GB beyond the result. Raises UserError naming the first file that is
+    `workers` threads decode (default: one per CPU); fewer if the images are so large that more
+    threads would take above 1 GB beyond the result. Raises UserError naming the first file that is
     missing, broken or too large.
     """
     paths = [image.path if isinstance(image, ImageRecord) else image for image in images]
@@ -69,13 +70,13 @@ def decode_images(
 
 
 def read_pixels(path: Path | str, image_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The image as an exported model takes it, decoded and resized as every command does.
+    """Reads an image as the input of an exported model, decoded and resized as in every command.
 
-    This module needs Pillow and NumPy alone, so it also serves where a model is deployed.
+    This module needs only Pillow and NumPy, so it can also be used where a model is deployed.
 
     Args:
         path: an image file.
-        image_size: S, of the model.
+        image_size: S, the model's.
 
     Returns:
         uint8 (S, S, 3) RGB, and the height and width of the file's image, upright.
@@ -88,9 +89,9 @@ def read_pixels(path: Path | str, image_size: int) -> tuple[NDArray[np.uint8], t
 
 
 def decode_thumbnail(path: Path, longest: int) -> NDArray[np.uint8]:
-    """The image in its own proportions, uint8 (3, H, W) RGB, no side above `longest` pixels.
+    """Reads the image in its own proportions, uint8 (3, H, W) RGB, no side above `longest` pixels.
 
-    Raises UserError where the file is missing, broken or too large.
+    Raises UserError if the file is missing, broken or too large.
     """
     with open_upright(path) as image:
         scale = min(longest / max(image.size), 1.0)
@@ -99,25 +100,25 @@ def decode_thumbnail(path: Path, longest: int) -> NDArray[np.uint8]:
 
 
 def safe_workers(paths: Sequence[Path], workers: int | None = None) -> int:
-    """How many threads, at most `workers` (default: one a CPU), may decode these files at once.
+    """Returns how many threads, at most `workers` (default: one per CPU), may decode at once.
 
-    Every thread counts as holding the largest image all the time: the C library keeps, for each
-    thread, the memory that an image took, so a limit on what is in use would not hold.
+    Every thread is counted as if it held the largest image all the time: the C library keeps, for
+    each thread, the memory that an image took, so a limit on the memory in use would not hold.
     """
     largest = max(map_in_threads(_pixel_count, paths, workers), default=0)
     return max(1, min(workers or os.cpu_count() or 1, MAX_PIXELS // max(1, largest)))
 
 
 def _pixel_count(path: Path) -> int:
-    """Pixels by the file's header; 0 where it is broken, as decoding will say so."""
+    """Returns the pixels by the file's header; 0 if it is broken, as decoding will tell."""
     with suppress(UserError), _broken_file_is_user_error(path), Image.open(path) as image:
         return image.width * image.height
     return 0
 
 
 def has_more_pages(path: Path) -> bool:
-    """Whether a file holds pages or frames after the first; False where it cannot be read."""
-    # Of its own, as a broken second page must not keep the first from being read.
+    """Returns whether a file holds pages or frames after the first; False if it is unreadable."""
+    # A separate function, as a broken second page must not keep the first from being read.
     with suppress(Exception), Image.open(path) as image:
         return bool(getattr(image, "is_animated", False))
     return False
@@ -125,10 +126,10 @@ def has_more_pages(path: Path) -> bool:
 
 @contextmanager
 def open_upright(path: Path) -> Iterator[Image.Image]:
-    """The decoded image of a file, its EXIF rotation applied.
+    """Yields the decoded image of a file, its EXIF rotation applied.
 
-    Raises UserError where the file is missing, is not wholly readable as an image, or has more
-    than MAX_PIXELS.
+    Raises UserError if the file is missing, is not fully readable as an image, or has more than
+    MAX_PIXELS.
     """
     with _broken_file_is_user_error(path):
         image = Image.open(path)
@@ -142,7 +143,7 @@ def open_upright(path: Path) -> Iterator[Image.Image]:
 
 
 def flatten(image: Image.Image, path: Path) -> Image.Image:
-    """The image in mode L, RGB, RGBa (its first three channels lie over black) or I (16-bit).
+    """Converts an image to mode L, RGB, RGBa (first three channels over black) or I (16-bit).
 
     Raises UserError, naming `path`, for pixels whose range is unknown (floats, 32-bit integers).
     """
@@ -152,7 +153,7 @@ def flatten(image: Image.Image, path: Path) -> Image.Image:
         _check_16_bit(image, path)
         return image
     if image.has_transparency_data:
-        # Premultiplied colours are what compositing on black gives; resizing keeps it so.
+        # Premultiplied colours are the same as compositing on black, and stay so when resized.
         return (image if image.mode == "RGBA" else image.convert("RGBA")).convert("RGBa")
     if image.mode not in _CONVERTIBLE_MODES:
         raise UserError(
@@ -165,7 +166,7 @@ def flatten(image: Image.Image, path: Path) -> Image.Image:
 
 
 def _decode(path: Path, image_size: int) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """uint8 (3, S, S), and the upright height and width before."""
+    """Returns uint8 (3, S, S), and the original upright height and width."""
     with open_upright(path) as image:
         size = image.height, image.width
         return _resized(flatten(image, path), (image_size, image_size)), size
@@ -181,7 +182,7 @@ def _check_16_bit(image: Image.Image, path: Path) -> None:
 
 
 def _resized(image: Image.Image, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """uint8 (3, H, W) of `size` (W, H) from an image that went through `flatten`."""
+    """Returns uint8 (3, H, W) of `size` (W, H) from an image that went through `flatten`."""
     small = np.asarray(image.resize(size, Image.Resampling.BILINEAR))
     if image.mode == "I":
         small = np.rint(small / 257).astype(np.uint8)
@@ -200,7 +201,7 @@ def _broken_file_is_user_error(path: Path) -> Iterator[None]:
         raise _too_large(path) from error
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's readers raise nearly any type on broken bytes.
+    except Exception as error:  # Pillow's readers raise almost any type on broken bytes.
         raise UserError(
             f"'{path}' cannot be read as an image ({_reason(error)}): replace or delete it; "
             "`dfsc-tune data check PATH` with the data folder lists every such file."

@@ -10,9 +10,9 @@
     <category>/defects_config.json
 
 Your own categories may follow either: only `train/good` is needed, and a mask may also have its
-image's name, `<category>/ground_truth/<type>/NNN.png`. Whether a defect type is logical or
-structural comes from `dataset.yaml` (see `declarations.py`), else from MVTec LOCO's folder names;
-else it counts as structural, and a note says so.
+image's name, `<category>/ground_truth/<type>/NNN.png`. The kind of a defect type, logical or
+structural, comes from `dataset.yaml` (see `declarations.py`), else from MVTec LOCO's folder names;
+otherwise it counts as structural, and a note says so.
 """
 
 from __future__ import annotations
@@ -34,12 +34,12 @@ from dfsc_tune.data.masks import mask_entry
 from dfsc_tune.data.records import Category, DefectKind, ImageRecord, Kind, Layout
 from dfsc_tune.errors import UserError
 
-# The share of good training images held out where there is no validation folder; MVTec LOCO's
-# own validation splits are 14 to 16 % of its good images.
+# The share of good training images held out if there is no validation folder; MVTec LOCO's own
+# validation splits are 14 to 16 % of its good images.
 VALIDATION_SHARE = 0.15
 
 GOOD_FOLDER = "train/good"
-"""Of a category: by it a folder is known as one, on a disk or in an object store."""
+"""A folder with this subfolder is a category, on a disk or in an object store."""
 
 _LOCO_FOLDERS: Mapping[str, DefectKind] = {
     "logical_anomalies": "logical",
@@ -48,15 +48,15 @@ _LOCO_FOLDERS: Mapping[str, DefectKind] = {
 
 
 def find_categories(data: Path) -> tuple[str, ...]:
-    """The categories in the folder `data`: its folders with a `train/good` inside, sorted.
+    """Finds the categories in the folder `data`: its folders with a `train/good` inside, sorted.
 
-    Raises UserError where `data` is missing, is itself a category, or has none.
+    Raises UserError if `data` is missing, is itself a category, or has none.
     """
     if not data.is_dir():
         what = "is not a folder" if data.exists() else "does not exist"
         raise UserError(
             f"Data folder '{data}' {what}: give the folder that holds the categories; if a run was "
-            "made with it, put it back, or say where it is now by --data."
+            "made with it, put it back or give its new path by --data."
         )
     if _is_category(data):
         folder = data.resolve()
@@ -74,37 +74,37 @@ def find_categories(data: Path) -> tuple[str, ...]:
 
 
 def category_folder(data: Path, name: str) -> Path:
-    """The folder of the category `name`. Raises UserError, naming those there are, if missing."""
+    """Returns the folder of the category `name`; if it is missing, a UserError lists the others."""
     folder = data / name
-    # Not by the list of all, which takes a while where there are hundreds.
+    # Not by listing all categories, which takes a while if there are hundreds.
     if name.startswith(".") or folder.parent != data or not _is_category(folder):
         names = ", ".join(find_categories(data))
-        raise UserError(f"No category '{name}' in '{data}'; there is {names}.")
+        raise UserError(f"No category '{name}' in '{data}'; choose from {names}.")
     return folder
 
 
 def read_category(data: Path, name: str, validation_seed: int = 0) -> Category:
-    """The images of the category `name` in the folder `data`, split and with their defect types.
+    """Lists the images of the category `name` in the folder `data`, by split, with defect types.
 
     Without a validation folder, VALIDATION_SHARE of the training images is held out, chosen by
-    `validation_seed` and file name only. The first mask of each image is read where a
-    `defects_config.json` names defects by pixel value; no other image is opened. Raises UserError
-    where the category or its good training images are missing, a declaration is wrong, or a mask
-    read is broken or not in the config.
+    `validation_seed` and file name only. If a `defects_config.json` names defects by pixel value,
+    the first mask of each image is read; no other image is opened. Raises UserError if the category
+    or its good training images are missing, a declaration is wrong, or a mask that is read is
+    broken or not in the config.
     """
     return complete_category(list_category(data, name), validation_seed)
 
 
 def list_category(data: Path, name: str) -> Category:
-    """The category as its folders show it: nothing opened, nothing held out, maybe no images.
+    """Lists a category from its folders alone: opens no image, holds nothing out, may be empty.
 
-    A defect type is the name of its folder here. Raises UserError where the category is missing
-    or a declaration is wrong.
+    A defect type is the name of its folder here. Raises UserError if the category is missing or a
+    declaration is wrong.
     """
     root = category_folder(data, name)
     for folder in ("train", "validation", "test", "ground_truth"):
         if is_broken_link(root / folder):
-            raise UserError(f"'{root / folder}' is a link to nothing: mend or delete the link.")
+            raise UserError(f"'{root / folder}' is a broken link: repair or delete it.")
     own_kinds = read_defect_kinds(root / DATASET_FILE)
     kinds = {**_LOCO_FOLDERS, **read_defect_kinds(data / DATASET_FILE), **own_kinds}
     defect_types = [folder.name for folder in list_folders(root / "test") if folder.name != "good"]
@@ -127,9 +127,9 @@ def list_category(data: Path, name: str) -> Category:
 
 
 def complete_category(category: Category, validation_seed: int = 0) -> Category:
-    """A listed category with its fine defect types and its validation images: see `read_category`.
+    """Adds fine defect types and validation images to a listed category; see `read_category`.
 
-    Raises UserError as `read_category` does, but for what `list_category` has found.
+    Raises the UserErrors of `read_category`, except those of `list_category`.
     """
     if not category.train:
         raise UserError(
@@ -141,7 +141,7 @@ def complete_category(category: Category, validation_seed: int = 0) -> Category:
 
 
 def _misplaced(data: Path) -> str:
-    """Where images lie instead, no more than two folders deep; empty if there are none."""
+    """Returns a sentence on images that lie elsewhere, at most two folders deep; may be empty."""
     outer = list_folders(data)
     for folder in (data, *outer, *(inner for each in outer for inner in list_folders(each))):
         if list_images(folder):
@@ -198,7 +198,7 @@ def _declared_in_vain(
 
 
 def _with_fine_defect_types(category: Category) -> Category:
-    """The category with each defect type that a first mask's pixel value names."""
+    """Returns the category with the defect types named by each first mask's pixel value."""
     if not category.defect_entries:
         return category
 
@@ -216,7 +216,7 @@ def _with_fine_defect_types(category: Category) -> Category:
 
 
 def _with_held_out(category: Category, seed: int) -> Category:
-    """The category with a share of its training images moved to validation."""
+    """Returns the category with a share of its training images moved to validation."""
     total = len(category.train)
     if total < 2:
         raise UserError(
@@ -224,7 +224,7 @@ def _with_held_out(category: Category, seed: int) -> Category:
             f"add good images to '{category.root / 'train' / 'good'}', as one must be held out."
         )
 
-    # By hash of each name, so that adding images barely changes which others are held out.
+    # By the hash of each name, so that adding images hardly changes which others are held out.
     def lot(record: ImageRecord) -> bytes:
         return blake2b(f"{seed}:{record.name}".encode()).digest()
 

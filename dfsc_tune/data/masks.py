@@ -19,27 +19,27 @@ from dfsc_tune.errors import UserError
 
 @dataclass(frozen=True, eq=False)
 class DefectMask:
-    """The pixels of one defect and the area from which it counts as wholly found."""
+    """The pixels of one defect, and the area from which it counts as fully found."""
 
     name: str
     # bool (H, W), at the image's original upright size.
     mask: NDArray[np.bool_]
-    # A share of the mask's area where `relative_saturation`, else pixels.
+    # A share of the mask's area if `relative_saturation`, else pixels.
     saturation_threshold: float
     relative_saturation: bool
     path: Path
-    # What is odd of the file, as `mask_oddities` says it.
+    # From `mask_oddities`.
     oddities: tuple[str, ...]
 
 
 def read_masks(
     record: ImageRecord, category: Category, size: tuple[int, int]
 ) -> tuple[DefectMask, ...]:
-    """The defects of one image of original upright `size` (H, W), one a mask file.
+    """Reads the defects of one image of original upright `size` (H, W), one from each mask file.
 
-    With a `defects_config.json` a mask's pixel value names its entry; without, every value above
-    zero is the image's defect type, saturated at its whole area. Raises UserError where a mask is
-    broken, empty or of another size than its image, or its value is not in the config.
+    With a `defects_config.json`, a mask's pixel value names its entry. Without one, every value
+    above zero is the image's defect type, saturated at its whole area. Raises UserError if a mask
+    is broken, empty or differs from its image in size, or if its value is not in the config.
     """
     return tuple(read_mask(path, record, category, size) for path in record.mask_paths)
 
@@ -47,7 +47,7 @@ def read_masks(
 def read_mask(
     path: Path, record: ImageRecord, category: Category, size: tuple[int, int]
 ) -> DefectMask:
-    """One mask file of `record`, as `read_masks` reads it."""
+    """Reads one mask file of `record`, as `read_masks` does."""
     values = _values(path)
     if values.shape != size:
         (mask_height, mask_width), (height, width) = values.shape, size
@@ -71,11 +71,11 @@ def read_mask(
 
 
 def mask_notes(category: Category, oddities: Mapping[Path, Sequence[str]]) -> Iterator[str]:
-    """A sentence for each oddity of mask files, and for each that several images are judged by.
+    """Yields a sentence for each oddity of mask files, and for each mask that images share.
 
     Args:
-        category: what the masks are of.
-        oddities: those of the masks that were read, by their paths.
+        category: the masks' category.
+        oddities: the oddities of the masks that were read, by their paths.
     """
     named = {path.relative_to(category.root).as_posix(): x for path, x in oddities.items()}
     yield from oddity_notes("masks", named)
@@ -91,9 +91,9 @@ def mask_notes(category: Category, oddities: Mapping[Path, Sequence[str]]) -> It
 
 
 def mask_entry(path: Path, entries: Mapping[int, DefectEntry]) -> DefectEntry:
-    """The entry that the pixel value of an MVTec LOCO mask file names.
+    """Returns the entry that the pixel value of an MVTec LOCO mask file names.
 
-    Raises UserError where the mask is broken, empty, of several values, or of an unknown one.
+    Raises UserError if the mask is broken, empty, has several values, or has an unknown value.
     """
     return _entry(_values(path), entries, path)
 
@@ -107,13 +107,13 @@ def _entry(
     if np.any((values != 0) & (values != value)):
         raise UserError(
             f"Mask '{path}' holds several pixel values, {np.unique(values)[:6].tolist()} first: "
-            "a mask of the MVTec LOCO layout is one defect of one value on zero."
+            "a mask of the MVTec LOCO layout holds one defect, with one value on zero."
         )
     if value not in entries:
         known = ", ".join(str(known) for known in sorted(entries))
         raise UserError(
             f"Mask '{path}' has pixel value {value}, which '{DEFECTS_CONFIG}' of its category "
-            f"lacks (it has {known}): add an entry or mend the mask."
+            f"lacks (it has {known}): add an entry or correct the mask."
         )
     return entries[value]
 
@@ -123,7 +123,7 @@ def _empty(path: Path) -> UserError:
 
 
 def _values(path: Path) -> NDArray[np.integer]:
-    """Grey values (H, W); of a coloured or palette mask each pixel's largest channel."""
+    """Returns grey values (H, W); for a coloured or palette mask, each pixel's largest channel."""
     with open_upright(path) as image:
         values = np.array(flatten(image, path))
     return values if values.ndim == 2 else values[..., :3].max(axis=-1)

@@ -1,4 +1,4 @@
-"""Describes what lies in folders of images and is not read."""
+"""Describes the files in folders of images that are not read."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from dfsc_tune.data.files import is_image_name, list_files, list_folders, list_images
 from dfsc_tune.data.records import Category
 
-# What phones and cameras write and Pillow does not read.
+# Formats of phones and cameras that Pillow does not read.
 _UNREAD_PHOTOGRAPHS = {".heic", ".heif", ".arw", ".cr2", ".cr3", ".dng", ".nef", ".orf", ".raf"}
 
 
 def describe_misplaced(category: Category) -> Iterator[str]:
-    """A sentence for each folder that is empty, unused or holds what is not read, and each mask.
+    """Yields a sentence for each folder that is empty, unused or holds files that are not read.
 
-    A mask is misplaced where no anomalous test image has its name.
+    Masks without an anomalous test image of their name are among these files.
     """
     for split in ("train", "validation", "test"):
         yield from _misplaced_of_split(category.root / split)
@@ -25,17 +25,17 @@ def describe_misplaced(category: Category) -> Iterator[str]:
         if unused := [x for x in list_images(folder) if os.path.realpath(x) not in used]:
             name = folder.relative_to(category.root).as_posix()
             yield _not_read(name, unused) + (
-                "no anomalous test image has a mask of that name; of image NNN it is NNN.png, "
-                "NNN_mask.png or in the folder NNN"
+                "no anomalous test image has a mask of that name; the mask of image NNN is "
+                "NNN.png, NNN_mask.png or in the folder NNN"
             )
 
 
 def describe_unread(folder: Path, name: str) -> Iterator[str]:
-    """A sentence for each kind of file in a folder of images that is not read.
+    """Yields a sentence for each kind of file in a folder of images that is not read.
 
     Args:
         folder: the folder.
-        name: what to call it.
+        name: its name in the sentences.
     """
     files = [path for path in list_files(folder) if not is_image_name(path)]
     photographs = [path for path in files if path.suffix.lower() in _UNREAD_PHOTOGRAPHS]
@@ -43,14 +43,14 @@ def describe_unread(folder: Path, name: str) -> Iterator[str]:
     if photographs:
         yield _not_read(name, photographs) + "save photographs of that format as JPEG or PNG"
     if others:
-        yield _not_read(name, others) + "not image files by their names"
+        yield _not_read(name, others) + "their names are not those of image files"
     if inner := list_folders(folder):
         yield f"folders inside '{name}', such as '{inner[0].name}', are not read"
 
 
 def _misplaced_of_split(split: Path) -> Iterator[str]:
     if files := list_files(split):
-        yield _not_read(split.name, files) + "images go one folder lower"
+        yield _not_read(split.name, files) + "images belong one folder lower"
     for folder in list_folders(split):
         name = f"{split.name}/{folder.name}"
         if split.name != "test" and folder.name != "good":
@@ -68,7 +68,7 @@ def _not_read(name: str, files: Sequence[Path]) -> str:
 
 
 def _folders_below(folder: Path) -> Iterator[Path]:
-    """The folder and all inside it, each once even where links lead back."""
+    """Yields the folder and all folders inside it, each once even if links lead back."""
     waiting, seen = [folder], set()
     while waiting:
         found = waiting.pop()

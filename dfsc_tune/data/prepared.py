@@ -1,4 +1,4 @@
-"""Images as trials use them: pixels, the teacher's features, original sizes, labels."""
+"""Prepared images, as trials use them: pixels, teacher features, original sizes, labels."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ class PreparedImages:
 
     @property
     def defect_types(self) -> list[str]:
-        """N names; of synthetic anomalies their recipes'."""
+        """N names; those of synthetic anomalies are their recipes'."""
         return [record.defect_type for record in self.records]
 
     def __len__(self) -> int:
         return len(self.records)
 
     def __add__(self, others: PreparedImages) -> PreparedImages:
-        """These images and, after them, others."""
+        """Returns these images followed by others."""
         return PreparedImages(
             records=(*self.records, *others.records),
             pixels=np.concatenate([self.pixels, others.pixels]),
@@ -49,7 +49,7 @@ class PreparedImages:
         )
 
     def on(self, device: str) -> ResidentImages:
-        """These images on a device; on the CPU they share the arrays' memory."""
+        """Returns these images on a device; on the CPU they share the arrays' memory."""
         return ResidentImages(
             pixels=shared_tensor(self.pixels, device),
             features=shared_tensor(self.features, device),
@@ -61,7 +61,7 @@ class PreparedImages:
 
 @dataclass(frozen=True)
 class ResidentImages:
-    """The same as tensors on the device of a trial; trials may share them: never write to them."""
+    """Prepared images as tensors on a device; trials may share them: never write to them."""
 
     pixels: torch.Tensor
     """(N, 3, S, S) uint8 RGB."""
@@ -72,13 +72,13 @@ class ResidentImages:
     kinds: list[str]
     """N times good, logical or structural."""
     defect_types: list[str]
-    """N names; of synthetic anomalies their recipes'."""
+    """N names; those of synthetic anomalies are their recipes'."""
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def take(self, indices: Sequence[int]) -> ResidentImages:
-        """Copies of some of the images, in that order; one may be named twice."""
+        """Returns copies of the images at some indices, which may repeat."""
         chosen = torch.tensor(indices, device=self.pixels.device)
         return ResidentImages(
             pixels=self.pixels[chosen],
@@ -90,8 +90,8 @@ class ResidentImages:
 
 
 def shared_tensor(array: npt.NDArray[Any], device: str) -> torch.Tensor:
-    """The array as a tensor, without a copy on the CPU: never write to it in place."""
+    """Returns the array as a tensor, without a copy on the CPU: never write to it in place."""
     with warnings.catch_warnings():
-        # torch warns that shared arrays are read-only; that is what we want of them.
+        # torch warns that shared arrays are read-only, which they should be.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array).to(device)

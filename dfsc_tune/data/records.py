@@ -1,4 +1,4 @@
-"""Defines the nouns of a data folder: an image's record, a kind of defect, a category."""
+"""The records of a data folder: an image, a defect's entry, a category."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 RENDERED_FILE = "builtin.json"
-"""Lies in a category's folder where its images were rendered, and says how."""
+"""This file, in the folder of a category with rendered images, records how they were made."""
 
 DefectKind = Literal["logical", "structural"]
 Kind = Literal["good", "logical", "structural"]
@@ -17,10 +17,10 @@ Layout = Literal["loco", "mvtec_ad"]
 
 @dataclass(frozen=True)
 class DefectEntry:
-    """What `defects_config.json` says of one pixel value: the defect and when it is covered.
+    """An entry of `defects_config.json`: one pixel value, its defect and the saturation threshold.
 
-    `saturation_threshold` is a share of the defect's area where `relative_saturation`, else a
-    number of pixels of the original image.
+    `saturation_threshold` is a share of the defect's area if `relative_saturation`, else a number
+    of pixels of the original image.
     """
 
     name: str
@@ -30,7 +30,7 @@ class DefectEntry:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image file and what is known of it without decoding it."""
+    """One image file, and its labels from names and folders alone."""
 
     path: Path
     # Relative to the category folder, posix: "test/logical_anomalies/003.png".
@@ -42,7 +42,7 @@ class ImageRecord:
 
     @property
     def lacks_mask(self) -> bool:
-        """Whether the image is anomalous and no mask says where."""
+        """True if the image is anomalous and has no mask."""
         return self.kind != "good" and not self.mask_paths
 
 
@@ -56,14 +56,14 @@ class Category:
     train: tuple[ImageRecord, ...]
     validation: tuple[ImageRecord, ...]
     test: tuple[ImageRecord, ...]
-    # By pixel value; empty where the category has no defects_config.json.
+    # By pixel value; empty if the category has no defects_config.json.
     defect_entries: Mapping[int, DefectEntry] = field(default_factory=dict)
-    # What was assumed, one sentence each, for the user to read.
+    # Assumptions made, one sentence each, for the user to read.
     notes: tuple[str, ...] = ()
 
     @property
     def rendered(self) -> bool:
-        """Whether the images were rendered here: under MVTec LOCO's names, but not its images."""
+        """True for built-in data, whose categories have MVTec LOCO's names but not its images."""
         return (self.root / RENDERED_FILE).exists()
 
     @property

@@ -1,4 +1,4 @@
-"""Data in an object store: which categories it has, and a copy of them on this machine."""
+"""Lists the categories in an object store, and copies them to this machine."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from dfsc_tune.storage.object_store import Store
 
 
 def remote_categories(store: Store) -> tuple[str, ...]:
-    """The categories in a store's folder: its folders with a `train/good` inside, sorted.
+    """Lists the categories in a store's folder: its folders with a `train/good` inside, sorted.
 
     Raises:
-        UserError: there is none; as a StorageError, the store does not answer.
+        UserError: there is none. StorageError: the store does not answer.
     """
     parts = (name.split("/", 1) for name in store.files())
     names = sorted({x[0] for x in parts if len(x) == 2 and x[1].startswith(f"{GOOD_FOLDER}/")})
@@ -30,22 +30,22 @@ def remote_categories(store: Store) -> tuple[str, ...]:
 def fetch_data(
     store: Store, categories: Sequence[str], progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """A folder of this machine that holds categories as the store has them.
+    """Copies categories from a store into a folder of this machine, and returns that folder.
 
-    What is here already and unchanged is not fetched again.
+    Files that are already here and unchanged are not fetched again.
 
     Args:
         store: the folder with the categories.
-        categories: those that are needed.
-        progress: told the files done and the files in all.
+        categories: the categories to copy.
+        progress: called with the files done and the files in all.
 
     Raises:
-        UserError: as `remote_categories` and `fetch_folder` do, or a category is not there.
+        UserError: as in `remote_categories` and `fetch_folder`, or if a category does not exist.
     """
     known = remote_categories(store)
     for category in categories:
         if category not in known:
-            raise UserError(f"no category '{category}' in {store}; there is {', '.join(known)}")
+            raise UserError(f"no category '{category}' in {store}; choose from {', '.join(known)}")
     folder = local_copy(store, "data")
 
     def is_wanted(name: str) -> bool:

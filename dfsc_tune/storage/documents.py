@@ -97,7 +97,7 @@ def read_text(path: Path) -> str:
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"cannot read {path}: it is no UTF-8 text ({error})") from error
+        raise UserError(f"cannot read {path}: it is not UTF-8 text ({error})") from error
     if len(content) > MOST_BYTES:
         raise UserError(f"cannot read {path}: it has more than {MOST_BYTES // 1_000_000} MB")
     return text

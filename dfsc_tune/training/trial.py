@@ -155,16 +155,16 @@ def _restored(
     state: Mapping[str, Any],
     free: Mapping[str, Any],
 ) -> tuple[Training, Progress]:
-    """The training of a checkpoint's state, and its progress.
+    """Returns the training in a checkpoint's state, and its progress.
 
     Raises:
-        ValueError: it is of other settings than `config`, not counting those that are free.
+        ValueError: its settings differ from `config` in others than the free ones.
     """
     # Version 0.1.0 wrote none.
     if "config" in state:
         stored = type(config).model_validate(state["config"])
         if stored.model_dump(exclude=free) != config.model_dump(exclude=free):
-            raise ValueError("it is of other settings")
+            raise ValueError("it was made with other settings")
     training = Training(config, resident(data, device))
     training.load_state_dict(state["training"])
     return training, Progress(**state["progress"])
