@@ -251,7 +251,7 @@ def test_a_throughput_of_something_else_is_refused(
     throughput: Throughput, gpu_throughput: Throughput
 ) -> None:
     other = SPACE.replace("image_size: 128", "image_size: 256")
-    with pytest.raises(UserError, match="tiny at 128 pixels, and this search trains tiny at 256"):
+    with pytest.raises(UserError, match="tiny at 128 pixels, but this search trains tiny at 256"):
         estimate(plan(text=other), throughput)
     with pytest.raises(UserError, match=r"runs on GPUs, and .* was measured on a CPU"):
         estimate(plan(gpus=1), throughput)
@@ -398,7 +398,7 @@ def test_plan_says_how_far_a_run_was_off(tmp_path: Path, monkeypatch: pytest.Mon
         (["--category", "pushpins", "--benchmark", "nope.yaml"], "cannot read nope.yaml"),
         (
             ["--category", "pushpins", "--space", "default", "--benchmark", "record.yaml"],
-            "tiny at 128 pixels, and this search trains small at 256",
+            "tiny at 128 pixels, but this search trains small at 256",
         ),
         (["--category", "pushpins", "--gpus-per-instance", "8"], "--price-per-instance-hour"),
         (

@@ -32,7 +32,7 @@ class Throughput:
     source: str
     """The record's file, or "a guess"."""
     created: str
-    """When it was measured (ISO 8601, UTC); empty for a guess."""
+    """Time of the measurement (ISO 8601, UTC); empty for a guess."""
     device: str
     """The hardware's name."""
     on_gpu: bool

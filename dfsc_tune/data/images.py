@@ -41,7 +41,7 @@ _CONVERTIBLE_MODES = frozenset({"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "
 
 @dataclass(frozen=True, eq=False)
 class DecodedImages:
-    """Images at one size, in the order asked for."""
+    """Images at one size, in the order of the paths."""
 
     # uint8 (N, 3, S, S), RGB.
     pixels: NDArray[np.uint8]

@@ -104,8 +104,8 @@ def evaluate_maps(
     """
     category = read_category(data, category_name)
     paths = find_maps(maps, category)
-    told = map_in_threads(was_chosen_on, paths.values())
-    seen = {name for name, chosen in zip(paths, told, strict=True) if chosen}
+    chosen_on = map_in_threads(was_chosen_on, paths.values())
+    seen = {name for name, chosen in zip(paths, chosen_on, strict=True) if chosen}
     images = _judged(category, seen, include_selection)
     return measure(images, _stored_maps(paths, images.records, update))
 

@@ -33,10 +33,10 @@ class Prediction:
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:
-    """The given image files, and those in the given folders.
+    """Returns the given image files, and those in the given folders.
 
     Raises:
-        UserError: a path does not exist or is no text, or a folder holds no image.
+        UserError: a path does not exist or is not text, or a folder holds no image.
     """
     images: list[Path] = []
     for path in paths:
@@ -57,11 +57,11 @@ def find_images(paths: Sequence[Path]) -> list[Path]:
 
 
 def describe_unscored(paths: Sequence[Path], images: Sequence[Path]) -> Iterator[str]:
-    """A sentence for each kind of thing that is given and not scored.
+    """Yields a sentence for each kind of file that is given and not scored.
 
     Args:
         paths: image files, and folders of them.
-        images: what `find_images` found there.
+        images: the result of `find_images`.
     """
     for path in paths:
         if path.is_dir():
@@ -80,7 +80,7 @@ def predict(
     Args:
         detector: from `load_detector`.
         images: files.
-        heatmaps: a folder for a PNG of each image with its anomaly map on top; none if left out.
+        heatmaps: a folder for a PNG of each image with its anomaly map on top, if wanted.
         device: where the model runs.
 
     Raises:
@@ -99,7 +99,7 @@ def _predict_batch(
     except UserError as error:
         if len(images) == 1:
             return [Prediction(str(images[0]), None, None, str(error))]
-        # One of them is broken: each on its own shows which.
+        # One of them is broken; scoring each separately shows which.
         return [
             prediction
             for image in images
@@ -119,7 +119,7 @@ def _predict_batch(
 
 
 def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
-    """A file for each image, named after it; those of one name are numbered."""
+    """Returns a heat map's file for each image, named after it; equal names are numbered."""
     paths: dict[Path, Path] = {}
     taken: set[str] = set()
     for image in dict.fromkeys(images):
@@ -129,7 +129,7 @@ def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
         name = next(name for name in names if name not in taken)
         taken.add(name)
         paths[image] = folder / name
-    # Not by Path.resolve: it raises where a link leads back to itself.
+    # Not Path.resolve, which raises if a link leads back to itself.
     originals = {os.path.realpath(image) for image in images}
     for path in paths.values():
         if os.path.realpath(path) in originals:

@@ -109,7 +109,7 @@ def _slices(maps: Sequence[FloatMap], num_needed: int) -> Iterator[tuple[np.floa
     """
     num_pixels = sum(scores.size for scores in maps)
     num_first = max(1, -(-num_needed // _SLICE_PIXELS))
-    # A little more than needed, so that the sample's error seldom costs another slice.
+    # Slightly more than needed, so that the sample's error seldom costs another slice.
     slice_size = 1.03 * num_needed / num_first
     sample = np.sort(_sample(maps))
     shares = np.arange(slice_size, num_pixels, slice_size) / num_pixels

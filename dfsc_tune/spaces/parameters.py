@@ -64,7 +64,7 @@ class _Range(_Parameter):
         return self
 
     def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
+        """Returns whether the value can be suggested."""
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         return is_number and self.low <= float(value) <= self.high
 
@@ -110,7 +110,7 @@ class IntParameter(_Range):
     scale: Literal["linear", "log"] = "linear"
 
     def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
+        """Returns whether the value can be suggested."""
         return isinstance(value, int) and super().contains(value)
 
 
@@ -128,11 +128,11 @@ class CategoricalParameter(_Parameter):
         return self
 
     def contains(self, value: Value) -> bool:
-        """Whether the value can be suggested."""
+        """Returns whether the value can be suggested."""
         return any(same_value(value, x) for x in self.choices)
 
     def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed."""
+        """Returns the values that must be allowed."""
         return self.choices
 
 
@@ -158,7 +158,7 @@ class FreeParameter(_Parameter):
         return value in self.choices
 
     def bounds(self) -> tuple[Value, ...]:
-        """Values that must be allowed."""
+        """Returns the values that must be allowed."""
         return self.choices
 
 

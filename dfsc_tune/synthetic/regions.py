@@ -45,7 +45,7 @@ class Region:
     mask: Mask
     """(h, w), with a margin of False around; its first pixel lies at (top, left) of the image."""
     saliency: float
-    """How much it stands out, above 0; comparable within a category only."""
+    """Measure of how much it stands out, above 0; comparable within a category only."""
 
     @property
     def centre(self) -> tuple[int, int]:

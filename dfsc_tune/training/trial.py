@@ -71,7 +71,7 @@ def run_trial(
             that step already saved.
         checkpoint_dir: where the checkpoint is kept.
         device: "cpu" or a CUDA device.
-        note: told if a checkpoint was damaged, before what is reported next.
+        note: called if a checkpoint was damaged, before the next report.
 
     Returns:
         The last progress.
