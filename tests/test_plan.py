@@ -348,7 +348,7 @@ def test_plan_prints_what_a_search_takes(tmp_path: Path, monkeypatch: pytest.Mon
     assert minutes is not None
     mean, low, high = map(float, minutes.groups())
     assert (3 * low, high / 3) == pytest.approx((mean, mean), rel=0.02)
-    assert "measure: dfsc-tune bench --network tiny --image-size 128" in guessed.stdout
+    assert "measure it: dfsc-tune bench --network tiny --image-size 128" in guessed.stdout
 
 
 @pytest.mark.parametrize(

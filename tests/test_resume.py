@@ -78,7 +78,7 @@ def test_data_that_were_moved_are_told_of_and_then_known() -> None:
     finish(published=False)
     Path("data").rename("moved")
     for command in ("resume", "confirm"):
-        assert_one_sentence(invoke(command, "x"), "does not exist", "where it is now by --data")
+        assert_one_sentence(invoke(command, "x"), "does not exist", "give its new path by --data")
     make_tray(Path("other"), num_train=5)
     refused = invoke("resume", "x", "--data", "other")
     assert_one_sentence(refused, f"the data of {CATEGORY} changed", "start a new run")
@@ -99,7 +99,7 @@ def test_a_teacher_that_was_moved_is_told_of_and_then_known() -> None:
     save_file({name: 2 * tensor for name, tensor in other.items()}, "other.safetensors")
     for command in ("resume", "confirm"):
         lost = invoke(command, "x")
-        assert_one_sentence(lost, "no teacher weights at", "where it is now by --teacher")
+        assert_one_sentence(lost, "no teacher weights at", "give its new path by --teacher")
         refused = invoke(command, "x", "--teacher", "other.safetensors")
         assert_one_sentence(refused, "other.safetensors holds other weights", "start a new run")
     assert results.read_settings(RUN) == begun
