@@ -63,7 +63,7 @@ def check_parameter(
 def check_not_fixed(
     name: str, parameter: AnyParameter, fixed: Mapping[str, Any], path: tuple[str, ...]
 ) -> None:
-    """Refuses a parameter that is fixed, too."""
+    """Refuses a parameter that is also fixed."""
     of_name = SEARCHABLE[name]
     group = fixed if of_name is None else fixed.get(of_name) or {}
     where = (*path, "fixed", *([of_name] if of_name else ()))
@@ -91,7 +91,7 @@ def check_point(
     """Refuses a starting point that does not lie in the space."""
     for name, value in point.items():
         if name not in parameters:
-            raise RuleError((*path, name), "is no parameter of this space")
+            raise RuleError((*path, name), "is not a parameter of this space")
         if isinstance(parameters[name], FreeParameter):
             raise RuleError((*path, name), "is free: each trial is scored at all its choices")
         if not parameters[name].contains(value):
@@ -99,18 +99,18 @@ def check_point(
     existing = existing_values(parameters, {**paper_values(), **point})
     for name in point:
         if name not in existing:
-            raise RuleError((*path, name), "does not exist beside this point's other values")
+            raise RuleError((*path, name), "does not exist with this point's other values")
 
 
 def check_when(
     name: str, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
 ) -> None:
-    """Refuses conditions on what cannot decide: only a categorical parameter further up can."""
+    """Refuses conditions on anything but a categorical parameter above this one."""
     above = dict(itertools.takewhile(lambda item: item[0] != name, parameters.items()))
     for other, wanted in parameters[name].when.items():
         where = (*path, name, "when", other)
         if not isinstance(parent := above.get(other), CategoricalParameter):
-            raise RuleError(where, "is no categorical parameter that stands above this one")
+            raise RuleError(where, "is not a categorical parameter that stands above this one")
         for value in wanted:
             if not parent.contains(value):
-                raise RuleError(where, f"is no choice of {other}", value)
+                raise RuleError(where, f"is not a choice of {other}", value)

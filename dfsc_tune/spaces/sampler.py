@@ -1,4 +1,4 @@
-"""Samplers: their names, and what each of them cannot search."""
+"""The samplers' names, and the parameters that each of them cannot search."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SamplerName = Literal["tpe", "gp", "random", "grid", "listed", "cmaes", "qmc"]
 def check_sampler(
     sampler: SamplerName, parameters: Mapping[str, AnyParameter], path: tuple[str | int, ...]
 ) -> None:
-    """Refuses what a sampler cannot search."""
+    """Refuses parameters that a sampler cannot search."""
     suggested = {x: y for x, y in parameters.items() if not isinstance(y, FreeParameter)}
     if not suggested:
         raise RuleError(path, "nothing to search: a parameter that is not free is needed")

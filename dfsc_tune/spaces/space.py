@@ -128,13 +128,14 @@ class SearchSpace(Settings):
         return self
 
     def with_overrides(self, source: str, **groups: Mapping[str, Any]) -> SearchSpace:
-        """The space with other values in some of its groups, checked as a whole.
+        """Returns the space with other values in some of its groups, checked as a whole.
 
-        What the space does not say stays unsaid: `RunSettings.digest` counts only what is said.
+        Settings that the space leaves out stay left out, as `RunSettings.digest` counts only those
+        that are given.
 
         Args:
-            source: who asks for them, for errors.
-            groups: by their names here, the values that differ.
+            source: the origin of the values, for errors.
+            groups: the values that differ, by the names of their groups here.
 
         Raises:
             UserError: a value is not allowed.
