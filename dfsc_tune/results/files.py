@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.results.remote import look_at
@@ -29,7 +28,7 @@ from dfsc_tune.results.settings import RunSettings, read_settings
 from dfsc_tune.storage.atomic import check_writable
 from dfsc_tune.storage.names import checked_name
 from dfsc_tune.storage.object_store import Store, is_remote
-from dfsc_tune.storage.parquet import write_parquet
+from dfsc_tune.storage.parquet import read_parquet, write_parquet
 from dfsc_tune.storage.removal import remove_below
 from dfsc_tune.training.objectives import Objective, objective_named
 
@@ -186,17 +185,15 @@ def _read_table(path: Path, categories: Collection[str]) -> pd.DataFrame:
     schema = SCHEMAS[path.name]
     if not os.path.lexists(path):
         return _frame(schema.empty_table())
+    again = f"the tables of a search are made again by `{resume_command(path.parent)}`"
     try:
         if not path.is_file():
             raise ValueError("it is no file")
-        table = _as_schema(pq.read_table(path), schema, path)
+        table = _as_schema(read_parquet(path, again), schema, path)
         _check_names(table, categories)
         return _frame(table)
     except (OSError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
-        raise UserError(
-            f"{path} is damaged ({first_line(error)}); the tables of a search are made again by "
-            f"`{resume_command(path.parent)}`"
-        ) from error
+        raise UserError(f"{path} is damaged ({first_line(error)}); {again}") from error
 
 
 def _as_schema(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
