@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from contextlib import closing
@@ -278,3 +279,94 @@ def test_a_finished_run_says_so_and_changes_nothing() -> None:
     assert "is finished: 3 trials" in result.stderr
     assert_one_sentence(result, f"no trial of {CATEGORY} reached the full budget")
     assert ((RUN / "run.yaml").read_bytes(), (RUN / LEDGER).read_bytes()) == before
+
+
+def ledger_lines() -> list[str]:
+    return (RUN / LEDGER).read_text().splitlines(keepends=True)
+
+
+def without_digests() -> list[str]:
+    """The lines as version 0.1.0 would have written them."""
+    return [re.sub(r', "digest": "[0-9a-f]+"', "", line) for line in ledger_lines()]
+
+
+def test_a_trial_named_as_a_path_deletes_nothing() -> None:
+    finish(published=False)
+    victim = Path("victim")
+    victim.mkdir()
+    for name in ("../../victim", "../../../victim", str(victim.resolve())):
+        lines = [line.replace('"0002"', json.dumps(name)) for line in without_digests()]
+        (RUN / LEDGER).write_text("".join(lines))
+        refused = invoke("resume", "x")
+        assert_one_sentence(refused, "is damaged: line 4 is no event of a search (trial: ")
+        assert victim.is_dir()
+
+
+def test_checkpoints_that_lead_elsewhere_are_refused() -> None:
+    Path("elsewhere/0001").mkdir(parents=True)
+    (RUN / "checkpoints").symlink_to(Path("elsewhere").resolve())
+    assert_one_sentence(invoke("resume", "x"), "leads out of the folder", "symbolic link")
+    assert Path("elsewhere/0001").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda x: [*x[:3], x[1].replace("0001", "0003"), *x[3:]], "trial 0003 is suggested wh"),
+        (lambda x: [*x[:2], x[4], *x[2:]], "trial 0002 has not begun"),
+        (lambda x: [*x[:3], x[2], *x[3:]], "trial 0001 has not begun or has ended"),
+        (lambda x: [x[0], x[1].replace(f'"{CATEGORY}"', '"bag"'), *x[2:]], "'bag' is not searche"),
+        (lambda x: [*x[:3], x[3].replace("0.2", "99.0"), *x[4:]], "margin"),
+    ],
+)
+def test_a_ledger_without_digests_is_refused_where_it_makes_no_sense(
+    damage: Callable[[list[str]], list[str]], told: str
+) -> None:
+    finish(published=False)
+    (RUN / LEDGER).write_text("".join(damage(without_digests())))
+    assert_one_sentence(invoke("resume", "x"), f"{LEDGER} is damaged: line", "follow", told)
+
+
+def test_an_emptied_or_shortened_ledger_is_told_by_what_trials_left() -> None:
+    finish(published=False)
+    invoke("resume", "x")
+    lines = ledger_lines()
+    for kept, told in ((0, "it is empty, and trials.parquet is there"), (3, "trial 0002")):
+        (RUN / LEDGER).write_text("".join(lines[:kept]))
+        assert_one_sentence(invoke("resume", "x"), f"{LEDGER} is damaged", told)
+        assert ledger_lines() == lines[:kept]
+    (RUN / "trials.parquet").unlink()
+    checkpoint = RUN / "checkpoints" / "0003"
+    checkpoint.mkdir(parents=True)
+    assert_one_sentence(invoke("resume", "x"), "a checkpoint of trial 0003", "--keep-lines 3")
+    assert checkpoint.is_dir()
+
+
+def test_a_run_goes_on_from_whole_lines_and_nothing_is_deleted() -> None:
+    finish(published=False)
+    (RUN / "checkpoints" / "0002").mkdir(parents=True)
+    whole = ledger_lines()
+    damaged = "".join([*whole[:3], "rubbish\n", *whole[4:]])
+    (RUN / LEDGER).write_text(damaged)
+    assert_one_sentence(invoke("resume", "x"), "line 4 ", "the 3 lines before it are whole")
+    assert_one_sentence(invoke("resume", "x", "--keep-lines", "9"), "has 3 whole lines, not 9")
+    # It gets as far as to the data, which are not there.
+    Path("data").rename("moved")
+    kept = invoke("resume", "x", "--keep-lines", "3", "--data", "moved/none")
+    assert "kept 3 lines" in kept.stderr
+    assert ledger_lines() == whole[:3]
+    aside = RUN / "damaged-1"
+    assert (aside / LEDGER).read_text() == damaged
+    assert (aside / "checkpoints" / "0002").is_dir()
+    assert not (RUN / "checkpoints" / "0002").exists()
+    with closing(Ledger(RUN)) as ledger:
+        assert [event["event"] for event in ledger.events] == ["began", "suggested", "failed"]
+
+
+@pytest.mark.parametrize("name", ["study.journal", "trials.parquet", LEDGER])
+def test_a_folder_where_a_file_belongs_is_one_sentence(name: str) -> None:
+    finish(published=False)
+    (RUN / name).unlink(missing_ok=True)
+    (RUN / name).mkdir()
+    assert_one_sentence(invoke("resume", "x"), str(RUN / name))
+    assert (RUN / name).is_dir()

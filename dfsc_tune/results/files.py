@@ -186,13 +186,14 @@ def _read_table(path: Path, categories: Collection[str]) -> pd.DataFrame:
     if not os.path.lexists(path):
         return _frame(schema.empty_table())
     again = f"the tables of a search are made again by `{resume_command(path.parent)}`"
+    if not path.is_file():
+        raise UserError(f"{path} is no file; {again}")
+    read = read_parquet(path, again)
     try:
-        if not path.is_file():
-            raise ValueError("it is no file")
-        table = _as_schema(read_parquet(path, again), schema, path)
+        table = _as_schema(read, schema, path)
         _check_names(table, categories)
         return _frame(table)
-    except (OSError, pa.ArrowException, ValueError, TypeError, LookupError) as error:
+    except (pa.ArrowException, ValueError, TypeError, LookupError) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}); {again}") from error
 
 
