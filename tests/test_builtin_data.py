@@ -1,6 +1,5 @@
 """The built-in data set: layout, determinism, masks, and rules that its pictures obey."""
 
-import io
 import json
 from functools import partial
 from pathlib import Path
@@ -8,11 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from rich.console import Console
 
-from dfsc_tune.cli.data_folder import ensure_builtin_data
 from dfsc_tune.data.builtin import CATEGORIES, Counts, make_dataset, render_image
 from dfsc_tune.data.builtin.render import REGISTRY, render_scene
+from dfsc_tune.data.sources import find_data
 from dfsc_tune.errors import UserError
 
 HEIGHT = 96
@@ -265,12 +263,12 @@ def test_damaged_images_in_the_cache_are_made_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
 ) -> None:
     small = partial(make_dataset, counts=Counts(1, 1, 1, 1, 1), height=HEIGHT, workers=1)
-    monkeypatch.setattr("dfsc_tune.data.builtin.make_dataset", small)
+    monkeypatch.setattr("dfsc_tune.data.sources.make_dataset", small)
     monkeypatch.setenv("DFSC_TUNE_CACHE", str(tmp_path))
-    console = Console(file=io.StringIO(), width=400)
-    folder = ensure_builtin_data(["pushpins"], console) / "pushpins"
+    notes: list[str] = []
+    folder = find_data(None, ["pushpins"], note=notes.append) / "pushpins"
     whole = _files(folder)
-    ensure_builtin_data(["pushpins"], console)
+    find_data(None, ["pushpins"], note=notes.append)
     path = folder / ("SHA256SUMS" if damage == "sums" else "test/good/000.png")
     if damage == "lost":
         path.unlink()
@@ -278,10 +276,10 @@ def test_damaged_images_in_the_cache_are_made_again(
         content = bytearray(path.read_bytes())
         content[-60:-40] = bytes(20)
         path.write_bytes(content)
-    assert ensure_builtin_data(["pushpins"], console) == folder.parent
+    assert find_data(None, ["pushpins"], note=notes.append) == folder.parent
     assert _files(folder) == whole
-    assert console.file.getvalue().count("is damaged, so it is made again") == 1  # type: ignore[attr-defined]
+    assert notes == [f"{folder} is damaged, so it is made again"]
     # What version 0.1.0 made has no sums.
     (folder / "SHA256SUMS").unlink()
-    ensure_builtin_data(["pushpins"], console)
+    find_data(None, ["pushpins"], note=notes.append)
     assert not (folder / "SHA256SUMS").exists()

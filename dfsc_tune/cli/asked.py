@@ -1,17 +1,22 @@
-"""What the options of a search ask for: categories, a space, a share of a GPU, a name."""
+"""What the options of a search ask for: categories, data, a space, a share of a GPU, a name."""
 
 from __future__ import annotations
 
 import datetime
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
 
+from dfsc_tune.cli.printing import progress_bar
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
+    from dfsc_tune.results.settings import Device
+    from dfsc_tune.search.request import TrialsPerGpu
     from dfsc_tune.spaces.space import SearchSpace
 
 ALL = "all"
@@ -24,7 +29,9 @@ def asked_categories(asked: list[str], data: str | None) -> list[str]:
     """
     if asked and ALL not in asked:
         return list(dict.fromkeys(asked))
-    there = _every_category(data)
+    from dfsc_tune.data.sources import category_names
+
+    there = category_names(data)
     if not asked or ALL not in there:
         return there
     note = f"note: a category is called '{ALL}', so that one is meant; name each of the others"
@@ -32,33 +39,24 @@ def asked_categories(asked: list[str], data: str | None) -> list[str]:
     return list(dict.fromkeys(asked))
 
 
-def _every_category(data: str | None) -> list[str]:
-    if data is None:
-        from dfsc_tune.data.builtin import CATEGORIES
+def data_folder(data: str | None, categories: Sequence[str], console: Console) -> Path:
+    """The folder of the data asked for; a bar shows what is fetched or rendered first."""
+    from dfsc_tune.data.sources import find_data
 
-        return list(CATEGORIES)
-    from dfsc_tune.data.layout import find_categories
-    from dfsc_tune.data.remote import remote_categories
-    from dfsc_tune.storage.object_store import Store, is_remote
-
-    return list(remote_categories(Store(data)) if is_remote(data) else find_categories(Path(data)))
+    return find_data(data, categories, partial(progress_bar, console=console), console.print)
 
 
-def default_space(gpus: int | None, address: str | None, device: str, console: Console) -> str:
-    """The search space for where trials will run; says which."""
-    on_gpu = bool(gpus) if gpus is not None else _has_gpus(address)
-    name = "default" if device == "auto" and on_gpu else "cpu"
+def space_name(
+    asked: str | None, gpus: int | None, address: str | None, device: Device, console: Console
+) -> str:
+    """The search space asked for, else the one for where trials will run, which is said."""
+    if asked:
+        return asked
+    from dfsc_tune.search.request import default_space
+
+    name = default_space(gpus, address, device)
     console.print(f"search space: {name} (choose another with --space)")
     return name
-
-
-def _has_gpus(address: str | None) -> bool:
-    """Whether this machine has GPUs, or a cluster that is named may have."""
-    import torch
-
-    from dfsc_tune.search.request import cluster_of
-
-    return cluster_of(address) is not None or torch.cuda.is_available()
 
 
 def asked_space(
@@ -87,15 +85,13 @@ def asked_space(
     return load_space(name).with_overrides("command line", **groups)
 
 
-def asked_trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> Any:
-    """How many trials share a GPU: a number, 'auto', or None if the space says it."""
+def asked_trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> TrialsPerGpu:
+    """How many trials share a GPU, if --gpus-per-trial does not say it."""
+    from dfsc_tune.search.request import parse_trials_per_gpu
+
     if text is not None and gpus_per_trial is not None:
         raise UserError("give --trials-per-gpu or --gpus-per-trial, not both")
-    if text is None or text == "auto":
-        return text
-    if not text.isdigit() or int(text) < 1:
-        raise UserError(f"--trials-per-gpu is a number from 1 on or 'auto', not '{text}'")
-    return int(text)
+    return parse_trials_per_gpu(text)
 
 
 def run_name(subject: str) -> str:

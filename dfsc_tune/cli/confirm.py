@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.data_folder import data_folder, data_name
+from dfsc_tune.cli.asked import data_folder
 from dfsc_tune.cli.options import (
     JsonOption,
     ResultsOption,
@@ -50,6 +50,7 @@ def confirm(
     The same call goes on after an interruption.
     """
     from dfsc_tune.cli.runs import print_places, say_predict
+    from dfsc_tune.data.sources import data_name
     from dfsc_tune.results import find_run, load
 
     console = talk()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.data_folder import data_folder
+from dfsc_tune.cli.asked import data_folder
 from dfsc_tune.cli.options import MODEL_HELP, DeviceOption, JsonOption, torch_device
 from dfsc_tune.cli.printing import print_json, print_table, progress_bar, talk
 from dfsc_tune.errors import UserError

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dfsc_tune.cli.asked import run_name
-from dfsc_tune.cli.data_folder import data_folder, data_name
+from dfsc_tune.cli.asked import data_folder, run_name
 from dfsc_tune.cli.options import (
     MODEL_HELP,
     DeviceOption,
@@ -49,6 +48,7 @@ def train(
 
     from dfsc_tune.cli.runs import print_summaries
     from dfsc_tune.config import TrialConfig
+    from dfsc_tune.data.sources import data_name
     from dfsc_tune.models.teacher_files import random_teacher_warning
     from dfsc_tune.search.single import train_config
     from dfsc_tune.settings import load

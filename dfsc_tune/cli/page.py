@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from dfsc_tune.cli.data_folder import data_folder
+from dfsc_tune.cli.asked import data_folder
 from dfsc_tune.cli.options import JsonOption, ResultsOption, RunArgument, SameDataOption
 from dfsc_tune.cli.printing import print_json, print_table, talk
 from dfsc_tune.errors import UserError

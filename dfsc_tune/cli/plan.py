@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from dfsc_tune.cli.asked import asked_categories, asked_space, asked_trials_per_gpu, default_space
-from dfsc_tune.cli.data_folder import check_builtin, data_folder
+from dfsc_tune.cli.asked import asked_categories, asked_space, asked_trials_per_gpu, space_name
 from dfsc_tune.cli.options import (
     CategoriesOption,
     DataOption,
@@ -23,14 +23,11 @@ from dfsc_tune.cli.options import (
     TrialsOption,
     TrialsPerGpuOption,
 )
-from dfsc_tune.cli.printing import print_json, talk
+from dfsc_tune.cli.printing import print_json, progress_bar, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from dfsc_tune.cost.plan import Estimate, Plan, Price
-    from dfsc_tune.cost.throughput import Throughput
-    from dfsc_tune.data.records import Category, Kind
-    from dfsc_tune.spaces.space import SearchSpace
 
 # More categories than built in would fill the screen.
 _MOST_NAMED = 5
@@ -70,59 +67,26 @@ def plan(
         return
     if not category:
         raise UserError("give --category to plan a search, or a run to see how it went")
-    from dfsc_tune.cost.plan import estimate
+    from dfsc_tune.cost.plan import estimate, gpus_of, plan_search
+    from dfsc_tune.data.sources import list_data
 
+    console = talk()
     categories = asked_categories(category, data)
     sharing = asked_trials_per_gpu(trials_per_gpu, gpus_per_trial)
+    num_gpus = gpus_of(benchmark) if gpus is None else gpus
     wanted = asked_space(
-        space or default_space(_gpus(gpus, benchmark), None, "auto", talk()),
+        space_name(space, num_gpus, None, "auto", console),
         num_trials=trials,
         objective=objective,
         gpus_per_trial=gpus_per_trial,
     )
-    planned, throughput = plan_and_throughput(
-        wanted, categories, data, gpus, sharing, results, benchmark
-    )
+    read = list_data(data, categories, partial(progress_bar, console=console))
+    planned, throughput = plan_search(wanted, read, num_gpus, sharing, results, benchmark)
     found = estimate(planned, throughput, price)
     if json:
         print_json(asdict(found))
     else:
         print_estimate(found, planned)
-
-
-def plan_and_throughput(
-    space: SearchSpace,
-    categories: list[str],
-    data: str | None,
-    gpus: int | None,
-    trials_per_gpu: int | str | None,
-    results: Path,
-    benchmark: Path | None,
-) -> tuple[Plan, Throughput]:
-    """The plan of a search, and the throughput that its estimate goes by.
-
-    Args:
-        space: what is searched.
-        categories: of it.
-        data: what holds them, as the user gave it; None for the built-in data.
-        gpus: to use; those of the record, or of this machine, if None.
-        trials_per_gpu: how many share a GPU; `auto` as measured; None as the space says.
-        results: the folder with the benchmarks' records.
-        benchmark: a record; None for the newest that fits.
-    """
-    from dfsc_tune.cost.plan import Plan, best_at_once, choose_throughput
-
-    share = space.resources.gpus_per_trial or 1.0
-    num_scored = _num_scored(data, categories, space)
-    planned = Plan(space, num_scored, _gpus(gpus, benchmark), share, num_cpus=1)
-    throughput = choose_throughput(
-        planned.model, planned.on_gpu, space.resources.cpus_per_trial, results, benchmark
-    )
-    if trials_per_gpu == "auto":
-        share = 1 / best_at_once(throughput)
-    elif trials_per_gpu is not None:
-        share = 1 / int(trials_per_gpu)
-    return replace(planned, gpus_per_trial=share, num_cpus=throughput.num_cpus), throughput
 
 
 def _print_run(
@@ -219,69 +183,6 @@ def _price(
     if gpus_per_instance is not None and per_instance is None:
         raise UserError("--gpus-per-instance needs --price-per-instance-hour")
     return Price(per_instance, gpus_per_instance or 1) if per_instance is not None else None
-
-
-def _gpus(asked: int | None, benchmark: Path | None) -> int:
-    """GPUs to plan for: those asked for, else of the record's machine, else of this."""
-    if asked is not None:
-        return asked
-    if benchmark is not None:
-        from dfsc_tune.cost.throughput import read_throughput
-
-        return read_throughput(benchmark).num_gpus
-    import torch
-
-    return torch.cuda.device_count()
-
-
-def _num_scored(data: str | None, categories: list[str], space: SearchSpace) -> dict[str, int]:
-    """Images that each report of a category scores."""
-    from dfsc_tune.data.layout import read_category
-    from dfsc_tune.training.objectives import chosen_objective, objective_named
-
-    if data is None:
-        check_builtin(categories)
-        read = [_builtin_category(name) for name in categories]
-    else:
-        folder = data_folder(data, categories, talk())
-        read = [read_category(folder, name) for name in categories]
-    budget, found = space.budget, {}
-    for category in read:
-        settings = chosen_objective(category, space.objective)
-        objective = objective_named(settings.name)
-        split = objective.split(category, settings)
-        found[category.name] = objective.num_scored(
-            len(category.validation),
-            len(split.selection) + sum(split.anomalies.values()),
-            budget.num_steps,
-            budget.report_interval,
-        )
-    return found
-
-
-def _builtin_category(name: str) -> Category:
-    """A built-in category as it is when rendered: a plan needs its records, not its files."""
-    from dfsc_tune.data.builtin import Counts
-    from dfsc_tune.data.records import Category, ImageRecord
-
-    counts = Counts()
-
-    def records(split: str, kind: Kind, count: int) -> tuple[ImageRecord, ...]:
-        names = [f"{split}/{kind}/{index:03d}.png" for index in range(count)]
-        return tuple(ImageRecord(Path(name), name, kind, kind) for name in names)
-
-    return Category(
-        name=name,
-        root=Path(name),
-        layout="loco",
-        train=records("train", "good", counts.train),
-        validation=records("validation", "good", counts.validation),
-        test=(
-            *records("test", "good", counts.test_good),
-            *records("test", "logical", counts.logical),
-            *records("test", "structural", counts.structural),
-        ),
-    )
 
 
 def _trials(of_category: Mapping[str, int]) -> str:

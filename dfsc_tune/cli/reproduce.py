@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.asked import asked_categories, asked_trials_per_gpu, default_space
-from dfsc_tune.cli.data_folder import data_folder, data_name
+from dfsc_tune.cli.asked import asked_categories, asked_trials_per_gpu, data_folder, space_name
 from dfsc_tune.cli.options import (
     AddressOption,
     DataOption,
@@ -22,18 +22,19 @@ from dfsc_tune.cli.options import (
     TrialsPerGpuOption,
     check_device,
 )
-from dfsc_tune.cli.plan import plan_and_throughput, print_estimate
-from dfsc_tune.cli.printing import as_arguments, print_json, print_table, talk
+from dfsc_tune.cli.plan import print_estimate
+from dfsc_tune.cli.printing import as_arguments, print_json, print_table, progress_bar, talk
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from dfsc_tune.data.records import Category
     from dfsc_tune.reproduce.baselines import Baseline
     from dfsc_tune.reproduce.batches import Scale
     from dfsc_tune.reproduce.reproduction import Reproduction
     from dfsc_tune.reproduce.tables import PaperTable
-    from dfsc_tune.search.request import SearchRequest
+    from dfsc_tune.search.request import TrialsPerGpu
 
 
 def reproduce(
@@ -71,7 +72,9 @@ def reproduce(
 
     Of --space, the fixed settings, the budget and the resources count: what varies is the table's.
     """
+    from dfsc_tune.data.sources import data_name, list_data
     from dfsc_tune.reproduce.batches import Scale
+    from dfsc_tune.reproduce.reproduction import reproduce as run
     from dfsc_tune.reproduce.tables import MOST_SEEDS, find_table
     from dfsc_tune.search.request import SearchRequest
     from dfsc_tune.spaces.space import load_space
@@ -80,22 +83,29 @@ def reproduce(
     if seeds > MOST_SEEDS:
         raise UserError(f"--seeds is {MOST_SEEDS} at most")
     console = talk()
+    where = check_device(device)
+    sharing = asked_trials_per_gpu(trials_per_gpu, None)
     categories = asked_categories(category or [], data)
-    found_space = load_space(space or default_space(gpus, address, device, console))
+    found_space = load_space(space_name(space, gpus, address, where, console))
     scale = Scale(
         found_space, seeds, teacher, os.path.realpath(photographs) if photographs else None
     )
+    if plan:
+        read = list_data(data, categories, partial(progress_bar, console=console))
+        _print_plan(wanted, scale, read, gpus, sharing, results, json)
+        return
+    found_baselines = _baselines(wanted, baselines, backbone)
     request = SearchRequest(
         categories=tuple(categories),
-        data=Path(),
+        data=data_folder(data, categories, console),
         data_name=data_name(data),
         space=found_space,
         results=results,
         name=name,
         gpus=gpus,
-        trials_per_gpu=asked_trials_per_gpu(trials_per_gpu, None),
+        trials_per_gpu=sharing,
         address=address,
-        device=check_device(device),
+        device=where,
         continued_by="reproduce",
         continued_with=as_arguments(
             table,
@@ -115,10 +125,11 @@ def reproduce(
             device=device,
         ),
     )
-    if plan:
-        _print_plan(wanted, request, scale, data, json)
-        return
-    _run(wanted, request, scale, data, _baselines(wanted, baselines, backbone), json)
+    found = run(wanted, request, scale, console, baselines=found_baselines)
+    if found.interrupted_by:
+        typer.echo("interrupted: the same command goes on", err=True)
+        raise typer.Exit(128 + found.interrupted_by)
+    _print_reproduction(found, json)
 
 
 def _baselines(table: PaperTable, wanted: bool, backbone: str | None) -> Sequence[Baseline]:
@@ -134,37 +145,23 @@ def _baselines(table: PaperTable, wanted: bool, backbone: str | None) -> Sequenc
     return find_baselines(backbone)
 
 
-def _run(
-    table: PaperTable,
-    request: SearchRequest,
-    scale: Scale,
-    data: str | None,
-    baselines: Sequence[Baseline],
-    json: bool,
-) -> None:
-    from dataclasses import asdict, replace
+def _print_reproduction(found: Reproduction, json: bool) -> None:
+    from dataclasses import asdict
 
     from dfsc_tune.reproduce.page import write_page
-    from dfsc_tune.reproduce.reproduction import reproduce as run
 
-    console = talk()
-    folder = data_folder(data, list(request.categories), console)
-    found = run(table, replace(request, data=folder), scale, console, baselines=baselines)
-    if found.interrupted_by:
-        typer.echo("interrupted: the same command goes on", err=True)
-        raise typer.Exit(128 + found.interrupted_by)
     page = write_page(found)
     if json:
         print_json(
             {
-                "exhibit": table.name,
+                "exhibit": found.table.name,
                 "cells": [asdict(cell) for cell in found.cells],
                 "notes": found.notes,
             }
         )
     else:
         _print_tables(found)
-    typer.echo(f"table: {found.folder / table.name}.parquet\npage:  {page}", err=True)
+    typer.echo(f"table: {found.folder / found.table.name}.parquet\npage:  {page}", err=True)
 
 
 def _print_tables(found: Reproduction) -> None:
@@ -181,25 +178,25 @@ def _print_tables(found: Reproduction) -> None:
 
 
 def _print_plan(
-    table: PaperTable, request: SearchRequest, scale: Scale, data: str | None, json: bool
+    table: PaperTable,
+    scale: Scale,
+    categories: Sequence[Category],
+    gpus: int | None,
+    trials_per_gpu: TrialsPerGpu,
+    results: Path,
+    json: bool,
 ) -> None:
     """What each of a table's searches would take if nothing of it were there."""
     from dataclasses import asdict
 
-    from dfsc_tune.cost.plan import estimate
-    from dfsc_tune.reproduce.reproduction import requests
+    from dfsc_tune.cost.plan import estimate, gpus_of, plan_search
+    from dfsc_tune.reproduce.batches import batch_space
 
+    num_gpus = gpus_of(None) if gpus is None else gpus
     estimates = {}
-    for batch, of_batch in requests(table, request, scale):
-        planned, throughput = plan_and_throughput(
-            of_batch.space,
-            list(request.categories),
-            data,
-            request.gpus,
-            request.trials_per_gpu,
-            request.results,
-            None,
-        )
+    for batch in table.batches:
+        space = batch_space(batch, [x.name for x in categories], scale)
+        planned, throughput = plan_search(space, categories, num_gpus, trials_per_gpu, results)
         estimates[batch.name] = estimate(planned, throughput)
         if not json:
             typer.echo(f"batch {batch.name}")

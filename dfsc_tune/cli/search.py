@@ -12,10 +12,10 @@ from dfsc_tune.cli.asked import (
     asked_categories,
     asked_space,
     asked_trials_per_gpu,
-    default_space,
+    data_folder,
     run_name,
+    space_name,
 )
-from dfsc_tune.cli.data_folder import data_folder, data_name
 from dfsc_tune.cli.options import (
     AddressOption,
     DataOption,
@@ -85,9 +85,10 @@ def search(
 ) -> None:
     """Find the best DFSC settings of one or more categories."""
     console = talk()
-    check_device(device)
+    where = check_device(device)
     categories = asked_categories(category, data)
     folder = data_folder(data, categories, console)
+    from dfsc_tune.data.sources import data_name
     from dfsc_tune.results import find_run
     from dfsc_tune.search.remote_run import working_folder
     from dfsc_tune.search.request import SearchRequest
@@ -101,7 +102,7 @@ def search(
         data=folder,
         data_name=data_name(data),
         space=asked_space(
-            space or default_space(gpus, address, device, console),
+            space_name(space, gpus, address, where, console),
             num_trials=trials,
             objective=objective,
             metric=metric,
@@ -117,7 +118,7 @@ def search(
         trials_per_gpu=asked_trials_per_gpu(trials_per_gpu, gpus_per_trial),
         address=address,
         wait_minutes=wait_for_gpus,
-        device=check_device(device),
+        device=where,
     )
     _print_outcome(run_search(request, console), console, json)
 
@@ -145,6 +146,7 @@ def resume(
     json: JsonOption = False,
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
+    from dfsc_tune.data.sources import data_name
     from dfsc_tune.results import find_run, read_settings, resume_command
     from dfsc_tune.search.remote_run import take_over
     from dfsc_tune.search.salvage import keep_lines as cut_ledger

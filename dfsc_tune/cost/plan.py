@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,9 +19,12 @@ from dfsc_tune.cost.throughput import (
     guess_throughput,
     read_throughput,
 )
+from dfsc_tune.data.records import Category
 from dfsc_tune.errors import UserError
+from dfsc_tune.search.request import AUTO, TrialsPerGpu
 from dfsc_tune.spaces.parameters import FloatParameter, FreeParameter
 from dfsc_tune.spaces.space import SPARED, CategorySpace, SearchSpace
+from dfsc_tune.training.objectives import chosen_objective, objective_named
 
 HOUR = 3600.0
 # A guessed throughput may easily be wrong by this factor.
@@ -107,14 +110,7 @@ class Plan:
         Raises:
             UserError: they differ between categories, so no single throughput holds.
         """
-        (name, first), *others = self.configs.items()
-        for category, config in others:
-            model = config.model
-            if (model.network, model.image_size) != (first.model.network, first.model.image_size):
-                raise UserError(
-                    f"{name} and {category} differ in network or image size; plan them separately"
-                )
-        return first.model
+        return _shared_model(self.configs)
 
     def num_momenta(self, category: str) -> int:
         """Returns the number of EMA momenta that each report scores."""
@@ -125,6 +121,76 @@ class Plan:
         extra = set(train.extra_ema_momenta)
         scored_anyway = not isinstance(searched, FloatParameter) and extra >= set(searched.bounds())
         return len(extra) + (not scored_anyway)
+
+
+def plan_search(
+    space: SearchSpace,
+    categories: Iterable[Category],
+    gpus: int,
+    trials_per_gpu: TrialsPerGpu,
+    results: Path,
+    record: Path | None = None,
+) -> tuple[Plan, Throughput]:
+    """The plan of a search, and the throughput that its estimate goes by.
+
+    Args:
+        space: what is searched.
+        categories: of it.
+        gpus: 0 means that trials run on CPU cores.
+        trials_per_gpu: as in `SearchRequest`; `auto` as measured.
+        results: the folder with the benchmarks' records.
+        record: a benchmark's; None for the newest that fits.
+
+    Raises:
+        UserError: a category lacks what the objective needs, categories differ in their model, the
+            record is none, or nothing was measured for `auto`.
+    """
+    num_scored = {category.name: _num_scored(category, space) for category in categories}
+    configs = {name: space.for_category(name).base_config(name) for name in num_scored}
+    throughput = choose_throughput(
+        _shared_model(configs), gpus > 0, space.resources.cpus_per_trial, results, record
+    )
+    share = space.resources.gpus_per_trial or 1.0
+    if trials_per_gpu == AUTO:
+        share = 1 / best_at_once(throughput)
+    elif trials_per_gpu is not None:
+        share = 1 / trials_per_gpu
+    return Plan(space, num_scored, gpus, share, throughput.num_cpus), throughput
+
+
+def gpus_of(record: Path | None) -> int:
+    """GPUs of the machine that a benchmark's record is of; of this one if there is none."""
+    if record is not None:
+        return read_throughput(record).num_gpus
+    # A plan is made without torch unless this must be known.
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _num_scored(category: Category, space: SearchSpace) -> int:
+    """Images that each report of a category scores."""
+    settings = chosen_objective(category, space.objective)
+    objective = objective_named(settings.name)
+    split = objective.split(category, settings)
+    return objective.num_scored(
+        len(category.validation),
+        len(split.selection) + sum(split.anomalies.values()),
+        space.budget.num_steps,
+        space.budget.report_interval,
+    )
+
+
+def _shared_model(configs: Mapping[str, TrialConfig]) -> ModelConfig:
+    """The model of all categories; UserError where they differ in what decides the throughput."""
+    (name, first), *others = configs.items()
+    for category, config in others:
+        model = config.model
+        if (model.network, model.image_size) != (first.model.network, first.model.image_size):
+            raise UserError(
+                f"{name} and {category} differ in network or image size; plan them separately"
+            )
+    return first.model
 
 
 def choose_throughput(

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dfsc_tune.errors import UserError
 from dfsc_tune.results.settings import ContinuedBy, Device
 from dfsc_tune.spaces.space import SearchSpace
 
 AUTO: Literal["auto"] = "auto"
+TrialsPerGpu = int | Literal["auto"] | None
+"""How many trials share a GPU; `auto` means measured; none means the space's `gpus_per_trial`."""
 
 
 @dataclass(frozen=True)
@@ -28,8 +31,7 @@ class SearchRequest:
     seed: int = 0
     gpus: int | None = None
     """GPUs to use; none means all there are."""
-    trials_per_gpu: int | Literal["auto"] | None = None
-    """How many share a GPU; `auto` means measured; none means the space's `gpus_per_trial`."""
+    trials_per_gpu: TrialsPerGpu = None
     address: str | None = None
     """A Ray cluster, or `local` for one of our own on this machine; see `cluster_of`."""
     warm_start: tuple[Path, ...] = ()
@@ -59,3 +61,37 @@ def cluster_of(address: str | None) -> str | None:
     """
     address = address or os.environ.get("RAY_ADDRESS")
     return None if address == "local" else address
+
+
+def default_space(gpus: int | None, address: str | None, device: Device) -> str:
+    """The name of the search space for where trials will run.
+
+    Args:
+        gpus: as in `SearchRequest`, as are the others.
+        address: see there; a cluster that is named is taken to have GPUs.
+        device: see there.
+    """
+    on_gpu = _may_have_gpus(address) if gpus is None else gpus > 0
+    return "default" if device == "auto" and on_gpu else "cpu"
+
+
+def _may_have_gpus(address: str | None) -> bool:
+    # Only this needs torch, and a plan is made without it.
+    import torch
+
+    return cluster_of(address) is not None or torch.cuda.is_available()
+
+
+def parse_trials_per_gpu(text: str | None) -> TrialsPerGpu:
+    """How many trials share a GPU, from the text of an option.
+
+    Raises:
+        UserError: it is neither `auto` nor a number from 1 on.
+    """
+    if text is None:
+        return None
+    if text == AUTO:
+        return AUTO
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"--trials-per-gpu is a number from 1 on or 'auto', not '{text}'")
+    return int(text)

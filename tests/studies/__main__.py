@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dfsc_tune.cli.data_folder import data_folder
+from dfsc_tune.cli.asked import data_folder
 from dfsc_tune.cli.group import make_app
 from dfsc_tune.cli.options import DataOption, JsonOption, ResultsOption
 from dfsc_tune.cli.printing import print_json, progress_bar, talk

@@ -22,7 +22,7 @@ from dfsc_tune.data.builtin.render import (
     render_image,
 )
 from dfsc_tune.data.declarations import DEFECTS_CONFIG
-from dfsc_tune.data.records import RENDERED_FILE
+from dfsc_tune.data.records import RENDERED_FILE, Category, ImageRecord
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.storage.digest import write_sums
 
@@ -56,6 +56,39 @@ class Job:
     index: int
     height: int
     seed: int
+
+    @property
+    def defect_type(self) -> str:
+        """The name of the folder of images of this kind."""
+        return self.kind if self.kind == "good" else f"{self.kind}_anomalies"
+
+    @property
+    def path(self) -> Path:
+        """The image's file."""
+        return self.folder / self.split / self.defect_type / f"{self.index:03d}.png"
+
+
+def unrendered(category: str) -> Category:
+    """The records of a category that `make_dataset` would render, without masks or any file."""
+    jobs = list(_jobs(Path(category), category, Counts(), height=256, seed=0))
+
+    def records(split: str) -> tuple[ImageRecord, ...]:
+        return tuple(
+            ImageRecord(
+                job.path, job.path.relative_to(job.folder).as_posix(), job.kind, job.defect_type
+            )
+            for job in jobs
+            if job.split == split
+        )
+
+    return Category(
+        name=category,
+        root=Path(category),
+        layout="loco",
+        train=records("train"),
+        validation=records("validation"),
+        test=records("test"),
+    )
 
 
 def make_dataset(
@@ -186,23 +219,18 @@ def _jobs(folder: Path, category: str, counts: Counts, height: int, seed: int) -
             yield Job(folder, category, split, kind, index, height, seed)
 
 
-def _type_folder(job: Job) -> str:
-    return job.kind if job.kind == "good" else f"{job.kind}_anomalies"
-
-
 def _make_folders(jobs: Sequence[Job]) -> None:
-    for folder in {job.folder / job.split / _type_folder(job) for job in jobs}:
+    for folder in {job.path.parent for job in jobs}:
         folder.mkdir(parents=True)
 
 
 def _write_image(job: Job) -> None:
     """Draws one image and writes it with its ground truth, one PNG for each defect."""
     rendered = render_image(job.category, job.kind, job.index, job.split, job.height, job.seed)
-    kind, name = _type_folder(job), f"{job.index:03d}"
-    _save(job.folder / job.split / kind / f"{name}.png", rendered.image)
+    _save(job.path, rendered.image)
     if not rendered.defects:
         return
-    truth = job.folder / "ground_truth" / kind / name
+    truth = job.folder / "ground_truth" / job.defect_type / job.path.stem
     truth.mkdir(parents=True)
     category = find_category(job.category)
     for number, defect in enumerate(rendered.defects):
