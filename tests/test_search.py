@@ -205,24 +205,30 @@ def test_predict_scores_files_and_folders(work: Path, tmp_path: Path) -> None:
     assert table["score"].notna().sum() == 4
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
-    tmp_path: Path, number: signal.Signals
-) -> None:
-    make_tray(tmp_path / "data")
+def long_search(folder: Path) -> subprocess.Popen[str]:
+    """A search that takes long, two of whose trials have reported: both at once, on one GPU."""
+    make_tray(folder / "data")
     text = SPACE.replace("num_steps: 12", "num_steps: 2000").replace(
         "num_trials: 5", "num_trials: 9"
     )
     process = start(
-        "search", "--data", "data", "--category", CATEGORY, "--space", space_file(tmp_path, text),
-        "--name", "x", "--gpus", "1", "--gpus-per-trial", "0.5", "--device", "cpu", cwd=tmp_path,
+        "search", "--data", "data", "--category", CATEGORY, "--space", space_file(folder, text),
+        "--name", "x", "--gpus", "1", "--gpus-per-trial", "0.5", "--device", "cpu", cwd=folder,
     )  # fmt: skip
-    reports = tmp_path / "results" / "x" / "reports.parquet"
+    reports = folder / "results" / "x" / "reports.parquet"
     deadline = time.monotonic() + 120
     while not (reports.exists() and pd.read_parquet(reports)["trial"].nunique() == 2):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
         time.sleep(0.2)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process = long_search(tmp_path)
     if number == signal.SIGINT:
         # As a terminal sends Ctrl-C: to the group.
         os.killpg(process.pid, number)
@@ -242,6 +248,22 @@ def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
     storage = JournalStorage(JournalFileBackend(str(tmp_path / "results" / "x" / "study.journal")))
     study = optuna.load_study(study_name=f"x/{CATEGORY}", storage=storage)
     assert TrialState.RUNNING not in {trial.state for trial in study.get_trials()}
+
+
+@pytest.mark.parametrize("server", ["raylet", "gcs_server"])
+def test_a_search_that_loses_ray_says_so_and_how_to_go_on(tmp_path: Path, server: str) -> None:
+    process = long_search(tmp_path)
+    for each in psutil.Process(process.pid).children():
+        if each.name() == server:
+            each.kill()
+    # Ray itself would end it, after 15 or 61 seconds, with status 1.
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 2, stderr
+    assert "Traceback" not in stderr
+    assert stderr.splitlines()[-1].startswith("error: the search broke off (Ray's ")
+    assert "go on by `dfsc-tune resume x`" in stderr
+    loaded = results.load(tmp_path / "results" / "x")
+    assert loaded.trials["state"].tolist() == ["interrupted"] * 2
 
 
 NO_OP = """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import signal
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -168,7 +169,14 @@ def _carry_out(
     view = LiveView(controller, searched, console)
     try:
         if not controller.is_finished:
-            run_trials(request, folder, data, controller, view)
+            run_trials(
+                request,
+                folder,
+                data,
+                controller,
+                view,
+                functools.partial(_give_up, folder, controller, view),
+            )
     finally:
         view.close()
         try:
@@ -224,6 +232,17 @@ def _explained(why: str | Exception, folder: Path) -> UserError:
     return UserError(
         f"the search was stopped: {why}; nothing finished is lost: see to the disk, then {go_on}"
     )
+
+
+def _give_up(folder: Path, controller: Controller, view: LiveView, loss: str) -> None:
+    """Closes the books of a search that can do no more, for Ray is lost, and says how to go on."""
+    controller.stop(why := BrokenOffError(loss))
+    view.close()
+    # A disk that fails is no reason to say less.
+    with suppress(StorageError, OSError):
+        controller.close()
+    controller.ended(loss)
+    Console(stderr=True, soft_wrap=True, markup=False).print(f"error: {_explained(why, folder)}")
 
 
 def _warn_of_devices(request: SearchRequest, controller: Controller, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from dfsc_tune.search.adapters import (
 from dfsc_tune.search.autoscaling import TakesBack
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.live import LiveView
+from dfsc_tune.search.lost_ray import noticing_loss
 from dfsc_tune.search.remote_run import trial_checkpoints
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resources import max_concurrent, on_gpu
@@ -39,8 +40,12 @@ def run_trials(
     data: Mapping[str, CategoryData],
     controller: Controller,
     view: LiveView,
+    give_up: Callable[[str], None],
 ) -> None:
-    """Runs the trials; the controller says afterwards what stopped them early, if anything."""
+    """Runs the trials; the controller says afterwards what stopped them early, if anything.
+
+    Where Ray is lost, `give_up` is told what is gone, and the process ends.
+    """
     # What Tune says of trials that break and runs that end, we say better.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     controller.capacity = max_concurrent(request, ray.cluster_resources())
@@ -62,7 +67,8 @@ def run_trials(
                 verbose=0,
             ),
         )
-        with stopping_on_signals(controller.stop):
+        watched = noticing_loss(request.cluster is None, give_up)
+        with stopping_on_signals(controller.stop), watched:
             try:
                 tuner.fit()
             except Exception as error:
