@@ -97,7 +97,7 @@ def test_faults_are_found() -> None:
     assert "installs Ray 2.59.0" in changed("tune]==2.60.0", "tune]==2.59.0")
     assert "0.0.0.0" in changed("--dashboard-host=127.0.0.1", "--dashboard-host=0.0.0.0")
     assert changed("region: us-east-1", "vpc: 10.0.0.0/16") == ""
-    assert "not kept on the head's loopback" in changed("--dashboard-host=127.0.0.1", "")
+    assert "not limited to the head's loopback" in changed("--dashboard-host=127.0.0.1", "")
     assert "without RAY_AUTH_MODE" in changed(
         "RAY_AUTH_MODE=token ray start --address", "ray start"
     )
@@ -105,7 +105,7 @@ def test_faults_are_found() -> None:
     assert "stopped, not terminated" in changed("Behavior: terminate", "Behavior: stop")
     assert "max_workers" in "; ".join(faults(without(tree, "max_workers")))
     assert "token" in "; ".join(faults(without(tree, "file_mounts", "~/.ray/auth_token")))
-    assert "how Ray is started" in "; ".join(faults(without(tree, "worker_start_ray_commands")))
+    assert "that start Ray" in "; ".join(faults(without(tree, "worker_start_ray_commands")))
 
 
 def test_what_ray_refuses_is_one_sentence(tmp_path: Path) -> None:
@@ -122,9 +122,9 @@ def test_what_ray_refuses_is_one_sentence(tmp_path: Path) -> None:
     [
         (b"\xd2\xff", "not UTF-8 text"),
         (b"a: [1\nb: {", "cluster.yaml:2: not valid YAML"),
-        (b"max_workers: 8", "no cluster file"),
-        (b"provider: aws", "no cluster file"),
-        (b"provider: {region: us-east-1}", "no cluster file"),
+        (b"max_workers: 8", "not a cluster file"),
+        (b"provider: aws", "not a cluster file"),
+        (b"provider: {region: us-east-1}", "not a cluster file"),
     ],
 )
 def test_what_is_no_cluster_file_is_one_sentence(tmp_path: Path, content: bytes, text: str) -> None:

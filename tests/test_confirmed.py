@@ -47,7 +47,7 @@ def test_the_interval_is_students_of_paired_differences() -> None:
 def test_within_noise_the_papers_setting_is_kept() -> None:
     found = decide(trainings(paper=[0.70, 0.75, 0.71], top_1=[0.78, 0.70, 0.73]))
     assert (found.best, found.winner) == ("top_1", "paper")
-    assert "within noise of the paper's setting: kept" in found.verdict
+    assert "within noise of the paper's setting, which is kept" in found.verdict
 
 
 @pytest.mark.parametrize("other", [[0.6, 0.7], [0.8, 0.9]])

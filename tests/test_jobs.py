@@ -103,7 +103,7 @@ def test_files_that_a_space_names_go_along(tmp_path: Path, monkeypatch: pytest.M
         (["search", "--results", ADDRESS, "--data", "data"], "is on this machine"),
         (["search", "--results", ADDRESS, "--space", "none.yaml"], "no search space"),
         (["search", "--results", ADDRESS, "--teacher", "none.pth"], "no teacher weights"),
-        (["search", "--results", ADDRESS, "--address", "auto"], "leave --address out"),
+        (["search", "--results", ADDRESS, "--address", "auto"], "leave out --address"),
         (["resume", "nightly"], "must be an address"),
     ],
 )
@@ -264,5 +264,5 @@ def test_nobody_comes_in_without_the_token(head: tuple[Head, Path], tmp_path: Pa
         text=True,
     )
     assert done.returncode == 2
-    assert "does not let this machine in" in done.stderr
+    assert "refuses this machine" in done.stderr
     assert os.environ["AWS_SECRET_ACCESS_KEY"] not in done.stderr

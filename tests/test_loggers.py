@@ -99,7 +99,7 @@ def test_mlflow_holds_every_trial_and_report(stages: list[Run], store: Path) -> 
         assert float(logged.data.params["margin"]) == row["margin"]
         assert logged.data.tags["state"] == row["state"]
         assert logged.info.status == ("FAILED" if row["state"] == "failed" else "FINISHED")
-    with pytest.raises(UserError, match="takes no experiment 'first'"):
+    with pytest.raises(UserError, match="refuses the experiment 'first'"):
         mlflow_follower(uri, before)
 
 

@@ -20,7 +20,7 @@ from dfsc_tune.evaluation.evaluate import evaluate_model
 from dfsc_tune.reference import CATEGORIES
 from dfsc_tune.reproduce.batches import Scale, batch_space
 from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell, cells_of
-from dfsc_tune.reproduce.judge import judge_batch, splits_of, with_made
+from dfsc_tune.reproduce.judge import judge_batch, splits_of, with_anomalies
 from dfsc_tune.reproduce.numbers import Models, Number, average, best_fixed, choose
 from dfsc_tune.reproduce.page import shown_tables
 from dfsc_tune.reproduce.paper import cited_cells, published
@@ -255,7 +255,7 @@ def test_made_anomalies_choose_as_in_a_search_each_recipe_alike(trays: Path) -> 
     images = ["validation/good/000.png", "validation/good/001.png", *names]
     table = pd.DataFrame({"category": "pushpins", "image": images, "kind": kinds})
     splits = splits_of(read_category(trays, "pushpins"), PAPER_TABLES["table3"].protocols)
-    split = with_made(splits, table, "pushpins")["synthetic"]
+    split = with_anomalies(splits, table, "pushpins")["synthetic"]
     models = {
         "margin 0": Models({0: dict(zip(images, scratches, strict=True))}),
         "margin 1": Models({0: dict(zip(images, stain, strict=True))}),
@@ -430,7 +430,7 @@ def test_a_table_of_areas_without_masks_is_refused_before_it_is_trained(tmp_path
     asked = ["reproduce", "table2", "--data", str(tmp_path / "data"), "--space", "smoke"]
     result = invoke(*asked, "--results", str(tmp_path / "results"))
     assert result.exit_code == 2
-    assert "needs a mask of every anomalous test image" in result.stderr
+    assert "needs a mask for every anomalous test image" in result.stderr
     assert not (tmp_path / "results").exists()
 
 

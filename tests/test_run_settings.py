@@ -51,7 +51,9 @@ def test_damage_is_told_with_its_file_and_place(tmp_path: Path, change: Change, 
     change(tree)
     (tmp_path / SETTINGS).write_text(yaml.safe_dump(tree))
     result = invoke("best", tmp_path)
-    assert_one_sentence(result, f"{tmp_path / SETTINGS}: ", place, "; restore it, or start anew")
+    assert_one_sentence(
+        result, f"{tmp_path / SETTINGS}: ", place, "; restore it, or start a new run"
+    )
 
 
 @pytest.mark.parametrize(

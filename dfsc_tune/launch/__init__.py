@@ -1,4 +1,4 @@
-"""Clusters and jobs: machines rented or joined through Ray's launcher, searches run on them."""
+"""Clusters, launched through Ray's launcher, and jobs, searches that run on them."""
 
 import os
 

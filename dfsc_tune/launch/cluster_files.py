@@ -1,4 +1,4 @@
-"""Cluster files: those that come along, reading one, and what must hold in each."""
+"""Cluster files: finding the shipped ones, reading and checking one."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from dfsc_tune.storage.documents import read_text, read_yaml
 
 PROVIDERS = ("aws", "gcp", "azure", "on_premise")
 TOKEN_MOUNT = "~/.ray/auth_token"
-# What stands in the files that come along for what nobody can know but the user.
+# Placeholders in the shipped files for what only the user can know.
 PLACEHOLDER = re.compile(r"\b(ami-CHANGE_ME|PROJECT|HEAD_HOST|WORKER_HOST_\d)\b")
 _RAY_PIN = re.compile(r"\bray(?:\[[\w,]+\])?==([\w.]+)")
-# Not the end of 10.0.0.0/16, a usual network.
+# Not within 10.0.0.0/16, a usual network.
 _ALL_ADDRESSES = re.compile(r"(?<![\d.])0\.0\.0\.0")
 _START = re.compile(r"\bray start\b")
 
 
 def shipped_folder() -> Path:
-    """The folder of the cluster files that come along."""
-    # An installed package carries the folder inside; a checkout has it at its top.
+    """Returns the folder of the shipped cluster files."""
+    # An installed package contains the folder; a checkout has it at its top.
     package = Path(__file__).parents[1]
     installed = package / "cluster"
     return installed if installed.is_dir() else package.parent / "cluster"
 
 
 def read_cluster_file(path: Path) -> dict[str, Any]:
-    """The settings in a cluster file of Ray's launcher.
+    """Reads a cluster file of Ray's launcher.
 
     Raises:
-        UserError: there is no such file, or it is none.
+        UserError: there is no such file, or it is not a cluster file.
     """
     try:
         tree = read_yaml(path)
@@ -46,33 +46,33 @@ def read_cluster_file(path: Path) -> dict[str, Any]:
     provider = settings.get("provider")
     if not isinstance(provider, dict) or "type" not in provider:
         raise UserError(
-            f"{path} is no cluster file of Ray's launcher: it has no `provider` with a `type`; see "
-            "`dfsc-tune cluster render`"
+            f"{path} is not a cluster file of Ray's launcher: it has no `provider` with a `type`; "
+            "see `dfsc-tune cluster render`"
         )
     return settings
 
 
 def check_cluster_file(path: Path) -> dict[str, Any]:
-    """The settings in a cluster file that is fit to be launched.
+    """Reads a cluster file and checks that it can be launched safely.
 
     Raises:
-        UserError: it is not, with all that is to be mended.
+        UserError: it cannot; the error lists all that must be mended.
     """
     tree = read_cluster_file(path)
     problems = list(_against_schema(tree)) or list(faults(tree))
     left = sorted(set(PLACEHOLDER.findall(read_text(path).split("\ncluster")[-1])))
     if left:
-        problems.append(f"{', '.join(left)} must be replaced by yours")
+        problems.append(f"{', '.join(left)} must be replaced by your own values")
     if problems:
         raise UserError(f"{path} cannot be launched: {'; '.join(problems)}")
     return tree
 
 
 def filled(tree: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with Ray's defaults of that provider, checked by Ray.
+    """Adds Ray's defaults for the provider to the settings, and lets Ray check them.
 
     Raises:
-        Exception: whatever Ray says of settings that it does not take.
+        Exception: Ray's own, for settings that it refuses.
     """
     from ray.autoscaler._private.util import prepare_config, validate_config
 
@@ -82,7 +82,7 @@ def filled(tree: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def faults(tree: Mapping[str, Any]) -> Iterator[str]:
-    """What is unsafe or without a limit in a cluster's settings, each in a sentence."""
+    """Yields a sentence for each unsafe or unlimited setting of a cluster."""
     from ray import __version__ as ray_version
 
     text = yaml.safe_dump(dict(tree))
@@ -91,7 +91,7 @@ def faults(tree: Mapping[str, Any]) -> Iterator[str]:
         yield "it installs a nightly Ray"
     if pins != {ray_version}:
         found = ", ".join(sorted(pins)) or "no version"
-        yield f"it installs Ray {found} where this machine has {ray_version}"
+        yield f"it installs Ray {found}, but this machine has {ray_version}"
     if _ALL_ADDRESSES.search(text):
         yield "something listens on all addresses (0.0.0.0)"
     starts = [
@@ -101,11 +101,11 @@ def faults(tree: Mapping[str, Any]) -> Iterator[str]:
         if _START.search(command)
     ]
     if len(starts) != 2:
-        yield "it does not say how Ray is started on the head and on workers"
+        yield "the commands that start Ray on the head and on workers are missing"
     if not all("RAY_AUTH_MODE=token" in command for command in starts):
         yield "Ray is started without RAY_AUTH_MODE=token"
     if not any("--dashboard-host=127.0.0.1" in command for command in starts):
-        yield "the dashboard is not kept on the head's loopback (--dashboard-host=127.0.0.1)"
+        yield "the dashboard is not limited to the head's loopback (--dashboard-host=127.0.0.1)"
     if TOKEN_MOUNT not in tree.get("file_mounts", {}):
         yield f"the token is not among the file_mounts ({TOKEN_MOUNT})"
     if not isinstance(tree.get("max_workers"), int):
@@ -121,7 +121,7 @@ def _lifetime_faults(tree: Mapping[str, Any]) -> Iterator[str]:
         config = node["node_config"]
         limited = "maxRunDuration" in config.get("scheduling", {})
         if not limited and not by_setup:
-            yield f"nothing ends the machines of {name} after a time"
+            yield f"nothing ends the machines of {name} after some hours"
         on_aws = tree["provider"]["type"] == "aws"
         if on_aws and config.get("InstanceInitiatedShutdownBehavior") != "terminate":
             yield f"machines of {name} would be stopped, not terminated, at their end"

@@ -1,4 +1,4 @@
-"""Searches as jobs of a cluster: submitted, followed, stopped, their runs brought back."""
+"""Jobs, searches that run on a cluster: submitting, following, stopping and fetching them."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ class JobState:
     """PENDING, RUNNING, SUCCEEDED, FAILED or STOPPED."""
     command: str
     run: str | None
-    """Where its run is kept."""
+    """The place of its run: an address, or a path on the cluster."""
     message: str = ""
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """True if nothing of it is running."""
         return self.status in _ENDED
 
 
 @contextmanager
 def connected(cluster: str) -> Iterator[Any]:
-    """A client of a cluster's jobs, for the time of the block.
+    """Connects to a cluster's jobs for the time of the block; gives Ray's client.
 
     Args:
-        cluster: a cluster file, whose head is then reached through ssh; or the address of a
-            dashboard, such as http://127.0.0.1:8265.
+        cluster: a cluster file, whose head is then reached through ssh; or a dashboard's address,
+            such as http://127.0.0.1:8265.
 
     Raises:
-        UserError: it cannot be reached, or does not let us in.
+        UserError: the cluster cannot be reached, or refuses this machine's token.
     """
     if cluster.startswith(("http://", "https://")):
         yield _client(cluster)
@@ -70,10 +70,10 @@ def submit(client: Any, words: Sequence[str], name: str, *, wait: bool) -> JobSt
     """Submits a command of `dfsc-tune`.
 
     Args:
-        client: of the cluster.
-        words: the command's, without `dfsc-tune`.
-        name: of its run, where the command gives none.
-        wait: whether the cluster starts GPU machines when they are asked for.
+        client: from `connected`.
+        words: the words of the command, without `dfsc-tune`.
+        name: name of the run, if the command gives none.
+        wait: whether the cluster starts GPU machines on demand.
 
     Raises:
         UserError: the command cannot be run on a cluster.
@@ -92,10 +92,10 @@ def submit(client: Any, words: Sequence[str], name: str, *, wait: bool) -> JobSt
 
 
 def find_job(client: Any, job_id: str) -> JobState:
-    """A job as it is now.
+    """Returns a job in its present state.
 
     Raises:
-        UserError: there is no such job; names those there are.
+        UserError: there is no such job; the error names those that exist.
     """
     jobs = {job.job_id: job for job in list_jobs(client)}
     if job_id not in jobs:
@@ -104,7 +104,7 @@ def find_job(client: Any, job_id: str) -> JobState:
 
 
 def list_jobs(client: Any) -> list[JobState]:
-    """All submitted jobs of the cluster, oldest first."""
+    """Lists all submitted jobs of the cluster, oldest first."""
     with _explained("list"):
         found = client.list_jobs()
     submitted = sorted((x for x in found if x.submission_id), key=lambda x: x.start_time or 0)
@@ -121,7 +121,7 @@ def list_jobs(client: Any) -> list[JobState]:
 
 
 def follow(client: Any, job_id: str, show: Callable[[str], None]) -> JobState:
-    """Shows what a job prints until it ends; how it ended."""
+    """Shows what a job prints until it ends; returns its final state."""
 
     async def tail() -> None:
         async for text in client.tail_job_logs(job_id):
@@ -134,7 +134,7 @@ def follow(client: Any, job_id: str, show: Callable[[str], None]) -> JobState:
 
 
 def logs(client: Any, job_id: str) -> str:
-    """What a job has printed so far."""
+    """Returns what a job has printed so far."""
     find_job(client, job_id)
     with _explained("read the logs of"):
         text: str = client.get_job_logs(job_id)
@@ -142,7 +142,7 @@ def logs(client: Any, job_id: str) -> str:
 
 
 def stop(client: Any, job_id: str) -> JobState:
-    """Ends a job, and waits until it has; its run can be resumed."""
+    """Stops a job and waits for its end; its run can be resumed."""
     if (state := find_job(client, job_id)).has_ended:
         return state
     with _explained("stop"):
@@ -151,17 +151,18 @@ def stop(client: Any, job_id: str) -> JobState:
     while not (state := find_job(client, job_id)).has_ended:
         if time.monotonic() > deadline:
             raise UserError(
-                f"the job {job_id} was told to stop and has not within {_STOP_SECONDS:.0f} s"
+                f"the job {job_id} was told to stop and has not ended within "
+                f"{_STOP_SECONDS:.0f} s; see `dfsc-tune job logs {job_id}`"
             )
         time.sleep(0.5)
     return state
 
 
 def fetch_from_head(cluster: Path, path: str, results: Path) -> Path:
-    """Copies a run that lies on a cluster's disk here, through ssh, or brings the copy up to date.
+    """Copies a run from a cluster's disk to this machine through ssh, or updates the copy here.
 
     Raises:
-        UserError: a folder of its name is here and is no copy of it, or the copying fails.
+        UserError: the folder of its name here is not a copy of it, or copying fails.
     """
     target = copy_place(results / Path(path).name, f"{path} of the cluster")
     command = ["rsync-down", str(cluster), f"{path}/", f"{target}/"]
@@ -174,12 +175,12 @@ def fetch_from_head(cluster: Path, path: str, results: Path) -> Path:
 
 
 def _client(address: str) -> Any:
-    # It would take these instead of the address that it is given.
+    # Ray's client prefers these to the address that it is given.
     overriding = {x: os.environ.pop(x, None) for x in ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS")}
     try:
         from ray.job_submission import JobSubmissionClient
 
-        # It tells of each connection that closes.
+        # It logs each connection that closes.
         logging.getLogger("ray.dashboard.modules.job.sdk").setLevel(logging.WARNING)
         with _explained("reach the jobs of"):
             return JobSubmissionClient(address)
@@ -189,32 +190,32 @@ def _client(address: str) -> Any:
 
 @contextmanager
 def _explained(verb: str) -> Iterator[None]:
-    """Turns what Ray's client raises into one sentence."""
+    """Turns exceptions of Ray's client into one-sentence errors."""
     from ray.exceptions import AuthenticationError
 
     try:
         yield
     except AuthenticationError as error:
         raise UserError(
-            "the cluster does not let this machine in: put its token into ~/.ray/auth_token"
+            "the cluster refuses this machine: put the cluster's token into ~/.ray/auth_token"
         ) from error
     except BrokenPipeError:
-        # Who reads our output has gone, not the cluster.
+        # The reader of our output has gone, not the cluster.
         raise
     except OSError as error:
-        # Ray's client lets what requests and aiohttp raise through.
+        # Ray's client passes on what requests and aiohttp raise.
         raise UserError(
             f"cannot {verb} the cluster: no dashboard answers; is it up, and the address right?"
         ) from error
     except RuntimeError as error:
         if re.search(r"""pip install ['"]ray\[default\]""", str(error)):
-            raise UserError("jobs need more of Ray: pip install '.[cluster]'") from error
+            raise UserError("jobs need further parts of Ray: pip install '.[cluster]'") from error
         raise UserError(f"cannot {verb} the job: {first_line(error)}") from error
 
 
 @contextmanager
 def _tunnel(path: Path) -> Iterator[str]:
-    """The dashboard of a cluster's head at an address of this machine."""
+    """Makes the dashboard of a cluster's head available at an address of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -248,7 +249,7 @@ def _answers(port: int) -> bool:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """Ends the launcher and the ssh that it has started."""
+    """Ends the launcher and the ssh that it started."""
     if process.poll() is None:
         os.killpg(process.pid, 15)
         process.wait()

@@ -1,4 +1,4 @@
-"""A cluster's life through Ray's launcher: up, what is there, down, and whether it is gone."""
+"""The life of a cluster, through Ray's launcher: bringing it up, its nodes, taking it down."""
 
 from __future__ import annotations
 
@@ -21,44 +21,44 @@ from dfsc_tune.storage.token import ensure_token
 
 _RAY = (sys.executable, "-m", "ray.scripts.scripts")
 _REPORT = "python -m dfsc_tune.launch.node_report"
-# The report's line among what a login shell may print.
+# Marks the report's line among the output of a login shell.
 REPORT_MARK = "dfsc-tune nodes: "
 _POLL_SECONDS = 15.0
 _SSH_OPTIONS = (
     *("-o", "BatchMode=yes", "-o", "ConnectTimeout=10"),
-    # Ray's launcher trusts any host key; this one does so only at first sight.
+    # Ray's launcher accepts any host key; this accepts only a host's first.
     *("-o", "StrictHostKeyChecking=accept-new"),
 )
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node that a cluster has or had."""
+    """A present or former node of a cluster."""
 
     host: str
     group: str
-    """Its node type in the cluster file; empty if Ray does not say it."""
+    """Its node type in the cluster file; empty if Ray does not know it."""
     alive: bool
     is_head: bool
     gpus: float
     gpus_used: float
     hours: float
-    """It has been, or was, in the cluster; its set-up before is not in it."""
+    """Its time in the cluster, without its set-up."""
 
 
 def bring_up(
     path: Path, gpus: int, wait_minutes: float, progress: Callable[[int, int], None]
 ) -> None:
-    """Launches the cluster and, if asked to, has it start GPU machines and waits for them.
+    """Launches the cluster; with `gpus`, also starts GPU machines and waits for them.
 
     Args:
         path: the cluster file.
-        gpus: how many to start now; with 0, they come when trials wait for them.
-        wait_minutes: for how long at most.
-        progress: told the GPUs that are there, and those wanted.
+        gpus: number of GPUs to start now; with 0, machines start when trials wait for them.
+        wait_minutes: longest time to wait for the GPUs.
+        progress: called with the numbers of GPUs present and wanted.
 
     Raises:
-        UserError: the file is not fit, the launch fails, or the GPUs do not come.
+        UserError: the file cannot be launched, the launch fails, or the GPUs do not arrive.
     """
     tree = check_cluster_file(path)
     ensure_token()
@@ -72,9 +72,9 @@ def bring_up(
         progress(there, gpus)
         if time.monotonic() > deadline:
             raise UserError(
-                f"{there} of {gpus} GPUs came within {wait_minutes:g} minutes; the cluster is up "
-                f"and paid: see `ray exec {path} 'ray status -v'` for what the provider says, or "
-                f"end it with `dfsc-tune cluster down {path}`"
+                f"{there} of {gpus} GPUs started within {wait_minutes:g} minutes; the cluster is "
+                f"up and costs money: ask the provider with `ray exec {path} 'ray status -v'`, or "
+                f"end the cluster with `dfsc-tune cluster down {path}`"
             )
         time.sleep(_POLL_SECONDS)
         nodes = nodes_of(path)
@@ -82,19 +82,19 @@ def bring_up(
 
 
 def _check_files(path: Path, tree: Mapping[str, Any]) -> None:
-    """Refuses to launch without what is to be shipped, or the key to the hosts."""
+    """Refuses to launch if a file to be copied to the nodes, or the ssh key, is missing."""
     key = tree.get("auth", {}).get("ssh_private_key")
     for name in [*tree["file_mounts"].values(), *([key] if key else [])]:
         if not Path(name).expanduser().exists():
-            raise UserError(f"there is no {name}, which {path} names; correct it there")
+            raise UserError(f"there is no {name}, which {path} names; correct {path}")
 
 
 def nodes_of(path: Path, *, request_gpus: int | None = None) -> list[Node]:
-    """The nodes that a cluster has or had, as its head says.
+    """Returns the present and former nodes of a cluster, as its head reports them.
 
     Args:
         path: the cluster file.
-        request_gpus: have the autoscaler start so many, if they are not there.
+        request_gpus: number of GPUs that the autoscaler shall bring the cluster to.
 
     Raises:
         UserError: the head does not answer.
@@ -106,14 +106,17 @@ def nodes_of(path: Path, *, request_gpus: int | None = None) -> list[Node]:
             rows = parse_json(line.split(REPORT_MARK, 1)[1], f"what the head of {path} says")
             with suppress(ValidationError):
                 return TypeAdapter(list[Node]).validate_python(rows)
-    raise UserError(f"the head of {path} says nothing of its nodes; is dfsc-tune installed there?")
+    raise UserError(f"the head of {path} does not report its nodes; is dfsc-tune installed there?")
 
 
 def take_down(path: Path) -> list[str]:
-    """Ends a cluster; what may still run, in sentences: none means that nothing does.
+    """Ends a cluster.
+
+    Returns:
+        A sentence for everything that may still run; empty if nothing does.
 
     Raises:
-        UserError: Ray's launcher fails, so the cluster may be as it was.
+        UserError: Ray's launcher fails, so the cluster may still be up.
     """
     tree = read_cluster_file(path)
     _ray(tree, "down", str(path), "--yes")
@@ -130,9 +133,9 @@ def _left_at_provider(tree: Mapping[str, Any]) -> Iterator[str]:
         provider = _get_node_provider(dict(tree["provider"]), tree["cluster_name"])
         left = provider.non_terminated_nodes({})
     except Exception as error:
-        # Each provider's library has exceptions of its own.
+        # Each provider's library has its own exceptions.
         yield (
-            f"{kind} was not asked what still runs ({first_line(error)}); look in its "
+            f"{kind} could not be asked what still runs ({first_line(error)}); look in its "
             f"console for machines tagged ray-cluster-name = {tree['cluster_name']}"
         )
         return
@@ -141,11 +144,11 @@ def _left_at_provider(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _left_on_hosts(tree: Mapping[str, Any]) -> Iterator[str]:
-    """Stops Ray where `ray down` left it, and says where it still runs."""
+    """Stops Ray on hosts where `ray down` left it, and yields where it still runs."""
     provider, auth = tree["provider"], tree["auth"]
     named = auth.get("ssh_private_key")
     key = ["-i", str(Path(named).expanduser())] if named else []
-    # By its own login shell, as the launcher does, for that knows where ray is.
+    # In a login shell, as the launcher does, because that has ray in its path.
     stop = "bash --login -i -c 'ray stop --force' > /dev/null 2>&1; pgrep -x raylet > /dev/null"
     for host in [provider["head_ip"], *provider.get("worker_ips", [])]:
         login = f"{auth['ssh_user']}@{host}" if "ssh_user" in auth else host
@@ -156,7 +159,7 @@ def _left_on_hosts(tree: Mapping[str, Any]) -> Iterator[str]:
             yield f"Ray still runs on {host}"
         elif done.returncode != 1:
             why = (done.stderr.strip() or "ssh failed").splitlines()[-1]
-            yield f"{host} was not asked what still runs ({why})"
+            yield f"{host} could not be asked what still runs ({why})"
 
 
 def _num_gpus(nodes: list[Node]) -> int:
@@ -164,9 +167,9 @@ def _num_gpus(nodes: list[Node]) -> int:
 
 
 def _ray(tree: Mapping[str, Any], *arguments: str, capture: bool = False) -> str:
-    """Runs Ray's launcher; its output if asked for, else it goes to stderr."""
+    """Runs Ray's launcher; returns its output with `capture`, else passes it to stderr."""
     is_local = tree["provider"].get("type") == "local"
-    # With the other autoscaler, workers of one's own hosts never join (Ray 2.60).
+    # With autoscaler v2, workers on the user's own hosts never join (Ray 2.60).
     switch = {"RAY_UP_enable_autoscaler_v2": "0" if is_local else "1"}
     done = subprocess.run(
         [*_RAY, *arguments],

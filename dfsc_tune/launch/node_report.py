@@ -1,6 +1,6 @@
-"""Run on a cluster's head: says in one line of JSON which nodes there are and were.
+"""Runs on a cluster's head: prints its present and former nodes in one line of JSON.
 
-Usage: python -m dfsc_tune.launch.node_report [GPUS], with the GPUs that the autoscaler is to start.
+Usage: python -m dfsc_tune.launch.node_report [GPUS]; GPUS asks the autoscaler for that many.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _HOUR_MS = 3_600_000
 
 
 def node_rows() -> list[dict[str, Any]]:
-    """The nodes of the cluster that this process is connected to, as `lifecycle.Node` has them."""
+    """Lists the nodes of the connected cluster, with the fields of `lifecycle.Node`."""
     used = _gpus_used()
     rows = []
     for node in list_nodes(detail=True, limit=10_000):

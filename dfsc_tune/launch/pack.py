@@ -1,4 +1,4 @@
-"""A command of `dfsc-tune` made ready for a cluster: what it needs of this machine goes along."""
+"""Packs a command of `dfsc-tune` with the local files that it needs, to run it on a cluster."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _COMMANDS = ("search", "resume")
 _WAIT = ("--wait-for-gpus", "30")
 _MUST_BE_SHARED = (
     "must be an address such as s3://BUCKET/runs, or an absolute path that every node of the "
-    "cluster shares: what lies elsewhere is gone with the cluster"
+    "cluster shares: anything else is lost with the cluster"
 )
 
 
@@ -30,29 +30,29 @@ class Job:
     """A command that can be submitted."""
 
     command: str
-    """For a shell on the cluster."""
+    """The command for a shell on the cluster."""
     run: str
-    """Where its run will be: an address, or a path on the cluster."""
+    """The place of its run: an address, or a path on the cluster."""
 
 
 def pack(words: Sequence[str], folder: Path, name: str, *, wait: bool) -> Job:
-    """Copies what a command names of this machine into a folder, from which it is then run.
+    """Copies the local files that a command names into a folder, in which the job will run.
 
     Args:
-        words: the command's, without `dfsc-tune`.
-        folder: an empty one, which is sent to the cluster.
-        name: the run's, where the command gives none.
-        wait: whether the cluster is one that starts GPU machines when they are asked for.
+        words: the words of the command, without `dfsc-tune`.
+        folder: an empty folder, which is sent to the cluster.
+        name: name of the run, if the command gives none.
+        wait: whether the cluster starts GPU machines on demand.
 
     Raises:
-        UserError: it cannot be run on a cluster, with what to change.
+        UserError: the command cannot be run on a cluster; the error says what to change.
     """
     if not words or words[0] not in _COMMANDS:
         raise UserError(f"give a command after --: {' or '.join(_COMMANDS)}, as on this machine")
     words = [part for word in words for part in _split(word)]
     options = _options(words)
     if "--address" in options:
-        raise UserError("leave --address out: a job runs on the cluster that it is sent to")
+        raise UserError("leave out --address: a job runs on the cluster that it is sent to")
     if (data := options.get("--data")) is not None:
         _check_place(
             data,
@@ -78,7 +78,7 @@ def pack(words: Sequence[str], folder: Path, name: str, *, wait: bool) -> Job:
 
 
 def _split(word: str) -> list[str]:
-    """An option and its value, where they are one word."""
+    """Splits an option from its value, if they are one word."""
     return word.split("=", 1) if word.startswith("--") and "=" in word else [word]
 
 
@@ -88,7 +88,7 @@ def _options(words: Sequence[str]) -> dict[str, str]:
 
 
 def _check_place(place: str, otherwise: str) -> None:
-    """Refuses, with the sentence given, what is neither an address nor a path on the cluster."""
+    """Refuses a place that is neither an address nor an absolute path."""
     if is_remote(place):
         Store(place)
     elif not Path(place).is_absolute():
@@ -96,7 +96,7 @@ def _check_place(place: str, otherwise: str) -> None:
 
 
 def _take_space(value: str, folder: Path) -> str:
-    """The value by which the cluster finds a search space; a file is copied, and what it names."""
+    """Returns a space's name on the cluster; copies a file and the teachers that it names."""
     source = Path(value)
     if source.suffix not in (".yaml", ".yml"):
         return value
@@ -114,11 +114,11 @@ def _take_space(value: str, folder: Path) -> str:
                 "(train.penalty_images), which is not sent along: give an absolute path on the "
                 "cluster's head"
             )
-    # An anchor may make one node of several.
+    # With YAML anchors, several groups may share one node.
     teachers = {id(x): x for x in (_child(_child(y, "model"), "teacher") for y in fixed)}
     for teacher in filter(_is_text, teachers.values()):
         teacher.value = _take_teacher(teacher.value, folder)
-    # As nodes, all else stays as it was written: 1e-4 would come back from a tree as a text.
+    # Written from nodes, everything else stays as it was; from a tree, 1e-4 would become a text.
     (folder / source.name).write_text(yaml.serialize(root), encoding="utf-8")
     return source.name
 
@@ -136,13 +136,13 @@ def _is_text(node: yaml.Node | None) -> TypeGuard[yaml.ScalarNode]:
 
 
 def _take_teacher(value: str, folder: Path) -> str:
-    """The value by which the cluster finds a teacher; one of this machine alone is copied."""
+    """Returns a teacher's name on the cluster; copies one that only this machine has."""
     if value == RANDOM:
         return value
     weights = find_teacher(value)
     if not is_path(value) and user_folder() not in weights.parents:
         return value
-    # By content: a space may name several of one name, and a card has a space's suffix.
+    # Folders by content: a space may name several files of one name.
     target = folder / "teachers" / file_sha256(weights)[:16]
     target.mkdir(parents=True, exist_ok=True)
     for path in (weights, card_path(weights)):

@@ -1,4 +1,4 @@
-"""Writes a cluster file: one that comes along, with the user's wishes filled in."""
+"""Renders a cluster file: a shipped one with the user's values filled in."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _MACHINE_KEYS = {"aws": "InstanceType", "gcp": "machineType", "azure": "vmSize"}
 
 @dataclass(frozen=True)
 class ClusterWishes:
-    """What a user wants of a cluster; None leaves it as in the file that comes along."""
+    """The cluster that a user wants; None keeps the value of the shipped file."""
 
     provider: str
     gpus: int = 8
@@ -33,19 +33,19 @@ class ClusterWishes:
     cpus_per_machine: int | None = None
     region: str | None = None
     spot: bool = True
-    """Spot machines first, on-demand ones where there is no spot; else the latter only."""
+    """Spot machines first, on-demand ones if none is available; if false, on-demand only."""
     hours: int = 12
-    """After which each machine ends itself."""
+    """Lifetime after which each machine ends itself."""
     image: str | None = None
     """The machines' disk image."""
     project: str | None = None
     """On Google Cloud, the project; on Azure, the resource group."""
     hosts: tuple[str, ...] = ()
-    """Of one's own; the first is the head."""
+    """The user's own hosts; the first is the head."""
     user: str | None = None
-    """Who may log in there by ssh."""
+    """The user who may log in to the hosts by ssh."""
     package: str | None = None
-    """What the nodes install: a folder or wheel of this machine, or what pip takes."""
+    """The package that nodes install: a local folder or wheel, or a requirement for pip."""
 
 
 @dataclass(frozen=True)
@@ -53,21 +53,25 @@ class Machines:
     """The GPU machines of a rendered cluster."""
 
     name: str
-    """As the provider names their kind."""
+    """The provider's name of the machine type."""
     count: int
-    """At most."""
+    """Largest number of machines."""
     gpus: int
-    """Of each."""
+    """GPUs of each machine."""
     cpus: int
+    """CPUs of each machine."""
     head: str
-    """The kind of the head's machine."""
+    """The machine type of the head."""
 
 
 def render(wishes: ClusterWishes) -> tuple[str, Machines | None]:
-    """The cluster file that a user wishes for, and its machines; None for one's own hosts.
+    """Renders a cluster file.
+
+    Returns:
+        The file's text, and its machines (None for the user's own hosts).
 
     Raises:
-        UserError: a wish is missing or cannot be met.
+        UserError: a value is missing or cannot be used.
     """
     if wishes.provider not in PROVIDERS:
         raise UserError(
@@ -88,7 +92,7 @@ def render(wishes: ClusterWishes) -> tuple[str, Machines | None]:
 
 
 def _machines(tree: Mapping[str, Any], wishes: ClusterWishes) -> Machines:
-    """The machines wished for; of the kind in the file that comes along, it says the resources."""
+    """Returns the wanted machines; the resources of the shipped type are known."""
     types, key = tree["available_node_types"], _MACHINE_KEYS[wishes.provider]
     known = _settings(types["gpu_on_demand"])[key]
     name = wishes.machine or known
@@ -97,15 +101,15 @@ def _machines(tree: Mapping[str, Any], wishes: ClusterWishes) -> Machines:
     cpus = wishes.cpus_per_machine or resources.get("CPU")
     if gpus is None or cpus is None:
         raise UserError(
-            f"give --gpus-per-machine and --cpus-per-machine with --machine {name}, as "
-            f"{wishes.provider} says them; they are known of {known} only"
+            f"give --gpus-per-machine and --cpus-per-machine with --machine {name}; look them up "
+            f"at {wishes.provider}, for only those of {known} are known here"
         )
     head = _settings(types["head"])[key]
     return Machines(name, math.ceil(wishes.gpus / gpus), gpus, cpus, head)
 
 
 def _settings(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings of a node type that name its machine."""
+    """Returns the settings of a node type in which its machine is named."""
     config: dict[str, Any] = node["node_config"]
     settings: dict[str, Any] = config.get("azure_arm_parameters", config)
     return settings
@@ -132,7 +136,7 @@ def _set_place(tree: dict[str, Any], wishes: ClusterWishes) -> None:
             node["node_config"]["ImageId"] = image
     elif wishes.provider == "gcp":
         if wishes.project is None:
-            raise UserError("Google Cloud needs --project, the project that pays")
+            raise UserError("Google Cloud needs --project, the project to bill")
         provider["project_id"] = wishes.project
         if wishes.region:
             provider |= {"region": wishes.region, "availability_zone": f"{wishes.region}-a"}
@@ -150,7 +154,7 @@ def _set_place(tree: dict[str, Any], wishes: ClusterWishes) -> None:
 
 
 def _find_image(region: str) -> str:
-    """The newest image of AWS with NVIDIA's driver, as AWS says."""
+    """Asks AWS for its newest image with NVIDIA's driver."""
     name = (
         "/aws/service/deeplearning/ami/x86_64/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
     )
@@ -159,9 +163,9 @@ def _find_image(region: str) -> str:
 
         answer = boto3.client("ssm", region_name=region).get_parameter(Name=name)
     except Exception as error:
-        # botocore makes its exceptions at run time, and a missing boto3 is as good a reason.
+        # botocore makes its exceptions at run time; boto3 may also be missing.
         raise UserError(
-            f"AWS does not say which image has NVIDIA's driver ({first_line(error)}); "
+            f"AWS did not name an image with NVIDIA's driver ({first_line(error)}); "
             "give its id with --image ami-…, see the head of cluster/aws.yaml"
         ) from error
     return str(answer["Parameter"]["Value"])
@@ -180,14 +184,14 @@ def _set_lifetime(tree: dict[str, Any], wishes: ClusterWishes) -> None:
 
 def _set_hosts(tree: dict[str, Any], wishes: ClusterWishes) -> None:
     if not wishes.hosts:
-        raise UserError("your own hosts need --hosts HEAD,WORKER,…")
+        raise UserError("name your own hosts with --hosts HEAD,WORKER,…")
     tree["provider"] |= {"head_ip": wishes.hosts[0], "worker_ips": list(wishes.hosts[1:])}
     tree["max_workers"] = len(wishes.hosts) - 1
     tree["auth"]["ssh_user"] = wishes.user or tree["auth"]["ssh_user"]
 
 
 def _set_package(tree: dict[str, Any], wishes: ClusterWishes) -> None:
-    """Lets nodes install this package from where the user has it."""
+    """Makes nodes install this package from the user's checkout, wheel or index."""
     checkout = Path(__file__).parents[2]
     given = wishes.package
     if given is None:

@@ -1,4 +1,4 @@
-"""Runs side by side, category by category, paired by image where they judged the same images."""
+"""Comparison of runs by category, paired by image where they judged the same images."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _MAX_POINTS_OF_RUN = 1000
 
 @dataclass(frozen=True)
 class Gap:
-    """How far a run's best lies above that of the first run, in mean AUROC."""
+    """The mean AUROC of a run's best trial minus that of the first run's."""
 
     value: float
     interval: Interval
     p_value: float | None
-    """Of the permutation test on the common images; None where there are none to pair."""
+    """That of the permutation test on the common images; None if the runs are not paired."""
     num_images: int
-    """Images that both runs kept from their searches; 0 where the runs are not paired."""
+    """Number of images that neither search saw; 0 if the runs are not paired."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Entry:
 
     run: str
     summary: Summary | None
-    """None where the run has no scores for the category yet."""
+    """None if the run has no scores for the category yet."""
     gap: Gap | None
-    """None for the first run, and where there is nothing to compare."""
+    """None for the first run, and if there is nothing to compare."""
     num_trials: int
 
 
@@ -54,13 +54,13 @@ class CategoryComparison:
 
 
 def compare_runs(runs: Sequence[Run]) -> list[CategoryComparison]:
-    """The categories that at least two of the runs share, each with all runs that have it.
+    """Compares runs in each category that at least two of them share.
 
     Raises:
         UserError: fewer than two runs, a run twice, or no category in common.
     """
     if len(runs) < 2:
-        raise UserError("a comparison needs at least two runs; name another")
+        raise UserError("a comparison needs at least two runs; name a second one")
     if len({run.folder.resolve() for run in runs}) < len(runs):
         raise UserError("a run is named twice; name each run once")
     categories = dict.fromkeys(name for run in runs for name in run.settings.categories)
@@ -75,7 +75,7 @@ def compare_runs(runs: Sequence[Run]) -> list[CategoryComparison]:
 
 
 def comparison_table(comparison: CategoryComparison) -> Table:
-    """The comparison of one category as rows of text, a row a run."""
+    """Makes a table of text for one category, with one row for each run."""
     settings = [entry.summary.settings for entry in comparison.entries if entry.summary]
     names = list(dict.fromkeys(name for group in settings for name in group))
     rows = [_row(entry, names) for entry in comparison.entries]
@@ -86,7 +86,7 @@ def comparison_table(comparison: CategoryComparison) -> Table:
 
 
 def comparison_figures(comparison: CategoryComparison, runs: Sequence[Run]) -> list[go.Figure]:
-    """The runs' AUROCs with intervals, and their trials against the margin."""
+    """Draws the runs' AUROCs with intervals, and their trials against the margin."""
     estimates = [
         (entry.run, kind, summary.aurocs[f"auroc_{kind}"], summary.intervals.get(kind))
         for kind in ("mean", *KINDS)
@@ -137,7 +137,7 @@ def _gap(category: str, run: Run, summary: Summary, first: Run, of_first: Summar
     ours_mean, theirs_mean = _mean(summary), _mean(of_first)
     low, high = summary.intervals["mean"], of_first.intervals["mean"]
     value = ours_mean - theirs_mean
-    # Of independent images: the half-widths combine as the sides of a right triangle.
+    # The images are independent, so half-widths combine like the sides of a right triangle.
     below = math.hypot(ours_mean - low.low, high.high - theirs_mean)
     above = math.hypot(low.high - ours_mean, theirs_mean - high.low)
     return Gap(value, Interval(value - below, value + above), None, 0)

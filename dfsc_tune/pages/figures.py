@@ -1,4 +1,4 @@
-"""All figures of the pages, made by Plotly; the page adds the colours of text, grid and ground."""
+"""All figures of the pages, drawn with Plotly; the page adds colours for light and dark."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dfsc_tune.metrics import Interval
 from dfsc_tune.pages.importance import Importance
 from dfsc_tune.pages.searched import Setting
 
-# Near Okabe and Ito's colours, told apart by colour-blind readers too.
+# Close to Okabe and Ito's colours, which colour-blind readers can tell apart.
 BLUE, ORANGE, GREEN, PINK, SKY, RED, GREY = (
     "#2b8cc4", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a929c",
 )  # fmt: skip
@@ -34,18 +34,18 @@ _STATE_SYMBOLS = dict(
     zip(STATE_NAMES.values(), ("cross", "square-open", "circle-open", "x", "circle"), strict=True)
 )
 _KIND_COLORS = {"good": BLUE, "logical": ORANGE, "structural": PINK}
-# From low to high, to be seen on light and on dark ground.
+# From low to high; visible on light and dark backgrounds.
 _SCALE = ["#5b8fd6", "#9a9a9a", ORANGE]
 # Scores that span more than this factor are drawn on a log scale.
 _LOG_SPREAD = 30
 
 
 def history(trials: pd.DataFrame, best: pd.Series, metric: str) -> go.Figure:
-    """Draws what each trial reached, in their order, and the best of those trained in full so far.
+    """Draws the value of each trial in order, and the best so far of those trained in full.
 
     Args:
         trials: those to draw, as `CategoryTrials` has them.
-        best: the best value so far by the number of the trial that reached it.
+        best: the best value so far, by the number of the trial that reached it.
         metric: the AUROC that `value` is.
     """
     figure = _points(trials, "number", metric)
@@ -57,7 +57,7 @@ def history(trials: pd.DataFrame, best: pd.Series, metric: str) -> go.Figure:
         line={"shape": "hv", "color": RED, "width": 2},
         hoverinfo="skip",
     )
-    return _finished(figure.update_xaxes(title="trial, in the order of their start"))
+    return _finished(figure.update_xaxes(title="trial, in order of start"))
 
 
 def against_setting(
@@ -112,14 +112,14 @@ def against_setting(
 
 
 def learning_curves(reports: pd.DataFrame, rungs: Sequence[int], metric: str) -> go.Figure:
-    """Draws what trials reached step by step; a cross ends those that ASHA stopped.
+    """Draws the trials' values by step; a cross marks those that ASHA stopped.
 
     Args:
         reports: those to draw, with `step`, `value`, and of their trial `number`, `state`, `label`.
         rungs: the steps at which ASHA compares.
         metric: the AUROC that `value` is.
     """
-    # One trace for all curves of a kind: a row without a value parts one curve from the next.
+    # One trace holds all curves of a kind; rows without a value separate them.
     gaps = reports.drop_duplicates("number").assign(step=np.nan, value=np.nan)
     curves = pd.concat([reports, gaps]).sort_values(["number", "step"], na_position="last")
     names = curves["label"].map(ROLE_NAMES).fillna(curves["state"].map(STATE_NAMES))
@@ -184,11 +184,11 @@ def importance_bars(found: Sequence[Importance]) -> go.Figure:
 
 
 def parallel(trials: pd.DataFrame, settings: Sequence[Setting], metric: str) -> go.Figure:
-    """Draws a line a trial across an axis a setting; dragging along an axis filters the lines.
+    """Draws one line for each trial across one axis for each setting; dragging filters them.
 
     Args:
         trials: those that reached the full budget, with `value`.
-        settings: at least one.
+        settings: the settings; at least one.
         metric: the AUROC that `value` is.
     """
     dimensions: list[dict[str, Any]] = [
@@ -203,11 +203,11 @@ def parallel(trials: pd.DataFrame, settings: Sequence[Setting], metric: str) -> 
 
 
 def scores_by_kind(scores: pd.DataFrame, threshold: float) -> go.Figure:
-    """Draws an image a point by its score, the kinds of images one below the other.
+    """Draws each image as a point at its score, one row for each kind of image.
 
     Args:
         scores: of one detector, with `kind`, `defect_type`, `image` and `score`.
-        threshold: where the line stands at first; the page moves it.
+        threshold: the first position of the line; the page moves it.
     """
     lowest = min(float(scores["score"].min()), threshold)
     spread = float(scores["score"].max()) > _LOG_SPREAD * lowest > 0
@@ -238,17 +238,17 @@ def with_intervals(
     colors: Mapping[str, str] | None = None,
     chance: float | None = 0.5,
 ) -> go.Figure | None:
-    """Draws values with their intervals, a row a label, a colour a series.
+    """Draws values with their intervals, one row for each label, one colour for each series.
 
     Args:
-        estimates: each its row from the top, its series, the value and the interval; those without
-            either are left out.
-        title: of the value axis.
-        colors: of the series; Plotly's choice if None.
-        chance: a dashed line at what guessing would reach; None leaves it out.
+        estimates: for each its row (from the top), series, value and interval; those without value
+            or interval are left out.
+        title: title of the value axis.
+        colors: colours by series; None for a default.
+        chance: value of guessing, drawn as a dashed line; None for no line.
 
     Returns:
-        The figure, or None where there is nothing to draw.
+        The figure, or None if there is nothing to draw.
     """
     frame = pd.DataFrame(
         {
@@ -297,10 +297,10 @@ def with_intervals(
 
 
 def values_of_runs(trials: pd.DataFrame) -> go.Figure:
-    """Draws the trials at the full budget of several runs against their margin.
+    """Draws the full-budget trials of several runs against their margin.
 
     Args:
-        trials: of all runs, with `run`, `margin` and `value`.
+        trials: the trials of all runs, with `run`, `margin` and `value`.
     """
     figure = px.scatter(
         _escaped(trials[["run", "margin", "value"]]),
@@ -315,7 +315,7 @@ def values_of_runs(trials: pd.DataFrame) -> go.Figure:
 
 
 def _points(trials: pd.DataFrame, x: str, metric: str) -> go.Figure:
-    """A point a trial that has reported, by state."""
+    """Draws one point for each trial that has reported, by state."""
     shown = trials[trials["value"].notna()]
     figure = px.scatter(
         shown.assign(state=shown["state"].map(STATE_NAMES)),
@@ -338,14 +338,14 @@ def _points(trials: pd.DataFrame, x: str, metric: str) -> go.Figure:
 
 
 def _escaped(frame: pd.DataFrame) -> pd.DataFrame:
-    """The same table, its texts escaped: Plotly reads a little HTML in its labels."""
+    """Escapes the texts of a table, because Plotly interprets some HTML in labels."""
     texts = frame.select_dtypes(["object", "string"])
     plain = texts.map(lambda x: html.escape(x) if isinstance(x, str) else x)
     return frame.assign(**{str(name): plain[name] for name in plain})
 
 
 def _finished(figure: go.Figure, **layout: Any) -> go.Figure:
-    """The figure with the layout that all share."""
+    """Applies the layout that all figures share."""
     return figure.update_layout(
         {
             "height": 380,

@@ -1,4 +1,4 @@
-"""The images that a model judges worst, with its heat map and the true defects beside each."""
+"""The gallery: a model's worst misses and false alarms, with heat maps and true defects."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from dfsc_tune.models.detector import Detector
 _LONGEST = 320
 _QUALITY = 80
 _DEFECT_COLOR = np.array([255.0, 60.0, 160.0])
-# Another processor sums in another order; a changed image or model moves scores by far more.
+# Another processor sums in another order; a changed image or model changes scores far more.
 _SAME_SCORE = 1e-3
 
 
 @dataclass(frozen=True)
 class Picture:
-    """One image as the page shows it; the three pictures are data URIs of JPEGs."""
+    """One image as the page shows it; its three pictures are data URIs of JPEGs."""
 
     name: str
     kind: str
@@ -46,7 +46,7 @@ class Picture:
 
     @property
     def alarm(self) -> bool:
-        """Whether the model calls the image anomalous."""
+        """True if the model calls the image anomalous."""
         return self.score > self.threshold
 
 
@@ -59,26 +59,26 @@ class Gallery:
     false_alarms: tuple[Picture, ...]
     """Good images, the highest scores first."""
     problems: tuple[str, ...]
-    """Images that could not be shown, and why."""
+    """Reasons why some images could not be shown."""
 
 
 def worst_images(detector: Detector, scores: pd.DataFrame, data: Path, count: int) -> Gallery:
-    """The anomalous images of the lowest scores and the good ones of the highest.
+    """Finds the anomalous images with the lowest scores and the good ones with the highest.
 
     Args:
         detector: the best model of a category.
         scores: its rows of `scores.parquet`.
         data: the folder that holds the category.
-        count: how many of each to show, at most.
+        count: largest number of each to show.
 
     Raises:
-        UserError: the category's folder is gone or cannot be read.
+        UserError: the category's folder is missing or cannot be read.
     """
     category = read_category(data, detector.config.category)
     records = {record.name: record for record in category.test}
     size = detector.config.model.image_size
     good = scores["kind"] == GOOD
-    # A tie goes by name, so that a report made twice is the same.
+    # Ties are broken by name, so that a page made twice is the same.
     missed = scores[~good].sort_values(["score", "image"]).head(count)
     alarms = scores[good].sort_values(["score", "image"], ascending=[False, True]).head(count)
     drawings, problems = [], []
@@ -99,7 +99,7 @@ def worst_images(detector: Detector, scores: pd.DataFrame, data: Path, count: in
 
 @dataclass(frozen=True, eq=False)
 class _Drawing:
-    """One image, read but not judged yet."""
+    """One image, read but not scored yet."""
 
     record: ImageRecord
     stored: float
@@ -126,7 +126,7 @@ def _drawing(
 
 
 def _judged(detector: Detector, drawings: Sequence[_Drawing]) -> list[Picture]:
-    """The pictures with their heat maps, all scored in one go."""
+    """Makes the pictures with their heat maps, scoring all images at once."""
     pixels = np.concatenate([drawing.decoded.pixels for drawing in drawings])
     sizes = np.concatenate([drawing.decoded.original_sizes for drawing in drawings])
     shown_sizes = np.array([drawing.thumbnail.shape[1:] for drawing in drawings], dtype=np.int32)
@@ -141,7 +141,7 @@ def _judged(detector: Detector, drawings: Sequence[_Drawing]) -> list[Picture]:
             score=drawing.stored,
             threshold=detector.threshold,
             image=_jpeg(Image.fromarray(drawing.thumbnail.transpose(1, 2, 0))),
-            # On the threshold's scale, a miss would show nothing.
+            # Scaled to the threshold, the map of a miss would be blank.
             heat=_jpeg(overlay(drawing.thumbnail, anomaly_map, min(detector.threshold, score))),
             mask=drawing.mask,
             note=_changed(score, drawing.stored),
@@ -159,7 +159,7 @@ def _changed(score: float, stored: float) -> str:
 def _mask_picture(
     category: Category, record: ImageRecord, thumbnail: NDArray[np.uint8], size: Sequence[int]
 ) -> str | None:
-    """The image in grey with its defects in colour; None without a mask."""
+    """Draws the image in grey with its defects in colour; None without a mask."""
     if not record.mask_paths:
         return None
     height, width = thumbnail.shape[1:]

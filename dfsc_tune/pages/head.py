@@ -1,4 +1,4 @@
-"""The head of a run's page: facts, warnings, and each category's result at a glance."""
+"""The head of a run's page: facts, warnings, and a card with each category's result."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Card:
 
     category: str
     value: str
-    """The honest number, or what there is instead."""
+    """The AUROC on unseen images, or a text in its place."""
     interval: str
     details: Sequence[tuple[str, str]]
     sentences: Sequence[str]
@@ -33,7 +33,7 @@ class Card:
 
 
 def card_of(run: Run, category: str, summary: Summary | None) -> Card:
-    """A category's card, with the honest number where there is one."""
+    """Makes a category's card, with the AUROC on unseen images if there is one."""
     trials = run.trials[run.trials["category"] == category]
     effort = [("trials", _count_states(trials)), ("time of all trials", _hours(run, trials))]
     if summary is None:
@@ -41,8 +41,8 @@ def card_of(run: Run, category: str, summary: Summary | None) -> Card:
         sentence = "no trial has reached the full budget yet"
         if best:
             sentence = (
-                f"best so far: trial {best[0]['trial']}, of which the search saw "
-                f"{best[0]['value']:.3f}; numbers on the report part come when the run ends"
+                f"best so far: trial {best[0]['trial']}, with {best[0]['value']:.3f} on the images "
+                "that the search sees; numbers on the report part follow when the run ends"
             )
         return Card(category, "no result yet", "", effort, [sentence], optimistic=False)
     metric = run.settings.objective.metric
@@ -67,7 +67,7 @@ def card_of(run: Run, category: str, summary: Summary | None) -> Card:
         value="unknown" if value is None else f"{value:.3f}",
         interval=f"{interval.low:.3f} to {interval.high:.3f}" if interval else "",
         details=details,
-        # The AUROCs themselves stand apart.
+        # The AUROCs themselves are among the details.
         sentences=[
             f"{metric} {judged_on.rstrip(':')}" if value is not None else judged_on,
             *(x for x in sentences if not x.startswith("  ")),
@@ -78,7 +78,7 @@ def card_of(run: Run, category: str, summary: Summary | None) -> Card:
 
 
 def _unlike_parts(value: float | None, summary: Summary) -> list[str]:
-    """What a reader must know where unseen images scored outside the search's own interval."""
+    """Notes that an AUROC on unseen images lies outside the interval of the search's value."""
     seen = summary.selection_interval
     if value is None or seen.low <= value <= seen.high:
         return []
@@ -90,7 +90,7 @@ def _unlike_parts(value: float | None, summary: Summary) -> list[str]:
 
 
 def facts_of(run: Run) -> list[tuple[str, str]]:
-    """The run at a glance."""
+    """Lists the main facts of a run."""
     settings, space = run.settings, run.settings.space
     facts = [
         ("started", settings.created),
@@ -107,32 +107,30 @@ def facts_of(run: Run) -> list[tuple[str, str]]:
 
 
 def optimistic_objectives(run: Run) -> list[str]:
-    """The names of the run's objectives that report on images they selected on."""
+    """Lists the run's objectives that report on the images they selected on."""
     objectives = [run.objective_of(category) for category in run.settings.datasets]
     return sorted({objective.name for objective in objectives if objective.optimistic})
 
 
 def warnings_of(run: Run) -> list[str]:
-    """What a reader must know before the numbers."""
+    """Lists what a reader must know before looking at the numbers."""
     states = run.trials["state"].value_counts()
     found = [
         f"OPTIMISTIC: the objective '{name}' selected and reported on the same test images. "
-        "Every number of this page is better than what new images will show."
+        "Every number on this page is better than new images will show."
         for name in optimistic_objectives(run)
     ]
     if states.get("running", 0):
         found.append(
-            f"Trials that were running when this page was made: {states['running']}. The run goes "
-            "on, or was killed; make the page again when it has ended."
+            f"Trials that were running when this page was made: {states['running']}. The run is "
+            "still running, or was killed; make the page again when it has ended."
         )
     if states.get("interrupted", 0):
         found.append(f"The run was interrupted; trials that did not end: {states['interrupted']}.")
     if states.get("failed", 0):
-        found.append(
-            f"Failed trials: {states['failed']}; the reasons stand at the end of the page."
-        )
+        found.append(f"Failed trials: {states['failed']}; see the end of the page for the reasons.")
     for category, read in run.settings.datasets.items():
-        # An optimistic objective's warning stands above all else.
+        # An optimistic objective's warning is already the first.
         warning = run.objective_of(category).warning
         found += [f"{category}: {note}" for note in read.notes if note != warning]
     return found
@@ -146,7 +144,7 @@ def _count_states(trials: pd.DataFrame) -> str:
 
 
 def _hours(run: Run, trials: pd.DataFrame) -> str:
-    """Time spent in trials; also in GPU-hours, by each one's share of a GPU, where on one."""
+    """Formats the time spent in trials, also in GPU-hours by each trial's share of a GPU."""
     on_gpu = trials["device"].fillna("").str.startswith("cuda")
     gpu_hours = float(trials.loc[on_gpu, "seconds"].sum()) / 3600
     share = run.settings.gpus_per_trial or 1.0

@@ -1,4 +1,4 @@
-"""Fills the HTML templates: text is escaped, figures are embedded, nothing is loaded from afar."""
+"""HTML templates: texts are escaped, figures are embedded, nothing is loaded from a network."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dfsc_tune import __version__
 
 
 def render_template(name: str, **values: Any) -> str:
-    """A whole page from one of our templates, with style, script and plotly.js inside."""
+    """Renders a page from a template, with style, script and plotly.js inside."""
     environment = Environment(
         loader=PackageLoader("dfsc_tune.pages"),
         autoescape=True,
@@ -32,7 +32,7 @@ def render_template(name: str, **values: Any) -> str:
 
 
 def _figure_json(figure: go.Figure) -> Markup:
-    """A figure for a script element; Plotly escapes whatever its texts hold."""
+    """Writes a figure as JSON for a script element; Plotly escapes its texts."""
     return Markup(figure.to_json())
 
 

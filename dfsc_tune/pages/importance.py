@@ -1,4 +1,4 @@
-"""The settings that mattered: Optuna's importances, with the doubt that so many trials leave."""
+"""Optuna's importances of the settings, with their range over resampled trials."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ _NUM_RESAMPLES = 10
 
 @dataclass(frozen=True)
 class Importance:
-    """A setting's importance as a share; all settings' shares make 1."""
+    """A setting's importance as a share; the shares of all settings add up to 1."""
 
     name: str
     share: float
     low: float
     high: float
-    """The least and the largest share when the trials are resampled."""
+    """`low` and `high` are the smallest and largest share when the trials are resampled."""
 
 
 def importances(trials: pd.DataFrame, settings: Sequence[Setting]) -> list[Importance]:
-    """The importance of each setting, the largest first; empty where nothing can be said.
+    """Computes the importance of each setting, largest first; empty with too few trials.
 
     Args:
         trials: of one category; those at the full budget count, at most a random 200.
@@ -73,7 +73,7 @@ def importances(trials: pd.DataFrame, settings: Sequence[Setting]) -> list[Impor
 
 
 def _distribution(setting: Setting, positions: pd.Series) -> BaseDistribution:
-    """A setting along its own axis, where the search sampled it evenly."""
+    """The distribution of a setting along its own axis, on which the search is even."""
     if setting.choices:
         return CategoricalDistribution([float(x) for x in range(len(setting.choices))])
     return FloatDistribution(float(positions.min()), float(positions.max()))
@@ -84,6 +84,6 @@ def _shares(trials: Sequence[FrozenTrial]) -> dict[str, float]:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     study = optuna.create_study(direction="maximize")
     study.add_trials(trials)
-    # Of so few trials, the better half is told from all of them more surely than the best tenth.
+    # With few trials, the better half differs from all of them more clearly than the best tenth.
     evaluator = PedAnovaImportanceEvaluator(target_quantile=0.5)
     return get_param_importances(study, evaluator=evaluator)

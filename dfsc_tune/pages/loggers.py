@@ -1,6 +1,6 @@
-"""Passes a run's reports on to TensorBoard or MLflow, as they come or after the run.
+"""Passes a run's reports on to TensorBoard or MLflow, during or after the run.
 
-Both read the run's files, so they need no part in the search and work from any machine.
+Both read only the run's files, so they work from any machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.results import Run
 
 Follower = Callable[[Run], None]
-"""Told the run as it is now; passes on what it has not passed on before."""
+"""Called with the run as it is now; passes on what is new since the last call."""
 
 # MLflow's words.
 _STATUS = {"failed": "FAILED", "interrupted": "KILLED"}
@@ -25,10 +25,10 @@ _METRICS = ("auroc_mean", "auroc_logical", "auroc_structural", "loss_total", "lo
 
 
 def tensorboard_follower(folder: Path, run: Run) -> Follower:
-    """Writes event files into `folder/<run>/`, a folder a trial.
+    """Writes event files into `folder/<run>/`, one folder for each trial.
 
     Raises:
-        UserError: tensorboardX is not installed, or the run has been written there before.
+        UserError: tensorboardX is not installed, or the folder has the run already.
     """
     try:
         from tensorboardX import SummaryWriter
@@ -51,7 +51,7 @@ def tensorboard_follower(folder: Path, run: Run) -> Follower:
                 for metric, value in _finite(row).items():
                     writers[name].add_scalar(metric, value, int(row["step"]))
             writers[name].flush()
-            # One that was interrupted may go on.
+            # An interrupted trial may continue.
             if has_ended and trial["state"] != "interrupted":
                 writers[name].close()
 
@@ -59,15 +59,15 @@ def tensorboard_follower(folder: Path, run: Run) -> Follower:
 
 
 def mlflow_follower(uri: str, run: Run) -> Follower:
-    """Logs an experiment of the run's name, with an MLflow run for each trial.
+    """Logs an experiment with the run's name, with one MLflow run for each trial.
 
     Args:
-        uri: of a tracking server or store as MLflow takes it, such as http://localhost:5000 or
+        uri: address of a tracking server or store for MLflow, such as http://localhost:5000 or
             sqlite:///mlflow.db.
-        run: whose name the experiment gets.
+        run: the run that names the experiment.
 
     Raises:
-        UserError: mlflow is not installed, the store cannot be used, or has the run already.
+        UserError: mlflow is not installed, or the store cannot be used or has the run already.
     """
     try:
         from mlflow import MlflowClient
@@ -80,8 +80,8 @@ def mlflow_follower(uri: str, run: Run) -> Follower:
         experiment = client.create_experiment(run.folder.name)
     except MlflowException as error:
         raise UserError(
-            f"MLflow at {uri} takes no experiment '{run.folder.name}' ({first_line(error)}); "
-            "delete the one it has, or give another store"
+            f"MLflow at {uri} refuses the experiment '{run.folder.name}' ({first_line(error)}); "
+            "delete the one that it has, or give another store"
         ) from error
     news = _News()
     known: dict[str, str] = {}
@@ -109,14 +109,14 @@ def mlflow_follower(uri: str, run: Run) -> Follower:
 
 
 class _News:
-    """Remembers what of a run has been passed on."""
+    """Keeps track of the reports of a run that were passed on."""
 
     def __init__(self) -> None:
         self._steps: dict[str, int] = {}
         self._states: dict[str, str] = {}
 
     def of(self, run: Run) -> Iterator[tuple[Mapping[str, Any], pd.DataFrame, bool]]:
-        """The trials with something new: the trial, its new reports, whether it has just ended."""
+        """Yields each trial with news, its new reports, and whether it has just ended."""
         own = run.reports[run.reports["own_momentum"]]
         groups = {str(name): rows.sort_values("step") for name, rows in own.groupby("trial")}
         for row in run.trials.to_dict("records"):
@@ -136,7 +136,7 @@ def _settings(run: Run, trial: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _finite(report: Mapping[Any, Any]) -> dict[str, float]:
-    """The metrics of a report that are numbers."""
+    """Returns the metrics of a report that are finite."""
     return {name: float(report[name]) for name in _METRICS if math.isfinite(report[name])}
 
 

@@ -1,4 +1,4 @@
-"""The pages: one of a run, and one of runs compared; each is one file that needs no network."""
+"""Pages: one for a run, one for a comparison; each is one HTML file that needs no network."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ from dfsc_tune.results import MODELS, Run, Summary, summary_of
 from dfsc_tune.storage.atomic import write_text
 
 PAGE = "report.html"
-# What all categories of a page share, so that it stays small and quick to open.
+# Limits that all categories of a page share, so that it stays small and opens quickly.
 _MAX_POINTS, _MAX_POINTS_OF_ONE, _MIN_POINTS_OF_ONE = 5000, 2000, 300
 _MAX_PICTURES, _MAX_PICTURES_OF_ONE, _MIN_PICTURES_OF_ONE = 60, 8, 2
 _MAX_ROWS = 200
@@ -68,10 +68,10 @@ def write_page(
 
     Args:
         run: the run, finished or not.
-        data: the folder that holds the categories; None leaves out what needs it.
+        data: the folder that holds the categories; None leaves out all that needs it.
         target: the HTML file.
         pictures: whether to show the worst misses and false alarms.
-        pixel: whether to measure pixel metrics too, which scores all images of the report part.
+        pixel: whether to measure pixel metrics, too, which scores all images of the report part.
 
     Raises:
         UserError: the target cannot be written.
@@ -156,10 +156,10 @@ def _category_page(
 def _pixel_metrics(
     model: Path, data: Path | None, category: str, summary: Summary | None
 ) -> tuple[PixelMetrics | None, Sequence[str]]:
-    """Pixel metrics of the best model on the report part, and notes; or None and the reasons."""
+    """Measures pixel metrics of the best model, with notes; None and the reasons if it cannot."""
     if data is None:
-        return None, ["they were not asked for (dfsc-tune report RUN --pixel measures them)"]
-    # Only they need PyTorch.
+        return None, ["not requested (dfsc-tune report RUN --pixel measures them)"]
+    # Only pixel metrics need PyTorch.
     from dfsc_tune.evaluation.evaluate import evaluate_model
     from dfsc_tune.models.detector import load_detector
 
@@ -176,7 +176,7 @@ def _pixel_metrics(
 
 
 def _overview(run: Run, categories: Sequence[str]) -> go.Figure | None:
-    """The best, the paper's setting and margin 0 of each category on the report part."""
+    """Draws the best trial, the paper's setting and margin 0 of each category."""
     estimates = []
     for role, name in ROLE_NAMES.items():
         for category in categories:
@@ -191,7 +191,7 @@ def _overview(run: Run, categories: Sequence[str]) -> go.Figure | None:
 
 
 def _failures(trials: pd.DataFrame) -> Table | None:
-    """Failed trials by reason, the commonest first."""
+    """Makes a table of failed trials by reason, the commonest first."""
     failed = trials[trials["state"] == "failed"]
     if failed.empty:
         return None

@@ -1,4 +1,4 @@
-"""Sections about single images: all of the report part, which no trial saw."""
+"""Sections about scores of the report part, whose images no trial saw."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ REPORT = "report"
 
 
 def judged_scores(scores: pd.DataFrame) -> pd.DataFrame:
-    """A category's scores, or none of them where good or anomalous images are missing."""
+    """Returns a category's scores; none if good or anomalous images are missing."""
     return scores if can_be_judged(scores["kind"]) else scores.iloc[:0]
 
 
 def thresholds_section(scores: pd.DataFrame, unscored: str) -> Section:
-    """The scores of all images, and what each threshold catches.
+    """Shows the scores of all images, and what each threshold catches.
 
     Args:
-        scores: of the category's best trial; maybe none.
-        unscored: why there are none.
+        scores: the scores of the category's best trial; may be empty.
+        unscored: the reason if they are empty.
     """
     section = Section("thresholds", "Scores and thresholds", REPORT)
     if scores.empty:
@@ -43,20 +43,20 @@ def thresholds_section(scores: pd.DataFrame, unscored: str) -> Section:
     num_good = int((scores["kind"] == GOOD).sum())
     note = (
         f"An image above the threshold raises an alarm. With {num_good} good images, rates of "
-        f"false alarms can be told apart in steps of {1 / num_good:.1%} only. All thresholds but "
-        "the model's own are chosen on the very images they are counted on, so on new ones expect "
-        "more false alarms: the upper limit of the interval is the safe figure."
+        f"false alarms can be measured only in steps of {1 / num_good:.1%}. All thresholds except "
+        "the model's own are chosen on the same images that are counted here, so expect more false "
+        "alarms on new images: the upper limit of the interval is the safe number."
     )
     figure = scores_by_kind(scores, points[0].threshold)
     return section.having([figure], [note], _threshold_table(points))
 
 
 def defect_types_section(scores: pd.DataFrame, unscored: str) -> Section:
-    """AUROC of each defect type against all good images.
+    """Shows the AUROC of each defect type against all good images.
 
     Args:
-        scores: of one category, all roles; maybe none.
-        unscored: why there are none.
+        scores: the scores of one category, with all roles; may be empty.
+        unscored: the reason if they are empty.
     """
     section = Section("types", "AUROC by defect type", REPORT)
     best = scores[scores["role"] == "best"]
@@ -84,7 +84,7 @@ def defect_types_section(scores: pd.DataFrame, unscored: str) -> Section:
         ],
     )
     note = (
-        "Each type against all good images, the hardest first; dashed: chance. A type of a few "
+        "Each type against all good images, the hardest first; dashed: chance. A type with few "
         "images says little: mind the intervals."
     )
     return section.having([figure], [note], table)
@@ -93,20 +93,20 @@ def defect_types_section(scores: pd.DataFrame, unscored: str) -> Section:
 def gallery_section(
     model: Path, scores: pd.DataFrame, unscored: str, data: Path | None, count: int
 ) -> Section:
-    """The worst misses and false alarms as pictures.
+    """Shows the worst misses and false alarms as pictures.
 
     Args:
         model: the folder of the best model.
-        scores: of the category's best trial; maybe none.
-        unscored: why there are none.
-        data: the folder that holds the category; None where no pictures are asked for.
-        count: how many of each to show, at most.
+        scores: the scores of the category's best trial; may be empty.
+        unscored: the reason if they are empty.
+        data: the folder that holds the category; None for no pictures.
+        count: largest number of each to show.
     """
     section = Section("gallery", "Worst misses and false alarms", REPORT)
     if scores.empty:
         return section.without(unscored)
     if data is None:
-        return section.without("No pictures were asked for.")
+        return section.without("Pictures were not requested.")
     # Only pictures need PyTorch.
     from dfsc_tune.models.detector import load_detector
     from dfsc_tune.pages.gallery import worst_images
@@ -116,15 +116,15 @@ def gallery_section(
     except UserError as error:
         return section.without(f"The images or the model cannot be read: {error}")
     notes = [
-        "Left to right: the image, the model's heat map on it, the true defect where a mask tells "
-        "it. Orange is the threshold, or the image's own highest value where that is lower.",
+        "Left to right: the image, the model's heat map on it, and the true defect if there is a "
+        "mask. Orange marks the threshold, or the image's own highest value if that is lower.",
         *(f"not shown: {problem}" for problem in gallery.problems),
     ]
     return replace(section, notes=notes, gallery=gallery)
 
 
 def is_real_loco(data: Path | None, category: str) -> bool:
-    """Whether the folder holds MVTec LOCO AD's own images of a category, not rendered ones."""
+    """True if the folder holds MVTec LOCO AD's own images of a category, not rendered ones."""
     if data is None or not published_results(category):
         return False
     try:
@@ -140,13 +140,13 @@ def metrics_section(
     pixel: PixelMetrics | None,
     pixel_notes: Sequence[str],
 ) -> Section:
-    """All metrics by kind of defect, beside the paper's Tables 1 and 2 where they apply.
+    """Shows all metrics by kind of defect, beside the paper's Tables 1 and 2 if they apply.
 
     Args:
-        summary: what the search found; None while it has found nothing.
+        summary: the category's summary; None while there is none.
         published: the paper's numbers, for the real MVTec LOCO AD only.
-        pixel: metrics of the best model's maps; None where there are none.
-        pixel_notes: what is odd of the masks, or why there are no such metrics.
+        pixel: metrics of the best model's maps; None if there are none.
+        pixel_notes: oddities of the masks, or the reasons why there are no such metrics.
     """
     section = Section("metrics", "All metrics by kind of defect", REPORT)
     if summary is None:
@@ -202,13 +202,13 @@ def _share(share: Share) -> str:
 
 
 def why_unscored(summary: Summary | None) -> str:
-    """Why a category has no scores of the report part."""
+    """Says why a category has no scores of the report part."""
     if summary is not None:
         return (
-            "There are no good or no defective test images to score: put both into test/good and "
+            "There are no good or no defective test images to score: put some into test/good and "
             "test/<defect type>, and dfsc-tune evaluate measures the model on them."
         )
     return (
-        "No image of the report part has been scored yet: that is done when a search ends, for the "
-        "best trial at the full budget."
+        "No image of the report part has been scored yet: a search scores them at its end, with "
+        "the best trial at the full budget."
     )

@@ -1,4 +1,4 @@
-"""The settings that a run searched, and how each is laid out on an axis."""
+"""The searched settings of a run, and the axis of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Setting:
     scale: str
     """linear, log, log_complement (even in log(1 - x)) or categorical."""
     choices: tuple[str, ...] = ()
-    """Of a categorical setting whose choices are not all numbers, as labels."""
+    """Labels of a categorical setting's choices, unless all are numbers."""
 
     @property
     def title(self) -> str:
@@ -35,7 +35,7 @@ class Setting:
 
     @property
     def axis(self) -> dict[str, Any]:
-        """Its horizontal axis, as Plotly takes it; larger values lie to the right."""
+        """Its horizontal axis for Plotly; larger values are further right."""
         if self.choices:
             return {"type": "category", "categoryorder": "array", "categoryarray": self.choices}
         if not self.scale.startswith("log"):
@@ -44,7 +44,7 @@ class Setting:
         return {"type": "log", "autorange": direction, "exponentformat": "power"}
 
     def places(self, trials: pd.DataFrame) -> pd.Series:
-        """The trials' places on this axis; what no log scale can show is missing."""
+        """Returns the trials' places on this axis; missing if a log scale cannot show them."""
         values = trials[self.name]
         if self.choices:
             return values.map(_text)
@@ -53,14 +53,14 @@ class Setting:
         return values.where(values > 0) if self.scale.startswith("log") else values
 
     def positions(self, trials: pd.DataFrame) -> pd.Series:
-        """The same places as numbers along an even axis."""
+        """Returns the same places as numbers along a linear axis."""
         places = self.places(trials)
         if self.choices:
             return places.map({choice: float(i) for i, choice in enumerate(self.choices)})
         return np.log10(places) if self.scale.startswith("log") else places
 
     def dimension(self, trials: pd.DataFrame) -> dict[str, Any]:
-        """Its axis of parallel coordinates: positions, and ticks in the setting's own values."""
+        """Returns its axis for parallel coordinates: positions, and ticks with its own values."""
         positions = self.positions(trials)
         if self.choices:
             places: Sequence[float] = range(len(self.choices))
@@ -77,10 +77,10 @@ class Setting:
 
 
 def searched_settings(run: Run, category: str, trials: pd.DataFrame) -> list[Setting]:
-    """The settings that a category's search varied, margin first; none of a single training.
+    """Lists the settings that a category's search varied, margin first; none for one training.
 
     Args:
-        run: whose settings say what was searched.
+        run: the run.
         category: one of its categories.
         trials: the category's trials.
     """
@@ -94,7 +94,7 @@ def searched_settings(run: Run, category: str, trials: pd.DataFrame) -> list[Set
 def _setting(name: str, parameter: AnyParameter, values: pd.Series) -> Setting:
     if not isinstance(parameter, CategoricalParameter):
         return Setting(name, "linear" if isinstance(parameter, FreeParameter) else parameter.scale)
-    # The paper's value is tried even where it is none of the choices.
+    # The paper's value is tried even if it is not among the choices.
     choices: Sequence[Any] = [*parameter.choices, *values]
     if all(isinstance(x, int | float) and not isinstance(x, bool) for x in choices):
         return Setting(name, "linear")
@@ -102,5 +102,5 @@ def _setting(name: str, parameter: AnyParameter, values: pd.Series) -> Setting:
 
 
 def _text(choice: object) -> str:
-    """A choice as Plotly's labels take it: they read a little HTML."""
+    """Formats a choice for Plotly's labels, which interpret some HTML."""
     return html.escape(shown_value(choice))

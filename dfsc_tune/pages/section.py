@@ -1,4 +1,4 @@
-"""What a page is made of: sections with figures and tables, or the reason why there is nothing."""
+"""Sections of a page, with figures and tables or the reason why they are empty."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Table:
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     marked: int | None = None
-    """A row that stands out."""
+    """Index of a highlighted row."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ class Section:
     def having(
         self, figures: Sequence[go.Figure], notes: Sequence[str] = (), table: Table | None = None
     ) -> Section:
-        """The section with its answer."""
+        """Returns the section with its answer."""
         return replace(self, figures=figures, notes=notes, table=table)
 
     def without(self, reason: str) -> Section:
-        """The section without an answer, and why there is none."""
+        """Returns the section with the reason why it has no answer."""
         return replace(self, missing=reason)
 
 
 def shown_number(value: Any, digits: int = 3) -> str:
-    """A number of a table, or a dash where there is none."""
+    """Formats a number of a table; a dash if there is none."""
     return NO_VALUE if value is None or pd.isna(value) else f"{value:,.{digits}f}"

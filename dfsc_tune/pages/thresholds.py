@@ -17,7 +17,7 @@ RATES = (0.0, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 @dataclass(frozen=True)
 class Share:
-    """So many images of so many, and the 95 % interval of the share they stand for."""
+    """A count out of a total, and the 95 % interval of the share."""
 
     count: int
     total: int
@@ -26,16 +26,16 @@ class Share:
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """What a threshold does: an image that scores above it raises an alarm."""
+    """A threshold and its effect: an image that scores above it raises an alarm."""
 
     label: str
     threshold: float
     shares: dict[str, Share]
-    """Images above the threshold, by kind: of good ones these are false alarms."""
+    """Share of images above the threshold, by kind; for good ones, these are false alarms."""
 
 
 def operating_points(scores: pd.DataFrame) -> list[OperatingPoint]:
-    """The model's own threshold, then one for each rate that so many good images can tell apart.
+    """Finds the model's own threshold and one for each rate that the good images can resolve.
 
     Args:
         scores: a detector's rows of `scores.parquet`.
@@ -48,13 +48,13 @@ def operating_points(scores: pd.DataFrame) -> list[OperatingPoint]:
         allowed.setdefault(int(rate * len(good) + 1e-9), rate)
     for count, rate in allowed.items():
         label = f"at most {rate:.0%} false alarms" if rate else "no false alarm"
-        # Above the (count + 1)-th highest good score lie at most `count` good images.
+        # At most `count` good images score above the (count + 1)-th highest good score.
         points.append(_point(label, float(good[count]), scores))
     return points
 
 
 def exact_interval(count: int, total: int) -> Interval:
-    """Clopper and Pearson's 95 % interval of a share (Biometrika 26 (1934) 404)."""
+    """Computes the 95 % interval of a share (Clopper and Pearson, Biometrika 26 (1934) 404)."""
     tail = (1 - LEVEL) / 2
     low = betaincinv(count, total - count + 1, tail) if count else 0.0
     high = betaincinv(count + 1, total - count, 1 - tail) if count < total else 1.0

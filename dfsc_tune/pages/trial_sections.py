@@ -1,4 +1,4 @@
-"""Sections about the trials: all numbers are of the selection part, which the search saw."""
+"""Sections about trials, with numbers of the selection part, which the search saw."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from dfsc_tune.spaces.asha import judged_steps
 
 SELECTION = "selection"
 _MAX_CURVES = 120
-# More different margins than this are a cloud, not a table.
+# With more different margins than this, a table has no use.
 _MAX_MARGINS = 8
 _NO_VALUES = "No trial has reported a value yet."
 
 
 def setting_sections(found: CategoryTrials) -> list[Section]:
-    """AUROC against each searched setting, margin apart and first."""
+    """Shows AUROC against each searched setting: the margin, then the others."""
     margin = [setting for setting in found.settings if setting.name == "margin"]
     others = [setting for setting in found.settings if setting.name != "margin"]
     return [
@@ -45,61 +45,61 @@ def setting_sections(found: CategoryTrials) -> list[Section]:
 
 
 def importance_section(found: CategoryTrials) -> Section:
-    """Optuna's importances."""
+    """Shows Optuna's importances."""
     section = Section("importance", "Which settings mattered", SELECTION)
     rows = importances(found.trials, found.settings) if found.settings else []
     num_complete = len(found.complete)
     if not rows:
         return section.without(
-            f"This takes at least {MIN_TRIALS} trials at the full budget, of different values, and "
-            f"two settings that vary; there are {num_complete} trials and {len(found.settings)} "
-            "settings."
+            f"This needs at least {MIN_TRIALS} trials at the full budget, with different values, "
+            f"and two settings that vary; there are {num_complete} trials and "
+            f"{len(found.settings)} settings."
         )
     sample = f" (a random {MAX_TRIALS} of them)" if num_complete > MAX_TRIALS else ""
     note = (
-        f"How far the settings of the better half of the {num_complete:,} trials at the full budget"
-        f"{sample} differ from those of all, by Optuna's PED-ANOVA. The whiskers end at the least "
-        "and the largest importance when the trials are resampled: where they overlap, the order "
-        "says nothing."
+        "The importance is how far the settings of the better half of the "
+        f"{num_complete:,} trials at the full budget{sample} differ from those of all, by Optuna's "
+        "PED-ANOVA. The whiskers show the smallest and largest importance when the trials are "
+        "resampled: where they overlap, the order means nothing."
     )
     return section.having([figures.importance_bars(rows)], [note])
 
 
 def parallel_section(found: CategoryTrials) -> Section:
-    """Parallel coordinates of the trials at the full budget."""
+    """Shows parallel coordinates of the trials at the full budget."""
     section = Section("parallel", "All settings at once", SELECTION)
     complete = found.shown[(found.shown["state"] == "complete") & found.shown["value"].notna()]
     if len(complete) < 2 or not found.settings:
         return section.without(
-            "This takes two trials at the full budget and a setting that varies."
+            "This needs two trials at the full budget and a setting that varies."
         )
     notes = [
-        "A line is a trial at the full budget, orange where its AUROC is high. Drag along an axis "
-        "to keep only the lines that cross there; click the axis to let go.",
+        "Each line is a trial at the full budget, orange if its AUROC is high. Drag along an axis "
+        "to keep only the lines that cross it there; click the axis to undo this.",
         *found.sample_note,
     ]
     return section.having([figures.parallel(complete, found.settings, found.metric)], notes)
 
 
 def history_section(found: CategoryTrials) -> Section:
-    """The trials' values in the order of their start."""
+    """Shows the trials' values in order of start."""
     section = Section("history", "How the search went", SELECTION)
     if not found.trials["value"].notna().any():
         return section.without(_NO_VALUES)
     best = found.complete.set_index("number")["value"].cummax()
     best = best[best.diff() != 0]
-    # The line goes on to the last trial.
+    # The line extends to the last trial.
     best = best.reindex([*best.index, len(found.trials)], method="ffill")
     notes = [
-        "Only trials at the full budget can be the best: what an early-stopped one had reached at "
-        "its last report is shown in grey. The first trials are the paper's setting and margin 0.",
+        "Only trials at the full budget can be the best; grey points are the last reports of "
+        "trials stopped early. The first trials are the paper's setting and margin 0.",
         *found.sample_note,
     ]
     return section.having([figures.history(found.shown, best, found.metric)], notes)
 
 
 def curves_section(found: CategoryTrials) -> Section:
-    """Learning curves, and where ASHA stopped them."""
+    """Shows learning curves, and the steps at which ASHA stopped them."""
     section = Section("curves", "Learning curves", SELECTION)
     if found.reports.empty:
         return section.without(_NO_VALUES)
@@ -114,11 +114,11 @@ def curves_section(found: CategoryTrials) -> Section:
 
 
 def stops_section(found: CategoryTrials) -> Section:
-    """The steps at which ASHA stopped trials, and what the stopped ones had reached."""
+    """Lists the steps at which ASHA stopped trials, and the values of these trials."""
     section = Section("stops", "Where ASHA stopped trials", SELECTION)
     stopped = found.trials[(found.trials["state"] == "pruned") & found.trials["value"].notna()]
     if stopped.empty or found.budget is None:
-        return section.without("ASHA stopped no trial, or this run was no search.")
+        return section.without("ASHA stopped no trial, or this run is not a search.")
     rows = []
     for step, here in stopped.groupby("step"):
         values = found.reports.loc[found.reports["step"] == step, "value"]
@@ -134,14 +134,14 @@ def stops_section(found: CategoryTrials) -> Section:
         )
     columns = ("step", "trials there", "stopped", "median", "best", "best of the stopped")
     note = (
-        f"A trial goes on if it is among the best 1 in {found.budget.reduction_factor} of those "
-        "that have come as far; the paper's setting and margin 0 are never stopped."
+        f"A trial continues if it is among the best 1 in {found.budget.reduction_factor} of those "
+        "that reached the same step; the paper's setting and margin 0 are never stopped."
     )
     return section.having([], [note], Table(columns, rows))
 
 
 def trials_section(found: CategoryTrials, limit: int) -> Section:
-    """The trials as a table that the page can filter."""
+    """Lists the trials in a table that the page can filter."""
     section = Section("trials", "Trials", SELECTION)
     if found.trials.empty:
         return section.without("No trial has started yet.")
@@ -197,16 +197,16 @@ def _setting_section(
     ]
     notes = [
         "Points: trials; diamonds with 95 % intervals: the best, the paper's setting, margin 0. "
-        "The other settings vary too, and the search tries more where it hopes for more.",
+        "The other settings vary, too, and the search samples promising values more densely.",
         *found.sample_note,
     ]
     return section.having(drawn, notes, _margin_table(found) if section.key == "margin" else None)
 
 
 def _margin_table(found: CategoryTrials) -> Table | None:
-    """The mean AUROC of each margin beside the paper's, where there are few; else None.
+    """Lists the mean AUROC of each margin beside the paper's; None with too many margins.
 
-    Trials share their images, so a mean of several is as uncertain about these as one is.
+    All trials share their images, so a mean over trials has the same interval as one trial.
     """
     if not 0 < found.complete["margin"].nunique() <= _MAX_MARGINS:
         return None

@@ -1,4 +1,4 @@
-"""One category's trials, made ready for the sections about them."""
+"""One category's trials, prepared for the sections about them."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from dfsc_tune.spaces.space import Budget
 
 @dataclass(frozen=True)
 class CategoryTrials:
-    """One category's trials and their reports; all numbers are of the selection part."""
+    """One category's trials and reports; all numbers are of the selection part."""
 
     trials: pd.DataFrame
-    """All, in order of their start, with `number`, `label` (best, paper, margin_0 or none) and
+    """All trials in order of start, with `number`, `label` (best, paper, margin_0 or none) and
     `hover`."""
     shown: pd.DataFrame
-    """Those drawn as points: all, or a sample that keeps the labelled ones."""
+    """The trials drawn as points: all, or a sample that keeps the labelled ones."""
     reports: pd.DataFrame
-    """Of the trials' own EMA momentum, with `value`."""
+    """The reports with each trial's own EMA momentum, with `value`."""
     marked: pd.DataFrame
-    """The labelled trials with a value, and its 95 % interval as `low` and `high`."""
+    """The labelled trials with a value, with its 95 % interval as `low` and `high`."""
     settings: Sequence[Setting]
     metric: str
     num_images: Mapping[str, int]
-    """Of the selection part, by kind."""
+    """Number of images of the selection part, by kind."""
     budget: Budget | None
-    """None for a single config, which no search has tried."""
+    """None for a single training."""
     published: Mapping[float, float]
-    """The paper's mean AUROC by margin; empty where it does not apply."""
+    """The paper's mean AUROC by margin; empty if it does not apply."""
 
     @property
     def complete(self) -> pd.DataFrame:
@@ -43,19 +43,19 @@ class CategoryTrials:
 
     @property
     def sample_note(self) -> list[str]:
-        """A warning where not all trials are drawn."""
+        """A note if only a sample of the trials is drawn."""
         if len(self.shown) == len(self.trials):
             return []
         return [f"Drawn: {len(self.shown):,} of {len(self.trials):,} trials, a random sample."]
 
 
 def category_trials(run: Run, category: str, max_points: int, real_loco: bool) -> CategoryTrials:
-    """Gathers what the sections about trials show.
+    """Collects the data for the sections about trials.
 
     Args:
         run: the run.
         category: one of its categories.
-        max_points: how many trials may be drawn.
+        max_points: largest number of trials to draw.
         real_loco: whether the images are MVTec LOCO AD's own.
     """
     metric = run.settings.objective.metric
@@ -81,7 +81,7 @@ def category_trials(run: Run, category: str, max_points: int, real_loco: bool) -
 
 
 def sampled(trials: pd.DataFrame, limit: int) -> pd.DataFrame:
-    """All trials, or a random sample of so many that keeps the labelled ones; in their order."""
+    """Returns all trials, or a random sample that keeps the labelled ones, in order."""
     if len(trials) <= limit:
         return trials
     plain = trials[trials["label"].isna()]
@@ -90,7 +90,7 @@ def sampled(trials: pd.DataFrame, limit: int) -> pd.DataFrame:
 
 
 def with_intervals(rows: pd.DataFrame, num_images: Mapping[str, int], metric: str) -> pd.DataFrame:
-    """The rows with the 95 % interval of `value` as `low` and `high`."""
+    """Adds the 95 % interval of `value` to the rows, as `low` and `high`."""
     found = [
         selection_interval({str(name): value for name, value in row.items()}, num_images, metric)
         for row in rows.to_dict("records")
@@ -99,7 +99,7 @@ def with_intervals(rows: pd.DataFrame, num_images: Mapping[str, int], metric: st
 
 
 def _labels(trials: pd.DataFrame) -> pd.Series:
-    """The trials that stand out: the best, and the references at their full budget."""
+    """Labels the best trial, and the references at the full budget."""
     labels = pd.Series([None] * len(trials), index=trials.index, dtype=object)
     for role in REFERENCES:
         labels[(trials["role"] == role) & (trials["state"] == "complete")] = role
@@ -108,7 +108,7 @@ def _labels(trials: pd.DataFrame) -> pd.Series:
 
 
 def _hover(trials: pd.DataFrame, searched: Sequence[str]) -> pd.Series:
-    """Each trial's searched settings, a line each, as Plotly's labels take them."""
+    """Formats each trial's searched settings for Plotly's labels, one line for each."""
     lines = [
         "".join(f"<br>{name} {html.escape(shown_value(value))}" for name, value in row.items())
         for row in trials[list(searched)].to_dict("records")

@@ -1,1 +1,1 @@
-"""The paper's tables and figure made again: which trainings they need, and what came of them."""
+"""The paper's tables and figure, reproduced: the trainings that they need, and the numbers."""

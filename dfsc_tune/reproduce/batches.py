@@ -1,4 +1,4 @@
-"""A batch as a search space, at some scale."""
+"""Batches of trainings as search spaces, at a given scale."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ _MEDIUM_TEACHER = "anomalib-medium"
 
 @dataclass(frozen=True)
 class Scale:
-    """How large trainings are: of a search space, all but what it searches."""
+    """The size of trainings: a search space, without what it searches."""
 
     space: SearchSpace
     num_seeds: int
     teacher: str | None = None
-    """Of the space's network, if not the space's own."""
+    """A teacher for the space's network; None for the space's own."""
     photographs: str | None = None
     """A folder for EfficientAD's penalty; None leaves it out."""
 
@@ -36,12 +36,12 @@ class Scale:
 
 
 def batch_space(batch: Batch, categories: Iterable[str], scale: Scale) -> SearchSpace:
-    """A batch as a search space: its trainings listed for each category, seed after seed.
+    """Makes a search space of a batch: its trainings for each category, seed after seed.
 
     Raises:
-        UserError: what the scale fixes is what the batch varies.
+        UserError: the scale fixes a setting that the batch varies.
     """
-    listed: dict[str, list[dict[str, Value]]] = {
+    trainings: dict[str, list[dict[str, Value]]] = {
         category: [
             {**setting_for(setting, category), "seed": seed}
             for seed in range(MOST_SEEDS)
@@ -50,7 +50,7 @@ def batch_space(batch: Batch, categories: Iterable[str], scale: Scale) -> Search
         for category in categories
     }
     choices: dict[str, list[Value]] = {}
-    for point in (point for points in listed.values() for point in points):
+    for point in (point for points in trainings.values() for point in points):
         for name, value in point.items():
             if value not in choices.setdefault(name, []):
                 choices[name].append(value)
@@ -66,10 +66,10 @@ def batch_space(batch: Batch, categories: Iterable[str], scale: Scale) -> Search
         "parameters": {
             name: {"type": "categorical", "choices": found} for name, found in choices.items()
         },
-        "categories": {name: {"starting_points": points} for name, points in listed.items()},
+        "categories": {name: {"starting_points": points} for name, points in trainings.items()},
         "sampler": "listed",
         "budget": budget,
-        # All test images: parts of them are judged afterwards, on the same trainings.
+        # All test images are scored; the protocols divide them afterwards.
         "objective": scale.space.objective.model_copy(update={"name": "oracle"}).model_dump(),
         "resources": scale.space.resources.model_dump(),
     }
@@ -77,7 +77,7 @@ def batch_space(batch: Batch, categories: Iterable[str], scale: Scale) -> Search
 
 
 def _of_scale(batch: Batch, scale: Scale) -> dict[str, Any]:
-    """What of a batch's fixed settings depends on the scale."""
+    """Returns the fixed settings of a batch that depend on the scale."""
     network = _LARGER[scale.model.network] if batch.larger_network else scale.model.network
     model: dict[str, Any] = {"network": network}
     if not batch.larger_network and scale.teacher is not None:

@@ -1,4 +1,4 @@
-"""The numbers of a table: ours, how sure they are, what they gain, and the paper's beside them."""
+"""The numbers of a table: ours with deviations, intervals and gains, and the paper's."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from dfsc_tune.reproduce.tables import Measure, PaperTable, Protocol
 from dfsc_tune.training.objectives import Split
 
 AVERAGE = "average"
-"""In place of a category: the mean over all categories of the table."""
+"""Stands for a category: the mean over all categories of the table."""
 CHOSEN, FIXED = "chosen margin", "best fixed margin"
-"""Lines made of others: the margin that the selection part chose, by category or for all."""
+"""Lines derived from others: the margin that the selection part chose, by category or for all."""
 
 Lines = Mapping[str, Mapping[str, Models]]
-"""The models of a table: by line, then by category."""
+"""The models of a table, by line, then by category."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One number of a table. AUROCs and areas lie in 0 to 1; NaN is what is not known.
+    """One number of a table. AUROCs and areas are between 0 and 1; NaN means unknown.
 
-    Deviations are over the seeds; intervals, of level 95 %, are for want of images.
+    Deviations are over the seeds; 95 % intervals are for the limited number of images.
     """
 
     exhibit: str
@@ -48,12 +48,12 @@ class Cell:
     ours: float = math.nan
     """Mean over the seeds."""
     num_seeds: int = 0
-    """0 for what the paper cites."""
+    """0 for a number that the paper cites."""
     deviation: float = math.nan
     low: float = math.nan
     high: float = math.nan
     over: str = ""
-    """The line that the gain is over."""
+    """The line that `gain` compares with."""
     gain: float = math.nan
     """Paired by seed and by image."""
     gain_deviation: float = math.nan
@@ -61,10 +61,10 @@ class Cell:
     gain_high: float = math.nan
     paper: float = math.nan
     difference: float = math.nan
-    """Ours above the paper's; unknown where the images are others, or only some of the paper's."""
+    """Ours minus the paper's; unknown unless the images are all of the paper's."""
     doubt: float = math.nan
-    """Half the 95 % interval of the difference of our mean and one run of the same setting, as our
-    seeds vary: the paper's number is of one."""
+    """Half the width of the difference's 95 % interval: that of our mean minus one more training,
+    by the deviation of our seeds, because the paper's number is that of one training."""
 
 
 def cells_of(
@@ -74,14 +74,14 @@ def cells_of(
     published: Callable[[str, str, Measure], float | None],
     comparable: bool,
 ) -> list[Cell]:
-    """All numbers of a table, protocol after protocol.
+    """Computes all numbers of a table, protocol after protocol.
 
     Args:
-        table: which.
-        models: that were trained for it.
-        splits: by category, then by protocol.
-        published: the paper's number of a category (or `AVERAGE`), line and measure.
-        comparable: whether the images are those of the paper.
+        table: the table.
+        models: the models trained for it.
+        splits: the division of the images, by category, then by protocol.
+        published: the paper's number for a category (or `AVERAGE`), line and measure.
+        comparable: whether the images are the paper's.
     """
     bases = {line.label: line.over for line in table.lines}
     bases |= dict.fromkeys((CHOSEN, FIXED), table.lines[0].label)
@@ -97,7 +97,7 @@ def cells_of(
                 numbers = _numbers(lines[line], lines.get(over), of_protocol, protocol, measure)
                 for category, (number, gain) in numbers.items():
                     paper = published(category, line, measure)
-                    # Part of the images is no test set to compare on.
+                    # Numbers on a part of the images cannot be compared.
                     known = comparable and protocol != "holdout" and paper is not None
                     cell = Cell(
                         table.name,
@@ -130,7 +130,7 @@ def _numbers(
     protocol: Protocol,
     measure: Measure,
 ) -> dict[str, tuple[Number, Number]]:
-    """A line's number and gain of each category that has one, and the average if all have."""
+    """Computes a line's number and gain by category, and the average if all have one."""
     found: dict[str, tuple[Number, Number]] = {}
     for category, split in splits.items():
         number = number_of(of_line[category], split, protocol, measure)
@@ -150,7 +150,7 @@ def _numbers(
 def _choices(
     models: Lines, splits: Mapping[str, Split], protocol: Protocol
 ) -> Iterator[tuple[str, dict[str, Models]]]:
-    """The lines made by choosing among the others, where all of these are there."""
+    """Yields the lines made by choosing among the others, if all of these are complete."""
     if not all(found.scores for of_line in models.values() for found in of_line.values()):
         return
     yield (
@@ -166,7 +166,7 @@ def _choices(
 
 
 def _doubt(number: Number) -> float:
-    """Half the 95 % interval of our mean less a single run."""
+    """Half the width of the 95 % interval of our mean minus a single training."""
     num_seeds = len(number.by_seed)
     if num_seeds < 2:
         return math.nan

@@ -1,7 +1,7 @@
-"""Scores trained models on test images, once each, for all protocols.
+"""Scores each trained model on the test images once, for all protocols.
 
-A protocol (an objective) says on which images a setting is chosen and on which it is reported. The
-trainings know nothing of it, so one model's scores serve them all.
+A protocol (an objective) says which images choose a setting and which ones give its numbers.
+Trainings do not depend on it, so the scores of one model serve all protocols.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ from dfsc_tune.training.trial import finished_detector
 Splits = dict[Protocol, Split]
 
 Model = Mapping[str, Any]
-"""A model's name: the columns and values that its rows are found by."""
+"""The identity of a model: the columns and values that select its rows."""
 
 Maps = Sequence[npt.NDArray[np.float32]]
-"""An anomaly map (H, W) an image, at the image's original size."""
+"""One anomaly map (H, W) for each image, at its original size."""
 
 
 class Rows:
-    """Rows about models, in a Parquet file that grows.
+    """Rows about models, in a Parquet file to which more are added.
 
     Args:
-        path: of the file, which need not be there yet.
+        path: the file, which may not exist yet.
     """
 
     def __init__(self, path: Path) -> None:
@@ -52,14 +52,14 @@ class Rows:
         self.table = read_parquet(path, again).to_pandas() if path.exists() else pd.DataFrame()
 
     def of(self, model: Model) -> pd.DataFrame:
-        """A model's rows."""
+        """Returns a model's rows."""
         if self.table.empty:
             return self.table
         matching = (self.table[name] == value for name, value in model.items())
         return self.table[np.logical_and.reduce(list(matching))]
 
     def add(self, model: Model, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Adds a model's rows, also on the disk."""
+        """Adds a model's rows, and writes the file."""
         added = pd.DataFrame([{**model, **row} for row in rows])
         self.table = pd.concat([self.table, added], ignore_index=True)
         write_parquet(self._path, self.table)
@@ -68,9 +68,9 @@ class Rows:
 class Judged:
     """The scores and areas of judged models, kept in a folder.
 
-    `scores` has a row a model and image: what names the model, image, kind, score. `areas` has a
-    row a model and protocol: what names the model, protocol, au_spro (of the protocol's report
-    part, the mean of both kinds).
+    `scores` has one row for each model and image: the model's identity, image, kind, score. `areas`
+    has one row for each model and protocol: the model's identity, protocol, au_spro (on the
+    protocol's report part, the mean of both kinds).
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,24 +80,24 @@ class Judged:
 
 @dataclass(frozen=True)
 class Scored:
-    """A model's answers to a `Judge`'s images."""
+    """A model's scores and maps of a `Judge`'s images."""
 
     scores: Sequence[float]
     maps: Callable[[], Maps]
-    """Makes the anomaly maps, which take gigabytes, where they are wanted."""
+    """Makes the anomaly maps; they take gigabytes, so only on demand."""
 
 
 def splits_of(category: Category, protocols: Sequence[Protocol]) -> Splits:
-    """What each protocol selects and reports on; `synthetic` selects on what is not made yet.
+    """Divides a category's test images by protocol; the anomalies of `synthetic` are missing yet.
 
     Raises:
-        UserError: a protocol cannot be carried out on these images.
+        UserError: a protocol cannot be applied to these images.
     """
     return {name: split_test(category, ObjectiveConfig(name=name)) for name in protocols}
 
 
-def with_made(splits: Splits, scores: pd.DataFrame, category: str) -> Splits:
-    """The splits, `synthetic` selecting on the images that were made for it and scored."""
+def with_anomalies(splits: Splits, scores: pd.DataFrame, category: str) -> Splits:
+    """Adds to the `synthetic` split the anomalies that were made and scored for it."""
     if "synthetic" not in splits or scores.empty:
         return splits
     split = splits["synthetic"]
@@ -111,7 +111,7 @@ def with_made(splits: Splits, scores: pd.DataFrame, category: str) -> Splits:
 
 
 def _recipe(name: str) -> str:
-    """By which recipe an anomaly was made: `prepare` names it synthetic/<recipe>/<number>."""
+    """The recipe of an anomaly, which `prepare` names synthetic/<recipe>/<number>."""
     return name.split("/")[1]
 
 
@@ -125,20 +125,20 @@ def judge_batch(
     device: str,
     say: Callable[[str], None],
 ) -> Judged:
-    """Scores each model of a batch trained to the full budget that is not scored yet.
+    """Scores each model of a batch that was trained to the full budget and is not scored yet.
 
     Args:
-        run: the batch's.
+        run: the run of the batch.
         data: the folder that holds its categories.
-        scorings: each is a model of its own of every training.
-        protocols: that the scores are to serve.
-        areas: the categories to measure AU-sPRO of too, which takes minutes a model on large
-            images; all their anomalous test images must have masks.
-        device: where the models run.
-        say: told what goes on.
+        scorings: ways to score; each makes a model of its own of every training.
+        protocols: the protocols that the scores shall serve.
+        areas: categories for which AU-sPRO is measured, too, which takes minutes for each model on
+            large images; all their anomalous test images must have masks.
+        device: the device that the models run on.
+        say: called with messages on the progress.
 
     Raises:
-        UserError: data or teacher are not those that the models were trained with.
+        UserError: the data or the teacher differ from those that the models were trained with.
     """
     judged = Judged(run.folder)
     complete = run.trials[run.trials["state"] == "complete"]
@@ -156,7 +156,7 @@ def judge_batch(
 
 
 def named(category: str, trial: str, scoring: Scoring) -> Model:
-    """The name of a training's model, scored in some way."""
+    """Returns the identity of a training's model with a way to score it."""
     return {
         "category": category,
         "trial": trial,
@@ -166,15 +166,15 @@ def named(category: str, trial: str, scoring: Scoring) -> Model:
 
 
 class Judge:
-    """A category's images, prepared when the first model is to be scored on them.
+    """A category's images, prepared when the first model is scored on them.
 
     Args:
-        run: of a batch, whose data and settings they are.
-        category: of it.
+        run: the run of a batch, with its data and settings.
+        category: one of its categories.
         data: the folder that holds its categories.
-        device: where models run.
-        protocols: that the scores are to serve.
-        say: told when images are prepared.
+        device: the device that models run on.
+        protocols: the protocols that the scores shall serve.
+        say: called when images are prepared.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ class Judge:
 
     @cached_property
     def data(self) -> CategoryData:
-        """The category, prepared; UserError if it is not what the models were trained with."""
+        """The prepared category; UserError if it differs from that of the trainings."""
         category = self._base.category
         self._say(f"scoring models of {category} …")
         name = "synthetic" if "synthetic" in self._protocols else "oracle"
@@ -207,7 +207,7 @@ class Judge:
 
     @cached_property
     def images(self) -> PreparedImages:
-        """All images that a protocol selects or reports on."""
+        """All images that any protocol selects or reports on."""
         selection = self.data.trial.selection
         if "synthetic" not in self._protocols:
             return selection
@@ -223,13 +223,13 @@ class Judge:
     def complete(
         self, judged: Judged, model: Model, score: Callable[[], Scored], *, areas: bool
     ) -> None:
-        """Scores a model unless that is done.
+        """Scores a model, unless that has been done.
 
         Args:
-            judged: what is done, and is added to.
-            model: its name.
+            judged: the results so far; the model's are added.
+            model: its identity.
             score: runs it on `images`.
-            areas: whether its AU-sPRO is wanted too; all anomalous images must have masks.
+            areas: whether to measure its AU-sPRO, too; all anomalous images must have masks.
         """
         unscored = judged.scores.of(model).empty
         unmeasured = areas and judged.areas.of(model).empty
@@ -253,7 +253,7 @@ class Judge:
             )
 
     def scored(self, trial: str, scoring: Scoring) -> Scored:
-        """The answers of a trial's model, scored in some way."""
+        """Runs a trial's model with a way to score it."""
         rows = self._run.trials.set_index("trial")
         searched = list(self._run.settings.searched[self._base.category])
         values = rows.loc[[trial], searched].to_dict("records")[0]
@@ -270,7 +270,7 @@ class Judge:
 
 
 def _area(category: Category, records: Sequence[ImageRecord], maps: Mapping[str, Any]) -> float:
-    """The AU-sPRO of some images, the mean of both kinds; their maps by name."""
+    """Computes the AU-sPRO of some images (mean of both kinds) from maps by image name."""
     chosen = [maps[record.name] for record in records]
     kinds = [record.kind for record in records]
     defects: list[Defect] = []

@@ -1,4 +1,4 @@
-"""From models' scores to a number and its doubts: over the seeds, and for want of images."""
+"""Computes numbers from models' scores, with deviations over seeds and intervals for images."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ from dfsc_tune.results import Run
 from dfsc_tune.training.objectives import Split, objective_named, objective_value
 
 Scores = dict[str, float]
-"""One model's scores by image."""
+"""Scores of one model by image."""
 
 
 @dataclass(frozen=True)
 class Models:
-    """A line's models of one category, one a seed."""
+    """A line's models of one category, one for each seed."""
 
     scores: dict[int, Scores] = field(default_factory=dict)
     areas: dict[tuple[int, Protocol], float] = field(default_factory=dict)
-    """AU-sPRO of the protocol's report part, where it was measured."""
+    """AU-sPRO on the protocol's report part, if it was measured."""
 
     @classmethod
     def of(cls, judged: Judged, by_seed: Mapping[int, Model]) -> Models:
-        """The models of some names, as far as they are judged."""
+        """Collects the models of some identities, as far as they are judged."""
         models = cls()
         for seed, model in by_seed.items():
             scores = judged.scores.of(model)
@@ -46,31 +46,31 @@ class Models:
 
 @dataclass(frozen=True)
 class Number:
-    """Something measured of models of several seeds on the same images."""
+    """A quantity of models of several seeds on the same images."""
 
     by_seed: dict[int, float]
     low: float = math.nan
-    """Lower end of the 95 % interval for want of images; NaN where it is not known."""
+    """Lower end of the 95 % interval for the number of images; NaN if unknown."""
     high: float = math.nan
 
     @property
     def mean(self) -> float:
-        """Over the seeds; NaN where there is none."""
+        """Mean over the seeds; NaN without any."""
         return float(np.mean(list(self.by_seed.values()))) if self.by_seed else math.nan
 
     @property
     def deviation(self) -> float:
-        """Over the seeds; NaN for one."""
+        """Standard deviation over the seeds; NaN for one."""
         values = list(self.by_seed.values())
         return float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
 
 
 UNKNOWN = Number({})
-"""What was not measured."""
+"""A number that was not measured."""
 
 
 def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
-    """The trained models that make a line, as far as they are judged."""
+    """Collects the trained models of a line, as far as they are judged."""
     wanted = setting_for(line.setting, category)
     trials = run.trials[(run.trials["category"] == category) & (run.trials["state"] == "complete")]
     for name, value in wanted.items():
@@ -85,7 +85,7 @@ def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
 
 
 def choose(by_line: Mapping[str, Models], split: Split, protocol: Protocol) -> Models:
-    """Per seed, the model of the line that does best on the selection part."""
+    """Chooses for each seed the model that does best on the selection part."""
     seeds = set.intersection(*(set(models.scores) for models in by_line.values()))
     chosen = {}
     for seed in sorted(seeds):
@@ -99,12 +99,15 @@ def choose(by_line: Mapping[str, Models], split: Split, protocol: Protocol) -> M
 def best_fixed(
     by_line: Mapping[str, Mapping[str, Models]], splits: Mapping[str, Split], protocol: Protocol
 ) -> dict[str, Models]:
-    """The models, by category, of the line that does best on all categories' selection parts.
+    """Chooses the line that does best on the selection parts of all categories.
 
     Args:
-        by_line: by line, then by category.
-        splits: by category.
-        protocol: that they are of.
+        by_line: models by line, then by category.
+        splits: the protocol's splits by category.
+        protocol: the protocol.
+
+    Returns:
+        The models of that line, by category.
     """
 
     def value(line: str) -> float:
@@ -119,7 +122,7 @@ def best_fixed(
 
 
 def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure) -> Number:
-    """A line's number on the report part of a category."""
+    """Computes a line's number on the report part of a category."""
     by_seed = _by_seed(models, split, protocol, measure)
     if not by_seed or measure == "au_spro":
         return Number(by_seed)
@@ -132,7 +135,7 @@ def number_of(models: Models, split: Split, protocol: Protocol, measure: Measure
 def gain_of(
     models: Models, base: Models, split: Split, protocol: Protocol, measure: Measure
 ) -> Number:
-    """How far a line lies above another, paired by seed and by image."""
+    """Computes the gain of a line over another, paired by seed and by image."""
     values, others = (_by_seed(x, split, protocol, measure) for x in (models, base))
     seeds = sorted(set(values) & set(others))
     by_seed = {s: values[s] - others[s] for s in seeds}
@@ -147,7 +150,7 @@ def gain_of(
 def _by_seed(
     models: Models, split: Split, protocol: Protocol, measure: Measure
 ) -> dict[int, float]:
-    """What the models of each seed reach on the report part; empty where that is not known."""
+    """Measures the model of each seed on the report part; empty if that is unknown."""
     if measure == "au_spro":
         return {seed: area for (seed, name), area in models.areas.items() if name == protocol}
     if measure != "mean" and not any(record.kind == measure for record in split.report):
@@ -156,7 +159,7 @@ def _by_seed(
 
 
 def average(numbers: Sequence[Number]) -> Number:
-    """The mean over categories, of each seed that all have; their images are independent."""
+    """Averages over categories, for each seed that all have; their images are independent."""
     seeds = set.intersection(*(set(number.by_seed) for number in numbers))
     if not seeds:
         return UNKNOWN
@@ -169,7 +172,7 @@ def average(numbers: Sequence[Number]) -> Number:
 
 
 def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "mean") -> float:
-    """An image AUROC of some images, whose kinds allow it."""
+    """Computes an image AUROC of images that have the kinds for it."""
     found = image_auroc(_in_order(scores, records), [record.kind for record in records])
     value = getattr(found, measure)
     assert value is not None, "the images have the kind"
@@ -177,7 +180,7 @@ def auroc(scores: Scores, records: Sequence[ImageRecord], measure: Measure = "me
 
 
 def _selection_value(scores: Scores, split: Split, protocol: Protocol) -> float:
-    """What a search of that objective would have seen of a model."""
+    """The value of a model that a search with that objective would have seen."""
     records = split.selection
     found = objective_named(protocol).judge(
         np.array(_in_order(scores, records)),

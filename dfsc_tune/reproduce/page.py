@@ -1,4 +1,4 @@
-"""A reproduced table as text for the terminal and as a page of its own."""
+"""A reproduced table, as text for the terminal and as an HTML page."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ _MEASURES = {
 }
 _TITLES = {
     "oracle": "on all test images, as the paper (oracle: optimistic)",
-    "synthetic": "on all test images, chosen by anomalies made of good ones (synthetic)",
-    "holdout": "on the test images that chose nothing (holdout)",
+    "synthetic": "on all test images, chosen by synthetic anomalies (synthetic)",
+    "holdout": "on the test images that took no part in choosing (holdout)",
 }
 _COLUMNS = ("", "", "ours", "over seeds", "over images", "gain", "paper", "difference")
 _MISSING = "–"
 LEGEND = (
-    "ours: mean over seeds; ± after it and after a gain: standard deviation between trainings; "
-    "over images: 95 % interval of that mean for want of test images; gain: paired by seed and "
-    "image; difference to the paper, whose number is of one training: ± half its 95 % interval as "
-    "our seeds vary"
+    "ours: mean over seeds; over seeds, and ± after a gain: standard deviation between trainings; "
+    "over images: 95 % interval of the mean for the limited number of test images; gain: paired by "
+    "seed and image; difference: ours minus the paper's, ± half its 95 % interval by the deviation "
+    "of our seeds, as the paper's number is that of one training"
 )
 
 
 def shown_tables(cells: Sequence[Cell]) -> list[Section]:
-    """The cells as tables of text in percent, one a protocol and measure, each with its figure."""
+    """Makes a table in percent and a figure for each protocol and measure."""
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
         groups.setdefault((cell.protocol, cell.measure), []).append(cell)
@@ -54,7 +54,7 @@ def shown_tables(cells: Sequence[Cell]) -> list[Section]:
 
 
 def write_page(found: Reproduction) -> Path:
-    """Writes the table as one HTML page beside its runs; the file."""
+    """Writes the table as one HTML page beside its runs; returns the file."""
     target = found.folder / f"{found.table.name}.html"
     page = render_template(
         "reproduction.html",
@@ -68,7 +68,7 @@ def write_page(found: Reproduction) -> Path:
 
 
 def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
-    """A row a cell, category by category; a category is named once."""
+    """Makes one row for each cell, category by category; names each category once."""
     order = list(dict.fromkeys(cell.category for cell in cells))
     rows: list[tuple[str, ...]] = []
     before = ""
@@ -90,12 +90,12 @@ def _rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 
 
 def _figures(cells: Sequence[Cell]) -> list[go.Figure]:
-    """Ours with the images' intervals, a colour a line; of one measure."""
+    """Draws our numbers of one measure with the images' intervals, one colour for each line."""
     ours = [cell for cell in cells if cell.num_seeds and math.isfinite(cell.low)]
     estimates = [
         (cell.category, cell.line, cell.ours, Interval(cell.low, cell.high)) for cell in ours
     ]
-    # Guessing gets an AUROC of one half; of AU-sPRO, next to nothing.
+    # Guessing has an AUROC of one half, and an AU-sPRO near 0.
     chance = None if cells[0].measure == "au_spro" else 0.5
     figure = with_intervals(estimates, "ours as a share, mean over seeds", chance=chance)
     return [] if figure is None else [figure]
@@ -118,7 +118,7 @@ def _interval(low: float, high: float, sign: str = "") -> str:
 
 
 def _gain(cell: Cell) -> str:
-    """What a line gains over another, over seeds and over images."""
+    """Formats the gain of a line over another, over seeds and over images."""
     if math.isnan(cell.gain):
         return _MISSING
     seeds = "" if math.isnan(cell.gain_deviation) else f" ±{100 * cell.gain_deviation:.2f}"

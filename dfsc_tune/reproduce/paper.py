@@ -1,4 +1,4 @@
-"""The paper's number for each cell of its tables, and the systems that it cites."""
+"""The paper's numbers for the cells of its tables, and for the systems that it cites."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def published(
     measure: Measure,
     categories: Collection[str] = CATEGORIES,
 ) -> float | None:
-    """What the paper states, as a share; None where it states nothing.
+    """Returns the paper's number as a share; None if the paper states none.
 
     Args:
-        table: which table.
-        category: or `AVERAGE`.
-        line: its label.
-        measure: what is measured.
-        categories: those beside whose numbers it shall stand. The paper's averages, and its best
-            fixed margin, are over all five: of fewer they are other numbers.
+        table: the table.
+        category: a category, or `AVERAGE`.
+        line: the label of a line.
+        measure: the measure.
+        categories: the categories of our table. The paper's averages and its best fixed margin are
+            over all five, so they are left out for fewer.
     """
     if category not in (*CATEGORIES, AVERAGE):
         return None
@@ -51,12 +51,12 @@ def published(
 
 
 def cited_cells(table: PaperTable, categories: Sequence[str], lines: Iterable[str]) -> list[Cell]:
-    """What the paper states of systems that are not run here.
+    """Returns cells with the paper's numbers for systems that are not trained here.
 
     Args:
-        table: which table.
-        categories: of it.
-        lines: those that are run here, by their labels.
+        table: the table.
+        categories: the categories of our table.
+        lines: labels of the lines that are trained here.
     """
     if not table.compares_methods:
         return []
@@ -104,6 +104,6 @@ def _by_margin(tables: dict[str, Any], category: str, line: str) -> float | None
 
 
 def _mean(numbers: Sequence[float | None]) -> float | None:
-    """The mean, where all are stated."""
+    """Returns the mean if all numbers are stated, else None."""
     stated = [number for number in numbers if number is not None]
     return float(np.mean(stated)) if len(stated) == len(numbers) else None

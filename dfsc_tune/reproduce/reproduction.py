@@ -1,4 +1,4 @@
-"""A table of the paper from its trainings to its numbers; what is there is not done again."""
+"""Reproduces a table of the paper, from trainings to numbers, without repeating finished work."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from dfsc_tune.pages.score_sections import is_real_loco
 from dfsc_tune.reproduce.baselines import Baseline, judge_baselines
 from dfsc_tune.reproduce.batches import Scale, batch_space
 from dfsc_tune.reproduce.cells import Cell, cells_of
-from dfsc_tune.reproduce.judge import Judged, judge_batch, splits_of, with_made
+from dfsc_tune.reproduce.judge import Judged, judge_batch, splits_of, with_anomalies
 from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.tables import DFSC, Batch, Line, PaperTable, Scoring
@@ -33,26 +33,26 @@ _PAPER_SCALE = ("small", 256, 70_000)
 
 @dataclass(frozen=True)
 class Reproduction:
-    """A table made again."""
+    """A reproduced table."""
 
     table: PaperTable
     folder: Path
     cells: list[Cell]
     notes: list[str]
     interrupted_by: signal.Signals | None = None
-    """If so, there are no cells yet: the same call goes on."""
+    """The signal that ended it; there are no cells then, and the same call continues."""
 
 
 def requests(
     table: PaperTable, request: SearchRequest, scale: Scale
 ) -> Iterator[tuple[Batch, SearchRequest]]:
-    """The searches that a table needs.
+    """Yields the batches of a table, each with the request for its search.
 
     Args:
-        table: which.
-        request: where and on what; its space and name are replaced, and its results folder becomes
-            that of the reproduction.
-        scale: how large.
+        table: the table.
+        request: data, categories and machine; its space and name are replaced, and its results
+            folder becomes that of the reproduction.
+        scale: the size of the trainings.
     """
     for batch in table.batches:
         space = batch_space(batch, request.categories, scale)
@@ -68,20 +68,20 @@ def reproduce(
     *,
     baselines: Sequence[Baseline] = (),
 ) -> Reproduction:
-    """Trains, scores and tabulates; leaves the cells as Parquet beside the runs.
+    """Trains, scores and tabulates; writes the cells as Parquet beside the runs.
 
     Args:
-        table: which table or figure.
-        request: as `requests` takes it.
-        scale: how large.
+        table: the table or figure.
+        request: as for `requests`.
+        scale: the size of the trainings.
         console: for progress.
-        baselines: anomalib's, to be trained too; for a table that compares methods.
+        baselines: anomalib's baselines to train, too; for a table that compares methods.
 
     Raises:
-        UserError: a search cannot be begun or gone on with, the data changed since, or the table
+        UserError: a search cannot be started or continued, the data have changed, or the table
             needs masks that no category has.
     """
-    # Before hours of training, and not only after them:
+    # Read and checked before hours of training, not after them.
     categories = request.categories
     read = {name: read_category(request.data, name) for name in categories}
     splits = {name: splits_of(x, table.protocols) for name, x in read.items()}
@@ -104,7 +104,7 @@ def reproduce(
                 say=console.print,
             )
         runs[batch.name] = run, judged
-        splits = {name: with_made(x, judged.scores.table, name) for name, x in splits.items()}
+        splits = {name: with_anomalies(x, judged.scores.table, name) for name, x in splits.items()}
     models: dict[str, dict[str, Models]] = {
         line.label: {name: models_of(line, name, *runs[line.batch.name]) for name in categories}
         for line in table.lines
@@ -133,17 +133,17 @@ def reproduce(
 
 
 def _with_areas(table: PaperTable, categories: Iterable[Category]) -> list[str]:
-    """The categories to measure AU-sPRO of, if the table is of it: those that lack no mask.
+    """Returns the categories with all masks if the table has AU-sPRO, else none.
 
-    Raises UserError where there is none such.
+    Raises UserError if the table has AU-sPRO and no category has all masks.
     """
     if "au_spro" not in table.measures:
         return []
     found = [x.name for x in categories if not any(record.lacks_mask for record in x.test)]
     if not found:
         raise UserError(
-            f"{table.name} is of AU-sPRO, which needs a mask of every anomalous test image, and "
-            "no category has them all; add them under ground_truth"
+            f"{table.name} shows AU-sPRO, which needs a mask for every anomalous test image, and "
+            "no category has them all; add the masks under ground_truth"
         )
     return found
 
@@ -159,31 +159,31 @@ def _notes(
     models: Collection[Mapping[str, Models]],
     areas: Collection[str],
 ) -> Iterator[str]:
-    """What a reader of the numbers must know."""
+    """Yields notes that a reader of the numbers must know."""
     yield (
         "oracle is the paper's protocol: settings are chosen and reported on the same test images, "
-        "so its numbers are optimistic; holdout reports on images that chose nothing; synthetic "
-        "chooses without labels, and where nothing is chosen would tell what oracle does"
+        "so its numbers are optimistic; holdout reports on images that took no part in choosing; "
+        "synthetic chooses without labels, and equals oracle where nothing is chosen"
     )
     if not comparable:
         yield (
             "these are not the images of MVTec LOCO AD, whatever their names: the paper's numbers "
-            "stand beside for orientation, and no difference is taken"
+            "are shown for orientation, without a difference"
         )
     model = scale.model
     found = (model.network, model.image_size, scale.space.budget.num_steps)
     if found != _PAPER_SCALE:
         network, size, steps = found
         yield (
-            f"not at the paper's scale: PDN {network} at {size} pixels, {steps:,} steps, in place "
+            f"not at the paper's scale: PDN {network} at {size} pixels, {steps:,} steps, instead "
             "of small, 256 and 70,000"
         )
     if any(batch.larger_network for batch in table.batches) and model.network != "small":
-        yield "EfficientAD-M here has the PDN above that of EfficientAD-S, not medium"
+        yield "EfficientAD-M here has the next larger PDN than EfficientAD-S, not medium"
     if any(batch.penalty for batch in table.batches) and scale.photographs is None:
         yield "EfficientAD was trained without its penalty, which needs --photographs"
     if scale.num_seeds == 1:
-        yield "one seed: how much numbers vary between trainings is not known; --seeds 3 tells"
+        yield "one seed: the variation between trainings is unknown; --seeds 3 measures it"
     unmasked = sorted({name for of_line in models for name in of_line} - set(areas))
     if "au_spro" in table.measures and unmasked:
         yield f"AU-sPRO cannot be measured without all masks, which {', '.join(unmasked)} lack"

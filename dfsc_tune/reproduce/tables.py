@@ -1,4 +1,4 @@
-"""The paper's tables and figure: the trainings that each needs, and the lines made of them."""
+"""The paper's tables and figure: their lines, and the trainings that these need."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dfsc_tune.reference import published_margins
 from dfsc_tune.spaces.parameters import Value
 
 BY_ANOMALIB = " (anomalib)"
-"""Ends the label of a method that anomalib trains."""
+"""The end of the label of a method that anomalib trains."""
 
 Measure = Literal["logical", "structural", "mean", "au_spro"]
-"""Image AUROC of a kind, or the mean of the two; or AU-sPRO up to an FPR of 0.05, their mean."""
+"""Image AUROC of a kind, their mean, or the mean AU-sPRO of both kinds up to an FPR of 0.05."""
 
 Protocol = Literal["oracle", "holdout", "synthetic"]
-"""On which images something is chosen and on which it is reported: an objective by its name."""
+"""The name of an objective: the images that choose, and those that give the numbers."""
 PROTOCOLS: tuple[Protocol, ...] = ("oracle", "holdout")
 """The paper's first."""
 
 MOST_SEEDS = 10
-"""A batch lists its trainings for so many seeds, so that one that ran can be given more."""
+"""Number of seeds for which a batch fixes its trainings, so that seeds can be added later."""
 MARGINS = (0.0, 0.2, 0.4, 1.0, 2.0)
-"""Of Table 3."""
-# The paper's text states none but 0.999; these are ours.
+"""The margins of Table 3."""
+# The paper's text states only 0.999; the others are ours.
 QUANTILES = (0.9, 0.95, 0.99, 0.995, 0.999)
 _MOMENTUM = 0.99
 _DEFAULT_MARGIN = 1.0
 
 PAPERS_MARGIN: None = None
-"""As a margin: the one that Table 3 found best for the category."""
+"""A margin's placeholder: the one that Table 3 found best for the category."""
 
 Setting = Mapping[str, Value | None]
 """Searchable settings by name; see `PAPERS_MARGIN`."""
@@ -39,22 +39,22 @@ Setting = Mapping[str, Value | None]
 
 @dataclass(frozen=True)
 class Batch:
-    """Trainings that are one search, all of the same network and data: each with every seed."""
+    """Trainings with one network that are run as one search, each with every seed."""
 
     name: str
     settings: tuple[Setting, ...]
-    """What differs between the trainings, the same names in each."""
+    """The settings of each training; all have the same names."""
     fixed: Mapping[str, Any]
-    """What they share, above the scale's own: what a `Scoring` decides is as the paper has it."""
+    """Settings that all share; those that a `Scoring` decides are the paper's."""
     penalty: bool = False
-    """Whether EfficientAD's penalty belongs to it, where there are photographs."""
+    """True if EfficientAD's penalty belongs to it, given photographs."""
     larger_network: bool = False
-    """Whether it takes the network above the scale's: EfficientAD-M."""
+    """True if it takes the next larger network than the scale's: EfficientAD-M."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """What of a training's scores is decided after it: no training is done for it."""
+    """Choices of how to score that are made after training and need no training of their own."""
 
     sigmoid: bool = True
     ema_momentum: float = _MOMENTUM
@@ -62,14 +62,14 @@ class Scoring:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table: trainings, and how they are scored."""
+    """One line of a table: its trainings, and how they are scored."""
 
     label: str
     batch: Batch
     setting: Setting
     scoring: Scoring = Scoring()
     over: str | None = None
-    """The line that its gain is told over."""
+    """The line that its gain compares with."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +81,19 @@ class PaperTable:
     lines: tuple[Line, ...]
     measures: tuple[Measure, ...]
     compares_methods: bool = False
-    """Whether other methods' lines belong to it."""
+    """True if it has lines of other methods."""
     chooses_margin: bool = False
-    """Whether its lines are margins, of which one is to be chosen for each category."""
+    """True if its lines are margins, of which one is chosen for each category."""
     notes: tuple[str, ...] = ()
 
     @property
     def protocols(self) -> tuple[Protocol, ...]:
-        """Where nothing is chosen, `synthetic` reports on what `oracle` does: all test images."""
+        """Its protocols; without a choice, `synthetic` would be the same as `oracle`."""
         return (*PROTOCOLS, "synthetic") if self.chooses_margin else PROTOCOLS
 
     @property
     def batches(self) -> tuple[Batch, ...]:
-        """The searches it needs, none twice."""
+        """The batches that it needs, each once."""
         return tuple({line.batch.name: line.batch for line in self.lines}.values())
 
 
@@ -127,7 +127,7 @@ _CONSTRAINED: Setting = {"margin": PAPERS_MARGIN, "instance_norm_relu": True}
 _ABLATION = Batch(
     "ablation",
     (_VANILLA, _NORMS, _CONSTRAINED),
-    # Gradients never see an average: one training is scored with and without.
+    # Gradients never see the average, so one training is scored with and without it.
     {**_PAPERS, "train": {"ema_momentum": _MOMENTUM, "extra_ema_momenta": [0.0]}},
 )
 
@@ -137,8 +137,8 @@ _METHODS = (
     Line("EfficientAD-M", EFFICIENTAD_M, {"margin": 0.0}, Scoring(False, 0.0)),
 )
 _MARGINS_NOTE = (
-    "DFSC's margins are those that the paper found best on the whole test set: on MVTec LOCO AD "
-    "the holdout numbers of DFSC are optimistic too; those of Table 3's chosen margin are not"
+    "DFSC's margins are those that the paper found best on the whole test set, so on MVTec LOCO AD "
+    "its holdout numbers are optimistic, too; those of Table 3's chosen margin are not"
 )
 
 PAPER_TABLES: dict[str, PaperTable] = {
@@ -182,7 +182,7 @@ PAPER_TABLES: dict[str, PaperTable] = {
             ),
             ("mean",),
             notes=(
-                "sigmoid and momentum are decided after training: lines that differ in them alone "
+                "sigmoid and momentum are applied after training: lines that differ only in these "
                 "score the same trainings",
                 _MARGINS_NOTE,
             ),
@@ -211,19 +211,19 @@ PAPER_TABLES: dict[str, PaperTable] = {
 
 
 def find_table(name: str) -> PaperTable:
-    """The table or figure of that name; UserError names those there are."""
+    """Returns the table or figure of a name; a UserError names those that exist."""
     if name not in PAPER_TABLES:
         raise UserError(f"no table or figure '{name}'; choose from {', '.join(PAPER_TABLES)}")
     return PAPER_TABLES[name]
 
 
 def papers_margin(category: str) -> float:
-    """The margin that the paper's Table 3 found best for a category; 1 for one it lacks."""
+    """Returns the margin that Table 3 found best for a category; 1 for other categories."""
     published = published_margins(category)
     return max(published, key=lambda margin: published[margin]) if published else _DEFAULT_MARGIN
 
 
 def setting_for(setting: Setting, category: str) -> dict[str, Value]:
-    """A setting's values for a category."""
+    """Returns the values of a setting for a category."""
     margin = papers_margin(category)
     return {name: margin if value is PAPERS_MARGIN else value for name, value in setting.items()}

@@ -1,4 +1,4 @@
-"""What a run leaves in `results/<run>/`: its schema, writing and reading it, what it found."""
+"""The files of a run in `results/<run>/`: their schema, writing and reading them, and a summary."""
 
 from dfsc_tune.results.files import (
     Run,

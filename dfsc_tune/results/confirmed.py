@@ -15,14 +15,14 @@ from dfsc_tune.metrics import LEVEL, Interval
 
 PAPER = "paper"
 CONFIRMED = "confirmed.parquet"
-"""In the folder of a run that confirms another: a row a setting."""
+"""In the folder of a run that confirms another: one row for each setting."""
 MIN_SEEDS = 2
-"""That a setting must have completed, each with the paper's, to be judged."""
+"""Seeds with which a setting and the paper's must both be trained in full to be compared."""
 
 
 @dataclass(frozen=True)
 class Confirmed:
-    """What a setting reached with fresh seeds on the selection part."""
+    """A setting's result with fresh seeds on the selection part."""
 
     setting: str
     num_seeds: int
@@ -30,49 +30,49 @@ class Confirmed:
     sd: float
     """Sample standard deviation over the seeds."""
     gain: float
-    """Mean difference to the paper's setting, over the seeds that both completed; its own is 0."""
+    """Mean difference to the paper's setting over the seeds that both completed."""
     gain_interval: Interval
-    """Student's, of the differences paired by seed."""
+    """Student's t interval of the differences paired by seed."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Which setting of a category to use."""
+    """The setting to use for a category, and what it rests on."""
 
     settings: tuple[Confirmed, ...]
     """In the order in which the table first names them."""
     best: str
     """The setting with the largest gain over the paper's."""
     winner: str
-    """`best`, or the paper's setting where the gain over that may be noise."""
+    """`best`, or the paper's setting if the gain over it may be noise."""
     left_out: Mapping[str, int]
-    """The settings too few of whose seeds were completed, here and with the paper's setting, to be
-    judged, and how many were here."""
+    """Settings that shared too few completed seeds with the paper's to be judged, with the number
+    of their own completed seeds."""
 
     @property
     def verdict(self) -> str:
         """The decision in a sentence."""
         if self.best == PAPER:
-            return "no setting is better than the paper's in the mean: the paper's is kept"
+            return "no setting is better than the paper's on average: the paper's is kept"
         if self.winner == PAPER:
-            return f"{self.best} is best, but within noise of the paper's setting: kept the paper's"
+            return f"{self.best} is best, but within noise of the paper's setting, which is kept"
         return f"{self.winner} is better than the paper's setting beyond the noise of seeds"
 
 
 def decide(trainings: pd.DataFrame) -> Decision:
-    """The decision for one category.
+    """Decides for one category which setting to use.
 
     The setting with the largest gain over the paper's wins if the 95 % interval of that gain lies
-    above 0; else the paper's is kept. A mean of its own does not count: where a seed failed, it is
-    not of the seeds that the others' are of. The interval is of that one gain: it is not widened
-    for being the largest of several.
+    above 0; otherwise the paper's is kept. Gains are compared, not means, because means of
+    different seeds cannot be compared where a seed failed. The interval is that of one gain; it is
+    not widened for being the largest of several.
 
     Args:
-        trainings: a row a complete training: `setting` (the paper's is "paper"), `seed` (none twice
-            within a setting) and `value`, of the selection part.
+        trainings: one row for each complete training: `setting` (the paper's is "paper"), `seed`
+            (unique within a setting) and `value`, on the selection part.
 
     Raises:
-        UserError: the paper's setting has fewer than two seeds; another such setting is left out.
+        UserError: the paper's setting has fewer than two seeds. Other such settings are left out.
     """
     values = {
         str(name): rows.set_index("seed")["value"]
@@ -91,7 +91,7 @@ def decide(trainings: pd.DataFrame) -> Decision:
     )
     judged = {found.setting for found in settings}
     left_out = {name: len(found) for name, found in values.items() if name not in judged}
-    # Where gains are equal, the paper's comes first.
+    # Of equal gains, the paper's setting wins.
     best = max(settings, key=lambda found: (found.gain, found.setting == PAPER))
     kept = best.gain_interval.low <= 0
     return Decision(settings, best.setting, PAPER if kept else best.setting, left_out)

@@ -35,7 +35,7 @@ from dfsc_tune.training.objectives import Objective, objective_named
 
 @dataclass(frozen=True)
 class Run:
-    """A run, read: its settings and its three tables."""
+    """A run as read from its folder: its settings and its three tables."""
 
     folder: Path
     settings: RunSettings
@@ -45,11 +45,11 @@ class Run:
 
     @property
     def objective(self) -> str:
-        """The names of what its categories were judged by: mostly one, else several."""
+        """The names of its categories' objectives, joined by commas; usually there is one."""
         return ", ".join(sorted({read.objective for read in self.settings.datasets.values()}))
 
     def objective_of(self, category: str) -> Objective:
-        """What the trials of a category were judged by."""
+        """The objective that judged the trials of a category."""
         return objective_named(self.settings.datasets[category].objective)
 
 
@@ -62,12 +62,12 @@ def create_run(results: Path, name: str) -> Path:
     folder = results / name
     if (folder / SETTINGS).exists():
         raise UserError(
-            f"the run '{name}' exists already in {results}; go on with it by "
+            f"the run '{name}' exists already in {results}; continue it with "
             f"`{resume_command(folder)}`, choose another --name, or delete it"
         )
-    # What died before its first trial left at most an empty ledger, and its name is free.
+    # A run that died before its first trial leaves at most an empty ledger; its name is free.
     if folder.exists() and not (folder.is_dir() and all(map(_is_leftover, folder.iterdir()))):
-        raise UserError(f"{folder} exists already and is no run; choose another --name")
+        raise UserError(f"{folder} exists already and is not a run; choose another --name")
     check_writable(folder)
     return folder
 
@@ -77,7 +77,7 @@ def _is_leftover(path: Path) -> bool:
 
 
 def resume_command(folder: Path) -> str:
-    """The command that goes on with a run, as a shell takes it."""
+    """The shell command that continues a run."""
     settings = _settings_so_far(folder)
     if settings is None or settings.continued_by == "resume":
         run = folder.name if folder.parent == Path("results") else folder
@@ -86,13 +86,13 @@ def resume_command(folder: Path) -> str:
 
 
 def stored_at(folder: Path) -> Store | None:
-    """Where a run is kept in an object store; None if it is not."""
+    """The place of a run in an object store; None if it is kept in none."""
     settings = _settings_so_far(folder)
     return Store(settings.store) / folder.name if settings and settings.store else None
 
 
 def _settings_so_far(folder: Path) -> RunSettings | None:
-    """A run's settings; None where `run.yaml` is not written yet or is damaged."""
+    """Reads a run's settings; None if `run.yaml` is not written yet or damaged."""
     try:
         return read_settings(folder)
     except UserError:
@@ -101,17 +101,17 @@ def _settings_so_far(folder: Path) -> RunSettings | None:
 
 @contextmanager
 def removed_on_error(folder: Path) -> Iterator[None]:
-    """Removes a new run's folder if the block fails: nothing is lost yet, and the name is free."""
+    """Removes a new run's folder if the block fails, so that the name is free again."""
     try:
         yield
     except BaseException:
-        # NFS keeps a file that is open, as the ledger is; what failed is what is to be said.
+        # NFS keeps open files, such as the ledger; the first error is the one to report.
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def table_of(name: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows as a table of `SCHEMAS`."""
+    """Makes a table of `SCHEMAS` from rows."""
     schema = SCHEMAS[name].with_metadata({SCHEMA_KEY: SCHEMA_VERSION.encode()})
     return pa.Table.from_pylist([dict(row) for row in rows], schema=schema)
 
@@ -123,12 +123,12 @@ def write_table(folder: Path, name: str, rows: Sequence[Mapping[str, Any]] | pa.
 
 
 def find_run(results: Path, name: str) -> Path:
-    """The folder of a run given by its name in the results folder, by its path, or by its address.
+    """Finds the folder of a run by its name in the results folder, its path, or its address.
 
-    Of a run in an object store, it is a copy on this machine, to read.
+    For a run in an object store, the folder is a copy on this machine, for reading only.
 
     Raises:
-        UserError: there is no such run; names those that exist.
+        UserError: there is no such run; the error names those that exist.
     """
     if is_remote(name):
         return look_at(Store(name))
@@ -147,11 +147,11 @@ def list_runs(results: Path) -> list[str]:
 def load(folder: Path | str) -> Run:
     """Reads a run, finished or not; tables not written yet are empty.
 
-    Columns and dtypes are those of `SCHEMAS` (string, float64, int64, bool), whatever the rows
-    hold; whole numbers that may be missing are Int64. `results/README.md` explains each column.
+    Columns and dtypes are always those of `SCHEMAS` (string, float64, int64, bool); integers that
+    may be missing are Int64. `results/README.md` explains each column.
 
     Raises:
-        UserError: it is no run, or a file is damaged.
+        UserError: the folder is not a run, or a file is damaged.
     """
     folder = Path(folder)
     settings = read_settings(folder)
@@ -160,10 +160,10 @@ def load(folder: Path | str) -> Run:
 
 
 def remove_damaged_tables(folder: Path, categories: Collection[str]) -> None:
-    """Removes what cannot be read of a run's tables, which its search will make again.
+    """Removes the tables of a run that cannot be read; its search will write them again.
 
     Raises:
-        UserError: one is of a later version, or a folder.
+        UserError: a table is of a later version, or a folder.
     """
     for name in SCHEMAS:
         if (folder / name).is_dir():
@@ -177,17 +177,17 @@ def remove_damaged_tables(folder: Path, categories: Collection[str]) -> None:
 
 
 class LaterSchemaError(UserError):
-    """A table that a later version wrote."""
+    """An error: a later version wrote a table."""
 
 
 def _read_table(path: Path, categories: Collection[str]) -> pd.DataFrame:
-    """A table of `SCHEMAS`, whose rows are of these categories."""
+    """Reads a table of `SCHEMAS` whose rows belong to these categories."""
     schema = SCHEMAS[path.name]
     if not os.path.lexists(path):
         return _frame(schema.empty_table())
-    again = f"the tables of a search are made again by `{resume_command(path.parent)}`"
+    again = f"`{resume_command(path.parent)}` makes the tables of a search again"
     if not path.is_file():
-        raise UserError(f"{path} is no file; {again}")
+        raise UserError(f"{path} is not a file; {again}")
     read = read_parquet(path, again)
     try:
         table = _as_schema(read, schema, path)
@@ -204,7 +204,7 @@ def _as_schema(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
             f"{path} has schema version {found}, and this dfsc-tune reads versions up to "
             f"{SCHEMA_VERSION}; use the dfsc-tune that wrote it"
         )
-    # Versions only add columns: what an older file lacks is null.
+    # Versions only add columns: those missing from an older file are null.
     columns = [
         table[field.name].cast(field.type)
         if field.name in table.schema.names
@@ -215,7 +215,7 @@ def _as_schema(table: pa.Table, schema: pa.Schema, path: Path) -> pa.Table:
 
 
 def _check_names(table: pa.Table, categories: Collection[str]) -> None:
-    """Refuses, by a ValueError, rows without what they are known by, and names that are paths."""
+    """Raises ValueError for rows without an identity, and for names that are paths."""
     for name in NEVER_NULL:
         if name in table.schema.names and table[name].null_count:
             raise ValueError(f"column {name} has nulls")
@@ -227,5 +227,5 @@ def _check_names(table: pa.Table, categories: Collection[str]) -> None:
 
 def _frame(table: pa.Table) -> pd.DataFrame:
     frame: pd.DataFrame = table.to_pandas()
-    # Whole numbers that may be missing stay whole whatever the rows hold.
+    # Integers that may be missing have the same dtype whether or not any is.
     return frame.astype({name: "Int64" for name in NULLABLE_INTEGERS if name in frame})

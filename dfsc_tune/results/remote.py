@@ -1,4 +1,4 @@
-"""A run in an object store, read: a copy of it on this machine."""
+"""Local copies of runs in an object store."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dfsc_tune.storage.copies import copy_place, fetch_folder, local_copy
 from dfsc_tune.storage.object_store import Store
 
 DRIVER = "driver.json"
-"""Beside a stored run's files: which process goes on with it."""
+"""File beside those of a stored run: the process that leads it."""
 
 
 def look_at(run: Store) -> Path:
-    """A copy of a stored run on this machine, to read: all but its checkpoints.
+    """Makes a copy of a stored run on this machine, for reading, without its checkpoints.
 
     Raises:
         UserError: there is no such run.
@@ -24,22 +24,22 @@ def look_at(run: Store) -> Path:
 
 
 def fetch_run(run: Store, results: Path, progress: Callable[[int, int], None]) -> Path:
-    """Copies a stored run into a results folder, or brings the copy there up to date.
+    """Copies a stored run into a results folder, or updates the copy there.
 
     Args:
-        run: the run in its store, going on or not.
+        run: the run in its store, ended or not.
         results: the results folder of this machine.
-        progress: told the files done and the files in all.
+        progress: called with the numbers of files done and of all files.
 
     Raises:
-        UserError: there is no such run, or a folder of its name that is no copy of it.
+        UserError: there is no such run, or the folder of its name here is not a copy of it.
     """
     check_exists(run)
     return copy_run(run, copy_place(results / run.name, run), progress)
 
 
 def copy_run(run: Store, folder: Path, progress: Callable[[int, int], None] | None = None) -> Path:
-    """Brings a copy of a stored run, without its checkpoints, up to date; returns its folder.
+    """Updates a copy of a stored run, without its checkpoints; returns its folder.
 
     Raises:
         UserError: there is no such run.
@@ -50,7 +50,7 @@ def copy_run(run: Store, folder: Path, progress: Callable[[int, int], None] | No
 
 
 def check_exists(run: Store) -> None:
-    """Refuses a run that the store does not have; the error names those it has."""
+    """Refuses a run that is not in the store; the error names those that are."""
     if run.find(SETTINGS) is None:
         runs = {name.split("/")[0] for name in run.parent.files() if name.endswith(f"/{SETTINGS}")}
         known = ", ".join(sorted(runs)) or "none"
@@ -58,5 +58,5 @@ def check_exists(run: Store) -> None:
 
 
 def is_checkpoint(name: str) -> bool:
-    """Whether a file of a run, by its path in it, is a trial's checkpoint."""
+    """True if a path within a run is that of a trial's checkpoint."""
     return name.startswith(f"{CHECKPOINTS}/")

@@ -1,7 +1,6 @@
-"""The files of a run, and the columns of its Parquet tables.
+"""The names of a run's files, and the columns of its Parquet tables.
 
-Names are the glossary's words. Times are in seconds, a step is a training step, AUROCs lie in 0
-to 1.
+Times are in seconds, a step is a training step, AUROCs are between 0 and 1.
 """
 
 from __future__ import annotations
@@ -13,13 +12,13 @@ from dfsc_tune.metrics.image import AUROCS
 from dfsc_tune.progress import LOSSES
 
 SCHEMA_VERSION = "2"
-"""A whole number; each version adds columns to those of the one before, and all are read."""
+"""An integer. Each version only adds columns, so tables of every version can be read."""
 SCHEMA_KEY = b"dfsc_tune_schema"
 SETTINGS, LEDGER, CHECKPOINTS, MODELS = "run.yaml", "ledger.jsonl", "checkpoints", "models"
 TRIALS, REPORTS, SCORES = "trials.parquet", "reports.parquet", "scores.parquet"
 ENDED = "ended"
-"""The ledger's last event once the process that led a search has done all that it will; `why` says
-why that is before the search's own end, if it is."""
+"""The ledger's last event, written when the process that leads a search is done; its `why` gives
+the reason if the search is not complete."""
 
 _FLOAT, _INT, _TEXT, _BOOL = pa.float64(), pa.int64(), pa.string(), pa.bool_()
 _AUROCS = [(name, _FLOAT) for name in AUROCS]
@@ -78,18 +77,18 @@ SCHEMAS: dict[str, pa.Schema] = {
 }
 """Each table's columns.
 
-trials: a row a trial. `role` is paper (the paper's setting), margin_0, starting_point, sampler, or
-config (trained on its own); `state` is running, complete, pruned (stopped early by ASHA), failed or
-interrupted (the search ended before it did);
-`value` is what the search maximises, at the last report; all AUROCs are of the selection part.
-reports: a row a report and EMA momentum; `own_momentum` marks the one that counts: the trial's own,
-or the best where momenta are free.
-scores: a row an image of the report part. `role` is best, or of what it is compared with: paper
-(the paper's setting) and margin_0, where they reached the full budget and are not best themselves.
+trials: one row for each trial. `role` is paper (the paper's setting), margin_0, starting_point,
+sampler, or config (trained on its own); `state` is running, complete, pruned (stopped early by
+ASHA), failed or interrupted (the search ended first); `value` is what the search maximises, at
+the last report; all AUROCs are of the selection part.
+reports: one row for each report and EMA momentum; `own_momentum` marks the one that counts: the
+trial's own, or the best one where momenta are free.
+scores: one row for each image of the report part. `role` is best, or for the references paper (the
+paper's setting) and margin_0, if they reached the full budget and are not best themselves.
 """
 
 NULLABLE_INTEGERS = ("best_step",)
-"""Whole numbers that a row may lack: in pandas Int64, not int64."""
+"""Integers that may be missing in a row: Int64 in pandas, not int64."""
 
 NEVER_NULL = ("category", "trial", "role", "state", "step", "num_steps", "image", "kind", "score")
-"""What every row of a table that has such a column holds."""
+"""Columns that are never null in the tables that have them."""

@@ -1,7 +1,7 @@
-"""`run.yaml`: what a run was asked for, its data and the machine it ran on; written, read, checked.
+"""`run.yaml`: the settings of a run, its data and its machine.
 
-What a file says is kept as it says it: a file that is written again holds the settings that were
-read from it, and none that this version has beside them.
+A file that is read and written again keeps exactly the settings that were in it; defaults that this
+version adds are not written.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dfsc_tune.storage.documents import read_yaml
 from dfsc_tune.storage.names import FileName
 
 VERSION = 2
-"""Of the file's layout; dfsc-tune 0.1.0 wrote 1, without saying so."""
+"""The version of the file's layout. dfsc-tune 0.1.0 wrote version 1, without the key."""
 
 ContinuedBy = Literal["resume", "confirm", "reproduce"]
 Device = Literal["auto", "cpu"]
@@ -43,24 +43,24 @@ class Hardware(Settings):
     processor: str
     num_cpus: int | None
     gpus: Texts
-    """The name of each."""
+    """Their names."""
 
 
 class DatasetRecord(Settings):
     """A category's data as a run found them."""
 
     fingerprint: str
-    """Of the images, their masks and how they are sorted."""
+    """A digest of the images, their masks, and the splits and kinds they belong to."""
     layout: str
     train: int
-    """Images, as are the numbers below."""
+    """Number of images, as are the numbers below."""
     validation: int
     objective: ObjectiveName
-    """The category's trials were judged by it; never `auto`."""
+    """The objective that judges the category's trials; never `auto`."""
     selection: dict[str, int]
-    """By kind, what the search saw."""
+    """Number of images that the search sees, by kind."""
     report: dict[str, int]
-    """By kind, what the published numbers come from."""
+    """Number of images that the final numbers come from, by kind."""
     teacher_sha256: str
     channel_statistics_sha256: str
     teacher_features_sha256: str
@@ -68,7 +68,7 @@ class DatasetRecord(Settings):
 
 
 class Resumption(Settings):
-    """One time that a run was taken up again: by which versions, on which machine, when."""
+    """One resumption of a run: its versions, machine and time."""
 
     versions: dict[str, str | None]
     git_commit: str | None
@@ -85,14 +85,14 @@ class RunSettings(Settings):
     name: FileName
     categories: Annotated[tuple[FileName, ...], Field(strict=False)]
     data: str | None
-    """The folder or store that holds the categories, where it lies now; None: the built-in data."""
+    """The folder or store that now holds the categories; None for the built-in data."""
     seed: int
     objective: ObjectiveConfig
-    """As asked for: its name may be `auto`, and `datasets` say what became of that."""
+    """The requested objective; if its name is `auto`, `datasets` name the ones chosen."""
     searched: dict[str, Texts]
-    """By category, the settings that varied, or that are shown of a single training."""
+    """By category, the settings that vary, or that are shown for a single training."""
     gpus: int | None = None
-    """As asked for; None means all there were."""
+    """The requested number; None means all of the machine."""
     gpus_per_trial: float | None = None
     """None in a single training."""
     device: Device = "auto"
@@ -101,30 +101,30 @@ class RunSettings(Settings):
     store: str | None = None
     """The results folder in an object store, where the run is kept."""
     continued_by: ContinuedBy = "resume"
-    """The command that goes on with the run."""
+    """The command that continues the run."""
     continued_with: Texts = ()
     """The arguments of that command, if it is not `resume`."""
     space: SearchSpace | None = None
     """None in a single training."""
     config: TrialConfig | None = None
-    """Of a single training."""
+    """The config of a single training; None in a search."""
     base_configs: dict[str, TrialConfig] = Field(default_factory=dict)
-    """By category, a trial's config before any parameter is chosen, as the search began."""
+    """By category, a trial's config before any parameter is chosen."""
     teachers: dict[str, str] = Field(default_factory=dict)
-    """By category, where the teacher's file was moved to."""
+    """By category, the present place of a teacher's file that was moved."""
     datasets: dict[str, DatasetRecord]
     versions: dict[str, str | None]
-    """Of packages; None where one was not installed."""
+    """Versions of packages; None for those not installed."""
     git_commit: str | None
     hardware: Hardware
     created: str
-    """When the run began: ISO 8601, UTC."""
+    """Time of the run's start: ISO 8601, UTC."""
     resumed: Annotated[tuple[Resumption, ...], Field(strict=False)] = ()
 
     @model_validator(mode="before")
     @classmethod
     def _from_version_1(cls, tree: Any) -> Any:
-        """Parts the command that version 1 gave as one text into its name and its arguments."""
+        """Splits the command that version 1 gives as one text into its name and arguments."""
         if not (isinstance(tree, dict) and isinstance(tree.get("go_on_by"), str)):
             return tree
         tree = dict(tree)
@@ -146,11 +146,11 @@ class RunSettings(Settings):
 
     @property
     def digest(self) -> str:
-        """The sha256 of what decides a search's trials, but for how many and where they run.
+        """The sha256 of all that decides a search's trials, except their number and their machines.
 
-        Only what the file says counts: a setting that a later version adds, with a default, stands
-        in no earlier file and changes nothing. So what reads earlier files must leave `space`,
-        `seed` and `base_configs` as they are there.
+        Only settings in the file count, so a setting that a later version adds with a default does
+        not change the digest of earlier files. Code that reads earlier files must therefore leave
+        `space`, `seed` and `base_configs` as they are there.
         """
         tree = self.model_dump(
             mode="json",
@@ -177,16 +177,16 @@ def read_settings(folder: Path) -> RunSettings:
     """Reads `run.yaml`.
 
     Raises:
-        UserError: it is not there, damaged, of no run, or of a later version that says more; names
-            the file and the dotted path.
+        UserError: the file is missing, damaged, not that of a run, or of a later version with more
+            settings; the error names the file and the dotted path.
     """
     path = folder / SETTINGS
     try:
         tree = read_yaml(path)
     except UserError as error:
-        raise UserError(f"{error}; restore it, or start anew") from error
+        raise UserError(f"{error}; restore it, or start a new run") from error
     if not isinstance(tree, dict):
-        raise UserError(f"{path} is damaged or of no run; restore it, or start anew")
+        raise UserError(f"{path} is damaged or not that of a run; restore it, or start a new run")
     try:
         return validate(RunSettings, tree, source=str(path))
     except UserError as error:
@@ -194,24 +194,24 @@ def read_settings(folder: Path) -> RunSettings:
 
 
 def space_of_run(settings: RunSettings, folder: Path) -> SearchSpace:
-    """The search space of the run in a folder.
+    """Returns the search space of the run in a folder.
 
     Raises:
         UserError: no search made the run.
     """
     if settings.space is None:
-        raise UserError(f"the run in {folder} was not made by a search; give the run of one")
+        raise UserError(f"the run in {folder} was not made by a search; give a run that was")
     return settings.space
 
 
 def _way_out(tree: Mapping[str, Any]) -> str:
-    """Advice for a `run.yaml` that this version cannot read."""
+    """The way out for a `run.yaml` that this version cannot read."""
     try:
         writer = [tree, *tree.get("resumed", ())][-1]["versions"]["dfsc-tune"]
     except (KeyError, TypeError):
         writer = __version__
     if writer == __version__:
-        return "restore it, or start anew"
+        return "restore it, or start a new run"
     return (
         f"dfsc-tune {writer} wrote the file and this is dfsc-tune {__version__}: use the version "
         "that wrote it, or restore the file"

@@ -1,4 +1,4 @@
-"""How far a run is, read from its files: from any machine that sees them."""
+"""The progress of a run, read from its files on any machine that sees them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _TAIL_BYTES = 65_536
 
 @dataclass(frozen=True)
 class TrialLine:
-    """One trial as the watcher sees it."""
+    """One trial as `watch` shows it."""
 
     category: str
     label: str
-    """best, or running."""
+    """Either best or running."""
     step: int
     num_steps: int
     value: float | None
@@ -39,19 +39,19 @@ class RunStatus:
     """A run at this moment."""
 
     counts: Mapping[str, int]
-    """Trials by state, those there are."""
+    """Number of trials by state, without states that have none."""
     num_expected: int
-    """At most so many trials will be tried."""
+    """Largest number of trials that the run may have."""
     lines: Sequence[TrialLine]
-    """The best so far of each category, then those that run."""
+    """The best trial so far of each category, then the running ones."""
     silence_seconds: float | None
-    """Since the trials' table was last written; None before the first."""
+    """Seconds since the table of trials was last written; None before that."""
     ended: bool
-    """Whether nothing runs, and what could be scored has been."""
+    """True if nothing runs and all that could be scored has been."""
     without_result: Sequence[str] = ()
-    """The categories that no trial was trained in full of."""
+    """The categories in which no trial was trained in full."""
     why: str = ""
-    """Why it ended before its time, or without a result, as far as its files say."""
+    """The reason for an early end or a missing result, as far as the files tell."""
 
     @property
     def summary(self) -> str:
@@ -66,17 +66,17 @@ class RunStatus:
 
     @property
     def news(self) -> str:
-        """How old this is, and whether that is a reason to worry."""
+        """The age of the last write, with a warning if it is long."""
         if self.ended or self.silence_seconds is None:
             return ""
         text = f"last news {shown_duration(self.silence_seconds)} ago"
         if self.silence_seconds > _LONG_SILENCE_SECONDS:
-            text += ": long between reports, or the run has died"
+            text += ": reports are far apart, or the run has died"
         return text
 
 
 def status_of(run: Run) -> RunStatus:
-    """What a run's files say of it now."""
+    """Returns the status of a run as its files show it now."""
     categories, space = run.settings.categories, run.settings.space
     counts = run.trials["state"].value_counts()
     table = run.folder / TRIALS
@@ -96,29 +96,29 @@ def status_of(run: Run) -> RunStatus:
 
 
 def _is_over(run: Run, finished: Collection[str]) -> bool:
-    """Whether the tables alone say that nothing more comes: those of older runs, or of `train`."""
+    """True if the tables alone show the end: those of older runs, or of `train`."""
     if run.trials.empty or (run.trials["state"] == "running").any():
         return False
     if not finished:
-        # What trains a single config does no more once that has failed; a search may.
+        # A single training ends when it fails; a search may go on.
         return not (run.folder / LEDGER).exists()
     return all(is_finalized(run, category) for category in finished)
 
 
 def _usual_error(trials: pd.DataFrame, categories: Collection[str]) -> str:
-    """What most trials of some categories failed with; empty if none did."""
+    """The commonest error of the failed trials of some categories; empty if there is none."""
     failed = trials[trials["category"].isin(categories) & (trials["state"] == "failed")]
     errors = failed["error"].value_counts()
     return "" if errors.empty else str(errors.index[0])
 
 
 def _last_event(ledger: Path) -> dict[str, Any]:
-    """The last whole line of a ledger, read from its end, for it may be long; else nothing."""
+    """Reads the last whole line of a ledger; empty if there is none."""
     if not ledger.exists():
         return {}
     with ledger.open("rb") as file:
         file.seek(max(ledger.stat().st_size - _TAIL_BYTES, 0))
-        # What follows the last line's end is half of another, which never counts.
+        # Text after the last line end is an incomplete event, which never counts.
         lines = file.read().split(b"\n")[:-1]
     try:
         event = parse_json(lines[-1], str(ledger))

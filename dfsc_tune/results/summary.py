@@ -1,4 +1,4 @@
-"""What a run found: the best trial of each category and its honest numbers, with their doubt."""
+"""The summary of a run: each category's best trial, its unseen numbers and their intervals."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ from dfsc_tune.results.files import Run
 from dfsc_tune.results.schema import MODELS
 from dfsc_tune.training.objectives import objective_named
 
-# A difference of a smaller p-value is called real.
+# A difference with a smaller p-value is called real.
 _SIGNIFICANT = 0.05
 REFERENCES = {"paper": "the paper's setting", "margin_0": "margin 0"}
-"""The roles that the best trial is compared with, and what people call them."""
+"""The roles that the best trial is compared with, and their names for people."""
 _CHANCE = 0.5
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a search found for one category."""
+    """The results of a search for one category."""
 
     category: str
     trial: str
     role: str
-    """Why the best trial was tried: paper, margin_0, starting_point, sampler or config."""
+    """The best trial's role: paper, margin_0, starting_point, sampler or config."""
     settings: dict[str, Any]
     """The searched settings of the best trial."""
     selection_value: float
-    """What the search maximised; optimistic, for it was selected."""
+    """The value that the search maximised; optimistic, because it was selected."""
     selection_interval: Interval
     """Its 95 % interval: trials whose values lie inside cannot be told apart."""
     objective: str
-    """What the search was judged by, by its name."""
+    """The name of the objective that judged the trials."""
     optimistic: bool
-    """Whether the numbers below come from the images that were selected on."""
+    """True if the numbers below come from the images that were selected on."""
     aurocs: dict[str, float | None]
-    """Image AUROCs of the report part; None where it lacks good or anomalous images."""
+    """Image AUROCs on the report part; None without good or anomalous images there."""
     intervals: dict[str, Interval]
-    """95 % intervals of these, by kind (logical, structural, mean), as far as there are any."""
+    """Their 95 % intervals, by kind (logical, structural, mean)."""
     num_images: dict[str, int]
-    """Images of the report part by kind."""
+    """Number of images of the report part by kind."""
     gains: dict[str, Difference]
-    """Mean AUROC above that of each other role in `scores` (paper, margin_0), on the same images.
-    The p-value is the sharper judge, for near an AUROC of 1 the interval is cautious."""
+    """Mean AUROC minus that of each other role in `scores` (paper, margin_0), on the same images.
+    Near an AUROC of 1 the interval is too wide, so the p-value is the sharper test."""
 
 
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
-    """Each category's best trial among those that trained to the full budget, by `value`."""
+    """Returns each category's best trial by `value`, of those trained to the full budget."""
     complete = trials[(trials["state"] == "complete") & trials["value"].notna()]
     first = complete.sort_values(["value", "trial"], ascending=[False, True], kind="stable")
     return first.drop_duplicates("category").sort_values("category")
 
 
 def summaries(run: Run) -> list[Summary]:
-    """What the run found, a summary for each category that has a best trial with scores."""
+    """Summarises each category whose best trial has been scored."""
     found = (summary_of(run, category) for category in best_trials(run.trials)["category"])
     return [summary for summary in found if summary is not None]
 
 
 def summary_of(run: Run, category: str) -> Summary | None:
-    """What the run found for one category; None while its best trial is not published."""
+    """Summarises one category; None while its best trial is not finalized."""
     best = best_trials(run.trials[run.trials["category"] == category]).to_dict("records")
     if not best or not is_finalized(run, category):
         return None
@@ -80,12 +80,12 @@ def summary_of(run: Run, category: str) -> Summary | None:
 
 
 def is_finalized(run: Run, category: str) -> bool:
-    """Whether the best trial's model of a category has been written and scored.
+    """True if the model of a category's best trial has been written and scored.
 
-    A search that was given more trials may have a better one than that of the last scores.
+    A search that was given more trials may have found a better one since its last scores.
     """
     if not any(run.settings.datasets[category].report.values()):
-        # Without any test image there is nothing to score.
+        # Without test images there is nothing to score.
         return (run.folder / MODELS / category).is_dir()
     best = best_trials(run.trials[run.trials["category"] == category])["trial"]
     scores = run.scores[(run.scores["category"] == category) & (run.scores["role"] == "best")]
@@ -93,17 +93,17 @@ def is_finalized(run: Run, category: str) -> bool:
 
 
 def describe(summary: Summary) -> list[str]:
-    """The summary in a few plain sentences, for the terminal and the head of `best/*.yaml`."""
+    """Puts the summary into a few sentences, for the terminal and the head of `best/*.yaml`."""
     objective = objective_named(summary.objective)
     reached = _with_interval(summary.selection_value, summary.selection_interval)
     of = f" {objective.value_of}" if objective.value_of else ""
     saw = f"the search saw {reached}{of}: trials inside this interval cannot be told apart"
     if summary.aurocs["auroc_mean"] is None:
-        lines = ["real defects: unknown, for there are no labelled test images of both kinds", saw]
+        lines = ["real defects: unknown, because good or defective test images are missing", saw]
         if summary.selection_interval.low <= _CHANCE:
             lines.append(
-                "what the search saw is not told apart from chance: use more good images, train "
-                "longer, at a larger image size, or use another teacher"
+                "the value that the search saw cannot be told apart from chance: use more good "
+                "images, train longer, at a larger image size, or use another teacher"
             )
         return lines
     images = ", ".join(f"{count} {kind}" for kind, count in summary.num_images.items() if count)
@@ -117,15 +117,15 @@ def describe(summary: Summary) -> list[str]:
     ]
     if summary.intervals["mean"].low <= _CHANCE:
         lines.append(
-            "not told apart from chance: label more defects, train longer, at a larger image size, "
-            "or use another teacher"
+            "cannot be told apart from chance: label more defects, train longer, at a larger image "
+            "size, or use another teacher"
         )
     lines += filter(None, (gain_in_words(summary, role) for role in REFERENCES))
     return [*lines, saw]
 
 
 def shown_duration(seconds: float) -> str:
-    """A time for people, such as 1 h 05 min."""
+    """Formats a time for people, such as 1 h 05 min."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:
@@ -134,16 +134,18 @@ def shown_duration(seconds: float) -> str:
 
 
 def shown_value(value: object) -> str:
-    """A setting's value for people: four digits, six near 1, where quantiles and momenta live."""
+    """Formats a setting's value: four digits, or six near 1, for quantiles and momenta."""
     if not isinstance(value, float):
         return str(value)
     return f"{value:.6g}" if 0.99 < value < 1 else f"{value:.4g}"
 
 
 def gain_in_words(summary: Summary, role: str) -> str | None:
-    """What the best trial gained over that of a reference, and whether it is beyond noise.
+    """Says what the best trial gained over a reference, and whether that is more than noise.
 
-    None where there is nothing to compare: a single config, or a search that does not vary margin.
+    Returns:
+        The sentence; None if there is nothing to compare: for a single config, or for margin 0 if
+        the search does not vary the margin.
     """
     name = REFERENCES[role]
     if summary.role == "config" or (role == "margin_0" and "margin" not in summary.settings):
@@ -151,7 +153,7 @@ def gain_in_words(summary: Summary, role: str) -> str | None:
     if summary.role == role:
         return f"{name} itself is the best of those tried: tuning gained nothing over it"
     if role not in summary.gains:
-        return f"{name} was not trained to the full budget: the gain over it is not known"
+        return f"{name} was not trained to the full budget: the gain over it is unknown"
     gain = summary.gains[role]
     verdict = "a real difference" if is_real(gain) else "no difference beyond noise"
     return (
@@ -161,9 +163,9 @@ def gain_in_words(summary: Summary, role: str) -> str | None:
 
 
 def is_real(difference: Difference) -> bool:
-    """Whether a difference is more than noise: p-value below 0.05, and 0 outside its interval.
+    """True if a difference is more than noise: p-value below 0.05, and 0 outside its interval.
 
-    Of a few images, one of the two may say so alone; then it is not sure enough to be told.
+    With few images only one of the two may hold, which is not sure enough.
     """
     interval = difference.interval
     return difference.p_value < _SIGNIFICANT and not interval.low <= 0 <= interval.high
@@ -179,9 +181,10 @@ def _with_interval(value: float, interval: Interval, sign: str = "") -> str:
 def selection_interval(
     trial: Mapping[str, Any], num_images: Mapping[str, int], metric: str
 ) -> Interval:
-    """The 95 % interval of what a trial reached on the selection part, known by its AUROCs alone.
+    """Computes the 95 % interval of a trial's value on the selection part from its AUROCs.
 
-    Newcombe's for each kind; for the mean, their half-widths combined as of independent kinds.
+    It is Newcombe's for each kind; for the mean, the half-widths are combined as for independent
+    kinds.
     """
     kinds = ("logical", "structural") if metric == "mean" else (metric,)
     parts = [

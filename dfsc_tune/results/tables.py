@@ -1,4 +1,4 @@
-"""The rows of a run's trials and reports, collected as they happen and written now and then."""
+"""The tables of trials and reports of a running search, collected and written at intervals."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _WRITE_SHARE = 0.05
 
 
 class RunTables:
-    """`trials.parquet` and `reports.parquet` of a run that goes on.
+    """`trials.parquet` and `reports.parquet` of a running search.
 
-    Whenever the process dies, each file is whole and holds all but what came last: the last five
-    seconds, or, in a run so large that writing takes long, twenty times as long as writing takes.
+    Whenever the process dies, each file is whole and lacks at most the last five seconds or, in a
+    run so large that writing takes long, the last twenty times the time of writing.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -31,30 +31,30 @@ class RunTables:
         self.trials: dict[str, dict[str, Any]] = {}
         self.configs: dict[str, TrialConfig] = {}
         self.best: dict[str, dict[str, Any]] = {}
-        """Of each category, the row of the best complete trial."""
+        """The row of the best complete trial of each category."""
         self._notes: dict[str, str] = {}
         self.num_steps = 0
-        """That all trials have done."""
+        """Steps done by all trials."""
         self.num_steps_of_ended = 0
-        """That the trials that have ended had done."""
-        # Kept as columns, the many reports of a large run take less memory than as rows, and are
-        # not made into columns again each time that they are written.
+        """Steps done by the ended trials."""
+        # As columns, the many reports of a large run take less memory than as rows, and need not be
+        # converted at each write.
         self._written_reports = table_of(REPORTS, [])
         self._new_reports: list[dict[str, Any]] = []
         self._next_write = 0.0
-        self._held = False
+        self._paused = False
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Writes nothing within the block, in which rows of old are collected again."""
-        self._held = True
+    def paused(self) -> Iterator[None]:
+        """Writes nothing within the block, which replays earlier events."""
+        self._paused = True
         try:
             yield
         finally:
-            self._held = False
+            self._paused = False
 
     def start(self, trial: str, config: TrialConfig, role: str) -> None:
-        """Opens a trial's row; one that starts again after a failure keeps it."""
+        """Opens a trial's row, or reopens that of a trial retried after a failure."""
         self.configs[trial] = config
         row = self.trials.setdefault(
             trial,
@@ -77,7 +77,7 @@ class RunTables:
         node: str | None = None,
         device: str | None = None,
     ) -> None:
-        """Adds a report's rows, one for each EMA momentum, and brings the trial's up to date."""
+        """Adds a report's rows, one for each EMA momentum, and updates the trial's row."""
         row = self.trials[trial]
         losses = {f"loss_{name}": value for name, value in progress.losses.items()}
         for momentum, aurocs in progress.metrics.items():
@@ -107,7 +107,7 @@ class RunTables:
         self._notes[trial] = self.trials[trial]["error"] = text
 
     def end(self, trial: str, state: str, error: str | None = None) -> None:
-        """Closes a trial's row: complete, pruned, failed or interrupted, and why."""
+        """Closes a trial's row as complete, pruned, failed or interrupted; adds its error."""
         row = self.trials[trial]
         row |= {"state": state, "error": error or self._notes.get(trial)}
         if state != "interrupted":
@@ -126,9 +126,9 @@ class RunTables:
         self._new_reports = []
         write_table(self.folder, REPORTS, self._written_reports)
         end = time.monotonic()
-        # Writing takes longer the more rows there are: never more than a share of the time.
+        # Writing takes longer with more rows; it may take at most a fixed share of the time.
         self._next_write = end + max(_WRITE_INTERVAL_SECONDS, (end - start) / _WRITE_SHARE)
 
     def _write_now_and_then(self) -> None:
-        if not self._held and time.monotonic() >= self._next_write:
+        if not self._paused and time.monotonic() >= self._next_write:
             self.write()

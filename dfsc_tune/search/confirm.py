@@ -233,7 +233,7 @@ def describe(found: Confirmation) -> list[str]:
     if not found.report_aurocs:
         return [
             *lines,
-            "real defects: unknown, for there are no labelled test images of both kinds",
+            "real defects: unknown, because good or defective test images are missing",
         ]
     seen = objective_named(found.objective).report_images
     lines.append(f"mean image AUROC on the report part, {seen}, mean ± sd over seeds:")

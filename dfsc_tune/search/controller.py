@@ -112,7 +112,7 @@ class Controller:
 
     def _replay(self) -> None:
         """Takes the events of earlier sessions once more."""
-        with self.tables.held():
+        with self.tables.paused():
             for number, event in enumerate(self._ledger.events, start=1):
                 try:
                     self._check_order(event)
