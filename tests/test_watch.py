@@ -44,8 +44,7 @@ def test_a_long_silence_is_a_reason_to_worry(tmp_path: Path) -> None:
     an_hour_ago = time.time() - 3600
     os.utime(folder / TRIALS, (an_hour_ago, an_hour_ago))
     assert (
-        "1 h 00 min ago: reports are far apart, or the run has died"
-        in status_of(load(folder)).news
+        "1 h 00 min ago: reports are far apart, or the run has died" in status_of(load(folder)).news
     )
 
 
