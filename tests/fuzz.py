@@ -27,8 +27,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from dfsc_tune.results.progress import progress_of
-from dfsc_tune.search.tuner import take_up
 from numpy.random import Generator
 
 from dfsc_tune import results
@@ -42,10 +40,12 @@ from dfsc_tune.models.detector import ModelCard
 from dfsc_tune.models.teacher_files import card_path, read_card, shipped_teacher
 from dfsc_tune.pages.comparison import compare_runs, comparison_table
 from dfsc_tune.results import LEDGER
+from dfsc_tune.results.status import status_of
 from dfsc_tune.search.events import read_lines
 from dfsc_tune.search.ledger import Ledger, interruptions, working_seconds
 from dfsc_tune.search.remote_run import _driver
 from dfsc_tune.search.resume import request_of
+from dfsc_tune.search.run import take_up
 from dfsc_tune.settings import dump, load
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.storage.copies import fetch_folder
@@ -158,8 +158,8 @@ def _read_run(path: Path) -> None:
     run = results.load(path.parent)
     for summary in results.summaries(run):
         results.describe(summary)
-    progress = progress_of(run)
-    str(progress.summary)
+    status = status_of(run)
+    str(status.summary)
     other = make_run(path.parent.with_name("other"), num_trials=8)
     try:
         for comparison in compare_runs([run, results.load(other)]):
@@ -189,7 +189,7 @@ def _sealed_ledger(folder: Path) -> Path:
 
 
 def _read_ledger(path: Path) -> None:
-    progress_of(results.load(path.parent))
+    status_of(results.load(path.parent))
     interruptions(path.parent)
     working_seconds(path.parent)
     settings = results.read_settings(path.parent)
