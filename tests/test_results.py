@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -271,6 +272,27 @@ def test_runs_are_found_by_name_and_by_path(tables: RunTables, tmp_path: Path) -
 def test_damaged_runs_are_refused(tables: RunTables, tmp_path: Path) -> None:
     (tmp_path / "trials.parquet").write_bytes(b"PAR1 and then rubbish")
     with pytest.raises(UserError, match="damaged"):
+        results.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "told"),
+    [
+        ("step", ["x", "y", "z"], "Failed to parse"),
+        ("state", None, "column state has nulls"),
+        ("trial", ["../victim", "b", "c"], "must be the name of a single file"),
+        ("category", ["other", "tray", "tray"], "category 'other' is not the run's"),
+        ("auroc_mean", [5.0, 0.5, None], "column auroc_mean has values outside 0 to 1"),
+    ],
+)
+def test_a_table_with_wrong_values_is_one_sentence(
+    tables: RunTables, tmp_path: Path, column: str, values: list[object] | None, told: str
+) -> None:
+    table = pq.read_table(tmp_path / "trials.parquet")
+    found = pa.nulls(3) if values is None else pa.array(values)
+    table = table.drop_columns([column]).append_column(column, found)
+    pq.write_table(table, tmp_path / "trials.parquet")
+    with pytest.raises(UserError, match=rf"trials\.parquet is damaged \(.*{told}"):
         results.load(tmp_path)
 
 

@@ -13,8 +13,10 @@ from typing import Any
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from dfsc_tune.errors import UserError, first_line
+from dfsc_tune.metrics.image import AUROCS
 from dfsc_tune.results.remote import look_at
 from dfsc_tune.results.schema import (
     NEVER_NULL,
@@ -192,6 +194,7 @@ def _read_table(path: Path, categories: Collection[str]) -> pd.DataFrame:
     try:
         table = _as_schema(read, schema, path)
         _check_names(table, categories)
+        _check_aurocs(table)
         return _frame(table)
     except (pa.ArrowException, ValueError, TypeError, LookupError) as error:
         raise UserError(f"{path} is damaged ({first_line(error)}); {again}") from error
@@ -223,6 +226,15 @@ def _check_names(table: pa.Table, categories: Collection[str]) -> None:
         checked_name(trial)
     if unknown := set(table["category"].unique().to_pylist()) - set(categories):
         raise ValueError(f"category {min(unknown)!r} is not the run's")
+
+
+def _check_aurocs(table: pa.Table) -> None:
+    """Refuses, by a ValueError, what no AUROC can be."""
+    for name in AUROCS:
+        if name in table.schema.names:
+            ends = pc.min_max(table[name]).as_py().values()
+            if any(x is not None and (x < 0 or x > 1) for x in ends):
+                raise ValueError(f"column {name} has values outside 0 to 1")
 
 
 def _frame(table: pa.Table) -> pd.DataFrame:
