@@ -12,8 +12,9 @@ import pytest
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import LEDGER
+from dfsc_tune.results.status import is_held
 from dfsc_tune.search.events import BROKE, RESUMED, Event, read_lines
-from dfsc_tune.search.ledger import Ledger, interruptions, is_held, working_seconds
+from dfsc_tune.search.ledger import Ledger, interruptions, working_seconds
 
 EVENTS = [
     {"event": "began"},

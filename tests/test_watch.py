@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -12,6 +13,7 @@ import pytest
 from dfsc_tune.cli import watch
 from dfsc_tune.results import LEDGER, SCORES, TRIALS, load, write_settings, write_table
 from dfsc_tune.results.status import status_of
+from dfsc_tune.search.ledger import Ledger
 from tests.support.commands import invoke
 from tests.support.synthetic_run import CATEGORY, make_run, run_settings
 
@@ -122,3 +124,18 @@ def test_the_command_ends_with_the_run(
     assert "2 running" in result.stdout
     assert ("; ended" in result.stdout) != once
     assert ("dfsc-tune report first" in result.stderr) != once
+
+
+def test_a_run_whose_process_is_gone_is_said_to_be_nobodys(tmp_path: Path) -> None:
+    folder = with_running(tmp_path / "first")
+    with closing(Ledger(folder)) as ledger:
+        ledger.append({"event": "began"})
+        assert not status_of(load(folder)).is_abandoned
+        result = invoke("runs", "--results", tmp_path)
+        assert "no process" not in result.stdout
+    assert "no process on this machine works on it" in status_of(load(folder)).news
+    result = invoke("runs", "--results", tmp_path)
+    assert f"works on it; go on: dfsc-tune resume {folder}" in result.stdout
+    with closing(Ledger(folder)) as ledger:
+        ledger.append({"event": "ended", "why": None})
+    assert not status_of(load(folder)).is_abandoned

@@ -49,7 +49,7 @@ def best(
 
 def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> None:
     """List the runs of a results folder."""
-    from dfsc_tune.results import list_runs, load
+    from dfsc_tune.results import list_runs, load, resume_command
 
     rows = []
     for name in list_runs(results):
@@ -69,6 +69,11 @@ def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> 
                 f"{row['run']:<40} {row['created']}  {', '.join(row['categories'])}  "
                 f"{row['objective']}  {states or 'no trials'}"
             )
+            if row["abandoned"]:
+                typer.echo(
+                    "  no process on this machine works on it; go on: "
+                    f"{resume_command(results / row['run'])}"
+                )
 
 
 def print_summaries(folder: Path, as_json: bool) -> list[str]:
@@ -131,6 +136,8 @@ def _print_confirmed(folder: Path, as_json: bool) -> None:
 
 
 def _summary(run: Run) -> dict[str, Any]:
+    from dfsc_tune.results.status import is_abandoned
+
     counts = run.trials["state"].value_counts().to_dict()
     return {
         "run": run.folder.name,
@@ -138,4 +145,5 @@ def _summary(run: Run) -> dict[str, Any]:
         "categories": run.settings.categories,
         "objective": run.objective,
         "trials": {str(state): int(count) for state, count in counts.items()},
+        "abandoned": is_abandoned(run),
     }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,6 +52,8 @@ class RunStatus:
     """True if nothing runs and all that could be scored has been."""
     without_result: Sequence[str] = ()
     """The categories in which no trial was trained in full."""
+    is_abandoned: bool = False
+    """See the function of that name."""
     why: str = ""
     """The reason for an early end or a missing result, as far as the files tell."""
 
@@ -70,7 +74,9 @@ class RunStatus:
         if self.ended or self.silence_seconds is None:
             return ""
         text = f"last news {shown_duration(self.silence_seconds)} ago"
-        if self.silence_seconds > _LONG_SILENCE_SECONDS:
+        if self.is_abandoned:
+            text += ": no process on this machine works on it"
+        elif self.silence_seconds > _LONG_SILENCE_SECONDS:
             text += ": reports are far apart, or the run has died"
         return text
 
@@ -91,8 +97,36 @@ def status_of(run: Run) -> RunStatus:
         silence_seconds=silence,
         ended=last.get("event") == ENDED or _is_over(run, finished),
         without_result=without_result,
+        is_abandoned=is_abandoned(run),
         why=last.get("why") or _usual_error(run.trials, without_result),
     )
+
+
+def is_held(folder: Path) -> bool:
+    """Whether a process on this machine goes on with the run in a folder."""
+    try:
+        file = os.open(folder / LEDGER, os.O_RDONLY)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def is_abandoned(run: Run) -> bool:
+    """Whether a search died: it has not ended, and no process on this machine goes on with it.
+
+    Of a run that is kept in an object store, the files here do not tell.
+    """
+    if run.settings.store is not None or not (run.folder / LEDGER).exists():
+        return False
+    finished = set(best_trials(run.trials)["category"])
+    has_ended = _last_event(run.folder / LEDGER).get("event") == ENDED or _is_over(run, finished)
+    return not has_ended and not is_held(run.folder)
 
 
 def _is_over(run: Run, finished: Collection[str]) -> bool:

@@ -30,9 +30,9 @@ from dfsc_tune.results import (
     space_of_run,
 )
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
+from dfsc_tune.results.status import is_held
 from dfsc_tune.search.finalize import score_rows
 from dfsc_tune.search.fixed_trials import carry_out
-from dfsc_tune.search.ledger import is_held
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resources import driver_device

@@ -96,21 +96,6 @@ class Ledger:
         return StorageError(f"cannot write {self.path} ({error.strerror})")
 
 
-def is_held(folder: Path) -> bool:
-    """Whether a process on this machine goes on with the run in a folder."""
-    try:
-        file = os.open(folder / LEDGER, os.O_RDONLY)
-    except FileNotFoundError:
-        return False
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(file)
-    return False
-
-
 @dataclass(frozen=True)
 class Interruptions:
     """What a run was broken off by, and what that cost."""

@@ -127,9 +127,12 @@ def _start(resources: Mapping[str, Any], folder: Path) -> None:
 def _not_started(error: Exception, folder: Path) -> UserError:
     """Why Ray did not start: Ray itself says no more than that its processes did not answer."""
     text = f"Ray did not start on this machine ({first_line(error)}"
-    for log in sorted(folder.glob("session_*/logs/*.err")):
-        if log.stem in _SERVERS and (said := _last_line(log)):
-            return UserError(f"{text}; its {log.stem} said: {said})")
+    # A server that runs is late, not broken.
+    running = {x.name() for x in psutil.Process().children() if x.status() != psutil.STATUS_ZOMBIE}
+    for server in _SERVERS:
+        for log in folder.glob(f"session_2*/logs/{server}.err"):
+            if server not in running and (said := _last_line(log)):
+                return UserError(f"{text}; its {server} said: {said})")
     if "timed out" in str(error):
         return UserError(f"{text}); if the machine is very busy, wait and try again")
     return UserError(f"{text})")

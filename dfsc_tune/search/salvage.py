@@ -18,8 +18,8 @@ from dfsc_tune.results import (
     read_settings,
     space_of_run,
 )
+from dfsc_tune.results.status import is_held
 from dfsc_tune.search.events import Event, read_lines
-from dfsc_tune.search.ledger import is_held
 from dfsc_tune.storage.atomic import atomic_path
 from dfsc_tune.storage.names import path_below
 
