@@ -13,6 +13,7 @@ from dfsc_tune.cli.asked import data_folder
 from dfsc_tune.cli.group import make_app
 from dfsc_tune.cli.options import DataOption, JsonOption, SeedOption
 from dfsc_tune.cli.printing import print_json, progress_bar, say_next, talk
+from dfsc_tune.cli.streams import escaped
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def download(
     for found in checks:
         _print_check(found)
     for sentence in differences:
-        typer.echo(f"PROBLEM: {sentence}")
+        typer.echo(f"PROBLEM: {escaped(sentence)}")
     if differences or any(found.problems for found in checks):
         raise typer.Exit(1)
     say_next("search", "--data", target, "--category", checks[0].name)
@@ -145,7 +146,7 @@ def _print_check(found: CategoryCheck) -> None:
     typer.echo(f"  sizes (width×height): {sizes or 'none'}{more}")
     for label, sentences in (("PROBLEM", found.problems), ("note", found.notes)):
         for sentence in sentences:
-            typer.echo(f"  {label}: {sentence}")
+            typer.echo(f"  {escaped(label)}: {escaped(sentence)}")
 
 
 def _print_objectives(refused: Mapping[str, str], chosen: str) -> None:
@@ -164,9 +165,9 @@ def _print_objectives(refused: Mapping[str, str], chosen: str) -> None:
     problem = refused.get("auto")
     for name, why in refused.items():
         if why != problem:
-            typer.echo(f"  not with --objective {name}: {why}")
+            typer.echo(f"  not with --objective {name}: {escaped(why)}")
     if problem is not None:
-        typer.echo(f"  PROBLEM: a search without --objective is refused: {problem}")
+        typer.echo(f"  PROBLEM: a search without --objective is refused: {escaped(problem)}")
 
 
 @app.command()

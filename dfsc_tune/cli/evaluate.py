@@ -12,6 +12,7 @@ import typer
 from dfsc_tune.cli.asked import data_folder
 from dfsc_tune.cli.options import MODEL_HELP, DeviceOption, JsonOption, torch_device
 from dfsc_tune.cli.printing import print_json, print_table, progress_bar, talk
+from dfsc_tune.cli.streams import escaped
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def evaluate(
     else:
         _print_evaluation(found)
         for note in found.notes:
-            typer.echo(f"note: {note}", err=True)
+            typer.echo(f"note: {escaped(note)}", err=True)
     if save_maps is not None:
         typer.echo(f"maps of all test images: {save_maps / found.category}", err=True)
 

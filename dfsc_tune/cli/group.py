@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 
-from dfsc_tune.cli.streams import outlive_readers
+from dfsc_tune.cli.streams import escaped, outlive_readers
 from dfsc_tune.errors import UserError
 
 
@@ -54,7 +54,7 @@ class _Group(typer.core.TyperGroup):
                 os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
             raise typer.Exit(0) from error
         except (UserError, OSError, MemoryError) as error:
-            typer.echo(f"error: {_sentence(error)}", err=True)
+            typer.echo(f"error: {escaped(_sentence(error))}", err=True)
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)

@@ -19,6 +19,7 @@ from dfsc_tune.cli.options import (
     torch_device,
 )
 from dfsc_tune.cli.printing import print_json, progress_bar, talk
+from dfsc_tune.cli.streams import escaped
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -110,15 +111,15 @@ def predict(
     found = find_images(images)
     notes = list(describe_unscored(images, found))
     for note in notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {escaped(note)}", err=True)
     rows = []
     for prediction in score_images(detector, found, heatmaps, torch_device(device)):
         rows.append(asdict(prediction))
         if not json and prediction.score is not None:
             verdict = "anomalous" if prediction.anomalous else "good"
-            typer.echo(f"{prediction.score:10.4f}  {verdict:<10} {prediction.image}")
+            typer.echo(f"{prediction.score:10.4f}  {verdict:<10} {escaped(str(prediction.image))}")
         if prediction.error:
-            typer.echo(f"error: {prediction.error}", err=True)
+            typer.echo(f"error: {escaped(prediction.error)}", err=True)
     if output is not None:
         _write_table(output, rows)
     if json:

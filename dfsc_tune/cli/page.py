@@ -11,6 +11,7 @@ import typer
 from dfsc_tune.cli.asked import data_folder
 from dfsc_tune.cli.options import JsonOption, ResultsOption, RunArgument, SameDataOption
 from dfsc_tune.cli.printing import print_json, print_table, talk
+from dfsc_tune.cli.streams import escaped
 from dfsc_tune.errors import UserError
 
 
@@ -63,7 +64,7 @@ def compare(
             # One damaged run must not hide the others.
             if len(runs) < 3:
                 raise
-            typer.echo(f"warning: left out: {error}", err=True)
+            typer.echo(f"warning: left out: {escaped(str(error))}", err=True)
     comparisons = compare_runs(loaded)
     if html is not None:
         write_comparison(comparisons, loaded, html)
@@ -77,6 +78,6 @@ def compare(
         typer.echo("\nimage AUROC on the report part, in brackets: 95 % intervals")
     for comparison in comparisons:
         for note in comparison.notes:
-            typer.echo(f"note: {comparison.category}: {note}", err=True)
+            typer.echo(f"note: {comparison.category}: {escaped(note)}", err=True)
     if html is not None:
         typer.echo(f"wrote {html}", err=True)

@@ -5,12 +5,25 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dfsc_tune.cli.streams import escaped, unescaped
+
+
+class _Console(Console):
+    """Shows what would steer the terminal, in texts and in cells of tables, escaped."""
+
+    def render_str(self, text: str, **how: Any) -> Text:
+        """The text as Rich draws it."""
+        return super().render_str(escaped(text, newlines=False), **how)
 
 
 def talk() -> Console:
@@ -18,7 +31,9 @@ def talk() -> Console:
 
     Texts hold what others say (errors, paths), so nothing in them is taken for markup.
     """
-    return Console(stderr=True, soft_wrap=True, highlight=False, markup=False, emoji=False)
+    return _Console(
+        file=unescaped(sys.stderr), soft_wrap=True, highlight=False, markup=False, emoji=False
+    )
 
 
 def say_next(*words: object, before: str = "next") -> None:
@@ -41,11 +56,15 @@ def as_arguments(*values: object, **options: object) -> tuple[str, ...]:
 
 def print_json(value: object) -> None:
     """Prints JSON on stdout; what is not a number becomes null."""
-    typer.echo(json.dumps(_plain(value), indent=2, ensure_ascii=False))
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False)
+    # What it leaves as it is may steer a terminal all the same.
+    lines = (_ascii_where_escaped(line) for line in text.split("\n"))
+    typer.echo("\n".join(lines))
 
 
 def print_table(rows: Sequence[Sequence[str]]) -> None:
     """Prints columns, each as wide as its widest cell."""
+    rows = [[escaped(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
@@ -67,6 +86,10 @@ def progress_bar(text: str, console: Console) -> Iterator[Callable[..., None]]:
             bar.update(task, completed=done, total=total, description=text)
 
         yield update
+
+
+def _ascii_where_escaped(line: str) -> str:
+    return "".join(json.dumps(x)[1:-1] if escaped(x) != x else x for x in line)
 
 
 def _plain(value: object) -> object:

@@ -10,6 +10,7 @@ import typer
 
 from dfsc_tune.cli.options import JsonOption, ResultsOption, RunArgument
 from dfsc_tune.cli.printing import print_json, say_next
+from dfsc_tune.cli.streams import escaped
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def runs(results: ResultsOption = Path("results"), json: JsonOption = False) -> 
             rows.append(_summary(load(results / name)))
         except UserError as error:
             # One damaged run must not hide the others.
-            typer.echo(f"warning: {error}", err=True)
+            typer.echo(f"warning: {escaped(str(error))}", err=True)
     if json:
         print_json(rows)
     elif not rows:

@@ -19,6 +19,7 @@ from dfsc_tune.cli.options import (
     torch_device,
 )
 from dfsc_tune.cli.printing import print_json, progress_bar, say_next, talk
+from dfsc_tune.cli.streams import escaped
 from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def list_teachers(json: JsonOption = False) -> None:
             network = card.network if card else network_of(path)
         except UserError as error:
             # One damaged teacher must not hide the others.
-            typer.echo(f"warning: {error}", err=True)
+            typer.echo(f"warning: {escaped(str(error))}", err=True)
             continue
         origin = card.origin if card else str(path)
         rows.append({"name": name, "network": network, "there": True, "origin": origin})
