@@ -320,7 +320,7 @@ def test_down_does_not_claim_what_it_does_not_know(monkeypatch: pytest.MonkeyPat
     # No host of that name answers, and no cloud lets us in.
     result = invoke("cluster", "down", FOLDER / "on_premise.yaml")
     assert result.exit_code == 1
-    assert "HEAD_HOST was not asked" in result.stderr
+    assert "HEAD_HOST could not be asked" in result.stderr
     assert "not sure" in result.stderr
     nodes: list[str] = ["i-1"]
     monkeypatch.setattr(

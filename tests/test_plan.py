@@ -23,6 +23,7 @@ from dfsc_tune.models.autoencoder import build_autoencoder
 from dfsc_tune.models.pdn import build_pdn, feature_size, teacher_channels
 from dfsc_tune.progress import Progress
 from dfsc_tune.results import LEDGER, RunTables, load, write_settings
+from dfsc_tune.search.messages import Report
 from dfsc_tune.search.study import CategoryStudy
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
@@ -303,9 +304,13 @@ def finished_run(folder: Path, seconds: float = 30.0, wall_seconds: float = 100.
         tables.report(name, Progress(100, 0.5, {0.99: dict(aurocs)}, {}, seconds))
         tables.end(name, "complete")
     tables.write()
-    events = [("began", 0.0), ("reported", wall_seconds), ("published", 2 * wall_seconds)]
-    lines = [f'{{"event": "{name}", "at": {1e9 + seconds}}}\n' for name, seconds in events]
-    (folder / LEDGER).write_text("".join(lines))
+    report = Report(Progress(100, 0.5, {0.99: dict(aurocs)}, {}, seconds)).to_plain()
+    events = [
+        {"event": "began", "at": 1e9},
+        {"event": "reported", "trial": "0001", **report, "at": 1e9 + wall_seconds},
+        {"event": "published", "num_ended": 3, "at": 1e9 + 2 * wall_seconds},
+    ]
+    (folder / LEDGER).write_text("".join(json.dumps(event) + "\n" for event in events))
     return folder
 
 
