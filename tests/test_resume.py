@@ -177,6 +177,13 @@ def test_what_no_search_made_is_refused() -> None:
     assert_one_sentence(invoke("confirm", "x"), "was not made by a search")
 
 
+def test_a_run_goes_on_by_the_command_that_began_it() -> None:
+    edit_settings(lambda tree: tree.update(continued_by="confirm", continued_with=["earlier"]))
+    told = "dfsc-tune confirm earlier"
+    assert_one_sentence(invoke("resume", "x"), "`resume` would leave the run in", told)
+    assert_one_sentence(invoke("confirm", "x"), "was not made by a search, but by", told)
+
+
 def test_starting_it_again_says_how_to_resume_and_changes_nothing() -> None:
     before = (RUN / "run.yaml").read_bytes()
     again = invoke("search", "--category", CATEGORY, "--data", "data", "--name", "x")

@@ -22,12 +22,9 @@ from dfsc_tune.cli.options import (
     check_name,
 )
 from dfsc_tune.cli.printing import as_arguments, print_json, talk
-from dfsc_tune.errors import UserError
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from dfsc_tune.results import Run
+    pass
 
 
 def confirm(
@@ -55,7 +52,6 @@ def confirm(
 
     console = talk()
     found_run = load(find_run(results, run))
-    _check_search(found_run, console)
     settings = found_run.settings
     asked_data = data_name(data)
     data_now = asked_data or settings.data
@@ -101,19 +97,3 @@ def confirm(
         print_places(each.config.parents[1], each.category)
     if found:
         say_predict(found[0].config.parents[1], found[0].category)
-
-
-def _check_search(run: Run, console: Console) -> None:
-    """Refuses a run that something else than a search made; says if trials have not ended."""
-    from dfsc_tune.results import resume_command
-
-    if run.settings.continued_by != "resume":
-        raise UserError(
-            f"the run in {run.folder} was not made by a search, but by "
-            f"`{resume_command(run.folder)}`; give the run of a search"
-        )
-    if unended := int(run.trials["state"].isin(["running", "interrupted"]).sum()):
-        console.print(
-            f"note: {unended} trials of the search have not ended, and what is best may change; "
-            f"they go on by {resume_command(run.folder)}"
-        )

@@ -147,7 +147,7 @@ def resume(
 ) -> None:
     """Go on with a search that was interrupted or died, or give it more trials."""
     from dfsc_tune.data.sources import data_name
-    from dfsc_tune.results import find_run, read_settings, resume_command
+    from dfsc_tune.results import find_run, read_settings
     from dfsc_tune.search.remote_run import take_over
     from dfsc_tune.search.salvage import keep_lines as cut_ledger
     from dfsc_tune.storage.object_store import Store, is_remote
@@ -158,11 +158,6 @@ def resume(
     if keep_lines is not None:
         aside = cut_ledger(folder, keep_lines)
         console.print(f"kept {keep_lines} lines of the ledger; what no longer fits is in {aside}")
-    if settings.continued_by != "resume":
-        raise UserError(
-            f"`resume` would leave the run in {folder} without what it is for; go on with it by "
-            f"`{resume_command(folder)}`"
-        )
     name = data_name(data) or settings.data
     data_now = data_folder(name, settings.categories, console)
     from dfsc_tune.search.resume import resume_search

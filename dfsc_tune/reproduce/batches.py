@@ -10,7 +10,7 @@ from typing import Any
 from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.models.teacher_files import known_teachers
 from dfsc_tune.reproduce.tables import MOST_SEEDS, Batch, setting_for
-from dfsc_tune.settings import validate
+from dfsc_tune.spaces.fixed_trials import categorical, space_of_trainings
 from dfsc_tune.spaces.parameters import Value
 from dfsc_tune.spaces.space import SearchSpace, merged
 
@@ -49,31 +49,16 @@ def batch_space(batch: Batch, categories: Iterable[str], scale: Scale) -> Search
         ]
         for category in categories
     }
-    choices: dict[str, list[Value]] = {}
-    for point in (point for points in trainings.values() for point in points):
-        for name, value in point.items():
-            if value not in choices.setdefault(name, []):
-                choices[name].append(value)
-    budget = scale.space.budget.model_dump()
-    budget |= {
-        "num_trials": len(batch.settings) * scale.num_seeds,
-        "grace_period": budget["num_steps"],
-    }
-    tree = {
-        "fixed": functools.reduce(
-            merged, (scale.space.fixed, batch.fixed, _of_scale(batch, scale))
-        ),
-        "parameters": {
-            name: {"type": "categorical", "choices": found} for name, found in choices.items()
-        },
-        "categories": {name: {"starting_points": points} for name, points in trainings.items()},
-        "sampler": "listed",
-        "budget": budget,
-        # All test images are scored; the protocols divide them afterwards.
-        "objective": scale.space.objective.model_copy(update={"name": "oracle"}).model_dump(),
-        "resources": scale.space.resources.model_dump(),
-    }
-    return validate(SearchSpace, tree, source=f"the scale of batch '{batch.name}'")
+    return space_of_trainings(
+        scale.space,
+        len(batch.settings) * scale.num_seeds,
+        fixed=functools.reduce(merged, (scale.space.fixed, batch.fixed, _of_scale(batch, scale))),
+        parameters=categorical(point for points in trainings.values() for point in points),
+        categories={name: {"starting_points": points} for name, points in trainings.items()},
+        # All test images: parts of them are judged afterwards, on the same trainings.
+        objective=scale.space.objective.model_copy(update={"name": "oracle"}),
+        source=f"the scale of batch '{batch.name}'",
+    )
 
 
 def _of_scale(batch: Batch, scale: Scale) -> dict[str, Any]:

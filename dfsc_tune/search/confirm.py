@@ -26,6 +26,7 @@ from dfsc_tune.results import (
     REFERENCES,
     TRIALS,
     Run,
+    resume_command,
     shown_value,
     space_of_run,
 )
@@ -36,7 +37,8 @@ from dfsc_tune.search.fixed_trials import carry_out
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resources import driver_device
-from dfsc_tune.settings import dump, validate
+from dfsc_tune.settings import dump
+from dfsc_tune.spaces.fixed_trials import categorical, space_of_trainings
 from dfsc_tune.spaces.parameters import Value
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.storage.atomic import write_text
@@ -119,32 +121,20 @@ def confirm_space(run: Run, settings: Mapping[str, Settings], seeds: list[int]) 
     categories = {}
     for category, of_category in settings.items():
         points = [{**values, _SEED: seed} for seed in seeds for values in of_category.values()]
-        choices: dict[str, list[Value]] = {}
-        for name, value in (item for values in of_category.values() for item in values.items()):
-            if value not in choices.setdefault(name, []):
-                choices[name].append(value)
         fixed = space.categories[category].fixed if category in space.categories else {}
         categories[category] = {
             "fixed": _with_files(fixed, base_config(run, category)),
-            "parameters": {
-                name: {"type": "categorical", "choices": found} for name, found in choices.items()
-            },
+            "parameters": categorical(of_category.values()),
             "starting_points": points,
         }
-    budget = space.budget.model_dump() | {
-        "num_trials": max(map(len, settings.values())) * len(seeds),
-        "grace_period": space.budget.num_steps,
-    }
-    tree = {
-        "fixed": space.fixed,
-        "parameters": {_SEED: {"type": "categorical", "choices": seeds}},
-        "categories": categories,
-        "sampler": "listed",
-        "budget": budget,
-        "objective": space.objective.model_dump(),
-        "resources": space.resources.model_dump(),
-    }
-    return validate(SearchSpace, tree, source=f"what {run.folder} found")
+    return space_of_trainings(
+        space,
+        max(map(len, settings.values())) * len(seeds),
+        fixed=space.fixed,
+        parameters=categorical({_SEED: seed} for seed in seeds),
+        categories=categories,
+        source=f"what {run.folder} found",
+    )
 
 
 def confirm(
@@ -170,9 +160,10 @@ def confirm(
         A confirmation a category; or none, and the signal that broke the trainings off.
 
     Raises:
-        UserError: the search is still going on, the data or teacher changed since, or as
-            `run_search` does; or a category could not be decided, and the others were.
+        UserError: no search made the run, the search is still going on, the data or teacher changed
+            since, or as `run_search` does; or a category could not be decided, and the others were.
     """
+    _check_search(run, console)
     if is_held(run.folder):
         raise UserError(
             f"the search in {run.folder} is still going on, so its best settings may change; wait "
@@ -204,6 +195,20 @@ def confirm(
     if problems:
         raise UserError("; ".join(problems))
     return found_all, None
+
+
+def _check_search(run: Run, console: Console) -> None:
+    """Refuses a run that was not made by a search; says if trials have not ended."""
+    if run.settings.continued_by != "resume":
+        raise UserError(
+            f"the run in {run.folder} was not made by a search, but by "
+            f"`{resume_command(run.folder)}`; give the run of a search"
+        )
+    if unended := int(run.trials["state"].isin(["running", "interrupted"]).sum()):
+        console.print(
+            f"note: {unended} trials of the search have not ended, and what is best may change; "
+            f"they go on by {resume_command(run.folder)}"
+        )
 
 
 def describe(found: Confirmation) -> list[str]:

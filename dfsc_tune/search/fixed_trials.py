@@ -52,6 +52,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
                 gpus=request.gpus,
                 address=request.address,
                 device=request.device,
+                by=request.continued_by,
             ).interrupted_by
     return load(folder), interrupted_by
 

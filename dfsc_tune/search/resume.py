@@ -16,10 +16,11 @@ from dfsc_tune.results import (
     load,
     read_settings,
     remove_damaged_tables,
+    resume_command,
     space_of_run,
     write_settings,
 )
-from dfsc_tune.results.settings import Device, Resumption
+from dfsc_tune.results.settings import ContinuedBy, Device, Resumption
 from dfsc_tune.search.autoscaling import gpus_brought
 from dfsc_tune.search.events import BEGAN, RESUMED
 from dfsc_tune.search.finalize import is_finalized
@@ -46,6 +47,7 @@ def resume_search(
     address: str | None = None,
     device: Device | None = None,
     wait_minutes: float = 0.0,
+    by: ContinuedBy = "resume",
 ) -> Outcome:
     """Goes on with a run's search; of a finished one, publishes what is not there, or is damaged.
 
@@ -60,6 +62,7 @@ def resume_search(
         address: see there; "local" for this machine.
         device: see there.
         wait_minutes: see there.
+        by: the command that goes on with the run; it must be the one that began it.
 
     Raises:
         UserError: the run cannot be resumed, with nothing changed; or as `run_search` does.
@@ -67,6 +70,11 @@ def resume_search(
     settings = read_settings(folder)
     if not (folder / LEDGER).exists():
         raise UserError(f"the run in {folder} was not made by a search that can be resumed")
+    if settings.continued_by != by:
+        raise UserError(
+            f"`{by}` would leave the run in {folder} without what it is for; go on with it by "
+            f"`{resume_command(folder)}`"
+        )
     request = request_of(folder, data, data_name, gpus=gpus, address=address, device=device)
     request = replace(
         request, space=_with_trials(request.space, num_trials), wait_minutes=wait_minutes
