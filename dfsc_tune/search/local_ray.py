@@ -128,7 +128,11 @@ def _not_started(error: Exception, folder: Path) -> UserError:
     """Why Ray did not start: Ray itself says no more than that its processes did not answer."""
     text = f"Ray did not start on this machine ({first_line(error)}"
     # A server that runs is late, not broken.
-    running = {x.name() for x in psutil.Process().children() if x.status() != psutil.STATUS_ZOMBIE}
+    running = {
+        found["name"]
+        for found in (x.info for x in psutil.process_iter(["name", "ppid", "status"]))
+        if found["ppid"] == os.getpid() and found["status"] != psutil.STATUS_ZOMBIE
+    }
     for server in _SERVERS:
         for log in folder.glob(f"session_2*/logs/{server}.err"):
             if server not in running and (said := _last_line(log)):
