@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from dfsc_tune.errors import UserError
+from dfsc_tune.search.local_ray import _not_started
 from dfsc_tune.storage.places import CACHE, cache_folder, data_folder, scratch_folder
 from dfsc_tune.storage.token import ensure_token, offer_token
 
@@ -183,3 +184,27 @@ def test_without_a_home_there_is_no_token_to_offer(monkeypatch: pytest.MonkeyPat
     offer_token()
     with pytest.raises(UserError, match="HOME"):
         ensure_token()
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "shown", "waits"),
+    [
+        (
+            "The node timed out during startup.",
+            "a\nno memory\n",
+            "its raylet said: no memory",
+            False,
+        ),
+        ("The node timed out during startup.", "", "very busy", True),
+        ("No space left", "", "No space left", False),
+    ],
+)
+def test_waiting_is_advised_only_where_ray_was_late(
+    tmp_path: Path, error: str, said: str, shown: str, waits: bool
+) -> None:
+    logs = tmp_path / "session_2026" / "logs"
+    logs.mkdir(parents=True)
+    (logs / "raylet.err").write_text(said)
+    text = str(_not_started(OSError(error), tmp_path))
+    assert shown in text
+    assert ("wait" in text) == waits
