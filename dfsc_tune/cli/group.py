@@ -55,6 +55,12 @@ class _Group(typer.core.TyperGroup):
             raise typer.Exit(0) from error
         except (UserError, OSError, MemoryError) as error:
             typer.echo(f"error: {escaped(_sentence(error))}", err=True)
+            try:
+                sys.stdout.flush()
+            except OSError:
+                # A full disk may be what is wrong: what the stream still holds is written again
+                # at exit.
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             raise typer.Exit(2) from error
         except KeyboardInterrupt as error:
             typer.echo(str(error) or "interrupted", err=True)
