@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
 from dfsc_tune.cli.options import ResultsOption, RunArgument
@@ -18,9 +17,7 @@ from dfsc_tune.cli.printing import say_next
 from dfsc_tune.cli.streams import end_with_reader
 
 if TYPE_CHECKING:
-    from dfsc_tune.results.status import RunStatus, TrialLine
-
-_COLUMNS = ("category", "trial", "step", "AUROC", "settings")
+    from dfsc_tune.results.status import RunStatus
 
 
 def watch(
@@ -87,28 +84,15 @@ def _looks(
 
 def _shown(progress: RunStatus) -> str:
     """The state as text: a line for the counts, and one for each category's best."""
+    from dfsc_tune.pages.terminal import cells_of
+
     best = [line for line in progress.lines if line.label == "best"]
-    lines = [f"{line.category}: {' '.join(_cells(line)[1:])}" for line in best]
+    lines = [f"{line.category}: {' '.join(cells_of(line))}" for line in best]
     return "\n".join([progress.summary, *(f"  {line}" for line in lines)])
 
 
 def _table(progress: RunStatus) -> Group:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS:
-        table.add_column(column, no_wrap=column != "settings")
-    for line in progress.lines:
-        style = "green" if line.label == "best" else ""
-        table.add_row(*(Text(cell) for cell in _cells(line)), style=style)
+    from dfsc_tune.pages.terminal import trial_table
+
+    table = trial_table(progress.lines)
     return Group(Text(progress.summary), Text(progress.news, style="dim"), table)
-
-
-def _cells(line: TrialLine) -> tuple[str, ...]:
-    from dfsc_tune.results import shown_value
-
-    return (
-        line.category,
-        line.label,
-        f"{line.step}/{line.num_steps}",
-        "–" if line.value is None else f"{line.value:.3f}",
-        " ".join(f"{name}={shown_value(value)}" for name, value in line.settings.items()),
-    )

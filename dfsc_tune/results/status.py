@@ -24,7 +24,7 @@ _TAIL_BYTES = 65_536
 
 @dataclass(frozen=True)
 class TrialLine:
-    """One trial as `watch` shows it."""
+    """One trial as `search` and `watch` show it."""
 
     category: str
     label: str

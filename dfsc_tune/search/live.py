@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -12,10 +11,11 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.table import Table
 from rich.text import Text
 
-from dfsc_tune.results import shown_duration, shown_value
+from dfsc_tune.pages.terminal import shown_auroc, shown_settings, trial_table
+from dfsc_tune.results import shown_duration
+from dfsc_tune.results.status import TrialLine
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.messages import note_of
 
@@ -106,11 +106,12 @@ class LiveView(Callback):
                 )
             return
         best = self._controller.tables.best.get(row["category"])
-        best_value = _shown(best["value"] if best else None)
+        best_value = shown_auroc(best["value"] if best else None)
+        settings = shown_settings(self._line(row, row["state"]).settings)
         self._console.print(
             f"{self._controller.num_ended}/{self._num_expected()} {row['category']} "
-            f"{row['state']} at step {row['step']}: AUROC {_shown(row.get('value'))} "
-            f"(best {best_value})  {self._settings(row)}  {self._time_left()}"
+            f"{row['state']} at step {row['step']}: AUROC {shown_auroc(row.get('value'))} "
+            f"(best {best_value})  {settings}  {self._time_left()}"
             + (f"  {row['error']}" if row.get("error") else ""),
         )
 
@@ -124,25 +125,23 @@ class LiveView(Callback):
             if states[state] or state == "running"
         )
         title = f"{counts}, {waiting} to come · {self._time_left()}"
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("category", "trial", "step", "AUROC", "settings"):
-            table.add_column(column, no_wrap=column != "settings")
-        for category in self._controller.num_expected:
-            if best := self._controller.tables.best.get(category):
-                self._add(table, best, "best", style="green")
+        best = self._controller.tables.best
         running = [row for row in rows if row["state"] == "running"]
-        for row in running[:_SHOWN_RUNNING]:
-            self._add(table, row, "running")
-        return Group(Text(title), table)
+        lines = [
+            *(self._line(best[x], "best") for x in self._controller.num_expected if x in best),
+            *(self._line(row, "running") for row in running[:_SHOWN_RUNNING]),
+        ]
+        return Group(Text(title), trial_table(lines))
 
-    def _add(self, table: Table, row: Mapping[str, Any], label: str, style: str = "") -> None:
-        progress = f"{row['step']}/{row['num_steps']}"
-        value = _shown(row.get("value"))
-        table.add_row(row["category"], label, progress, value, self._settings(row), style=style)
-
-    def _settings(self, row: Mapping[str, Any]) -> str:
-        names = self._searched[row["category"]]
-        return " ".join(f"{name}={shown_value(row[name])}" for name in names)
+    def _line(self, row: Mapping[str, Any], label: str) -> TrialLine:
+        return TrialLine(
+            category=row["category"],
+            label=label,
+            step=row["step"],
+            num_steps=row["num_steps"],
+            value=row.get("value"),
+            settings={name: row[name] for name in self._searched[row["category"]]},
+        )
 
     def _rows(self) -> list[dict[str, Any]]:
         # A copy: the table is drawn by a thread of its own while trials are added.
@@ -161,7 +160,3 @@ class LiveView(Callback):
         to_do = max(steps_a_trial * self._num_expected() - tables.num_steps, 0)
         left = elapsed * to_do / max(tables.num_steps - self._steps_before, 1)
         return f"{shown_duration(elapsed)} so far, about {shown_duration(left)} left"
-
-
-def _shown(value: float | None) -> str:
-    return "–" if value is None or math.isnan(value) else f"{value:.3f}"
