@@ -45,7 +45,7 @@ from dfsc_tune.search.events import read_lines
 from dfsc_tune.search.ledger import Ledger, interruptions, working_seconds
 from dfsc_tune.search.remote_run import _driver
 from dfsc_tune.search.resume import request_of
-from dfsc_tune.search.run import take_up
+from dfsc_tune.search.run import replayed_controller
 from dfsc_tune.settings import dump, load
 from dfsc_tune.spaces.space import SearchSpace
 from dfsc_tune.storage.copies import fetch_folder
@@ -195,7 +195,7 @@ def _read_ledger(path: Path) -> None:
     settings = results.read_settings(path.parent)
     request = request_of(path.parent, Path("data"), "data")
     with closing(Ledger(path.parent)) as ledger:
-        take_up(request, settings.base_configs, path.parent, ledger).close()
+        replayed_controller(request, settings.base_configs, path.parent, ledger).close()
 
 
 def _read_sealed_ledger(path: Path) -> None:

@@ -42,8 +42,8 @@ def test_gpus_are_kept_until_trials_run_whoever_asked_for_them(
     # With one, that is there already: `cluster up --gpus` may have asked for it.
     request = request_for(num_asked)
     before = [[ONE] * 2] if num_asked == 2 else []
-    takes_back = waiting.TakesBack(request)
-    with waiting.gpus_brought(request, Console(quiet=True)):
+    takes_back = waiting.WithdrawsRequest(request)
+    with waiting.requested_gpus(request, Console(quiet=True)):
         assert asked == before
         takes_back.on_trial_start()
         takes_back.on_trial_start()
@@ -54,6 +54,6 @@ def test_gpus_are_kept_until_trials_run_whoever_asked_for_them(
 def test_a_search_that_dies_before_its_first_trial_takes_back_what_it_asked_for(
     asked: list[list[dict[str, int]]],
 ) -> None:
-    with pytest.raises(KeyboardInterrupt), waiting.gpus_brought(request_for(1), Console()):
+    with pytest.raises(KeyboardInterrupt), waiting.requested_gpus(request_for(1), Console()):
         raise KeyboardInterrupt
     assert asked == [[]]

@@ -40,7 +40,7 @@ from dfsc_tune.search.ledger import Ledger, interruptions
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.messages import Report, note_to_plain
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.run import JOURNAL, conduct, take_up
+from dfsc_tune.search.run import JOURNAL, finish_search, replayed_controller
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
 from tests.support.config_checks import count_checks
@@ -71,7 +71,7 @@ def open_controller(request: SearchRequest, folder: Path, ledger: Ledger) -> Con
         for name in request.categories
     }
     folder.mkdir(exist_ok=True)
-    return take_up(request, bases, folder, ledger)
+    return replayed_controller(request, bases, folder, ledger)
 
 
 def result(trial: OpenTrial, step: int) -> Report:
@@ -403,8 +403,8 @@ def test_books_that_cannot_be_closed_are_told_and_nothing_is_published_from_old_
         controller = open_controller(request_, folder, ledger)
         play(controller)
         monkeypatch.setattr(controller.tables, "write", full)
-        with pytest.raises(UserError, match=r"No space left on device.*see to the disk"):
-            conduct(request_, controller, {}, folder, Console(quiet=True))
+        with pytest.raises(UserError, match=r"No space left on device.*check the disk"):
+            finish_search(request_, controller, {}, folder, Console(quiet=True))
     assert not published
 
 

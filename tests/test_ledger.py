@@ -12,7 +12,7 @@ import pytest
 
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.results import LEDGER
-from dfsc_tune.results.status import is_held
+from dfsc_tune.results.status import is_running
 from dfsc_tune.search.events import BROKE, RESUMED, Event, read_lines
 from dfsc_tune.search.ledger import Ledger, interruptions, working_seconds
 
@@ -72,10 +72,10 @@ def test_only_one_process_holds_it(ledger: Ledger, tmp_path: Path) -> None:
 
 
 def test_whether_a_process_holds_it_is_told_without_taking_it(tmp_path: Path) -> None:
-    assert not is_held(tmp_path)
+    assert not is_running(tmp_path)
     with closing(Ledger(tmp_path)):
-        assert is_held(tmp_path)
-    assert not is_held(tmp_path)
+        assert is_running(tmp_path)
+    assert not is_running(tmp_path)
 
 
 def test_a_full_disk_leaves_it_as_it_was(
@@ -185,7 +185,7 @@ def test_damage_is_told_with_its_line_and_changes_nothing(
             read(tmp_path)
     assert len(read_lines(tmp_path / LEDGER).events) == line - 1
     assert (tmp_path / LEDGER).read_bytes() == damaged
-    assert not is_held(tmp_path)
+    assert not is_running(tmp_path)
 
 
 def test_a_ledger_of_old_is_gone_on_with_and_covered_from_there_on(tmp_path: Path) -> None:

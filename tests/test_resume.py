@@ -27,7 +27,7 @@ from dfsc_tune.search.messages import Report
 from dfsc_tune.search.provenance import with_teachers
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resume import request_of, resume_search
-from dfsc_tune.search.run import Outcome, _base_config, take_up
+from dfsc_tune.search.run import Outcome, _base_config, replayed_controller
 from dfsc_tune.search.run import run_settings as settings_of
 from dfsc_tune.settings import loads
 from dfsc_tune.spaces.space import SearchSpace
@@ -61,7 +61,7 @@ def _begun_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_settings(RUN, settings)
     with closing(Ledger(RUN)) as ledger:
         ledger.append({"event": "began", "settings": settings.digest})
-        assert take_up(request, bases, RUN, ledger).next_trial() is not None
+        assert replayed_controller(request, bases, RUN, ledger).next_trial() is not None
 
 
 def edit_settings(change: Callable[[dict[str, Any]], None]) -> None:
@@ -236,7 +236,7 @@ def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() ->
     bases = {CATEGORY: _base_config(request, CATEGORY)}
     read = prepare_category(bases[CATEGORY], Path("data"))
     with closing(Ledger(RUN)) as ledger:
-        controller = take_up(request, bases, RUN, ledger)
+        controller = replayed_controller(request, bases, RUN, ledger)
         trial = controller.next_trial()
         assert trial is not None
         run_trial(

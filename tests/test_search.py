@@ -261,7 +261,7 @@ def test_a_search_that_loses_ray_says_so_and_how_to_go_on(tmp_path: Path, server
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith("error: the search broke off (Ray's ")
-    assert "go on by `dfsc-tune resume x`" in stderr
+    assert "continue with `dfsc-tune resume x`" in stderr
     loaded = results.load(tmp_path / "results" / "x")
     assert loaded.trials["state"].tolist() == ["interrupted"] * 2
 

@@ -18,7 +18,7 @@ from dfsc_tune.config import TrainConfig, TrialConfig
 from dfsc_tune.results import LEDGER, SETTINGS, RunSettings
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.resume import request_of
-from dfsc_tune.search.run import take_up
+from dfsc_tune.search.run import replayed_controller
 from dfsc_tune.settings import spelled_out
 from tests.support.commands import invoke
 from tests.support.processes import run
@@ -126,7 +126,7 @@ def test_the_finished_run_is_replayed_to_the_same_end(folder: Path) -> None:
     loaded = results.load(folder)
     request = request_of(folder, DATA, str(DATA))
     with closing(Ledger(folder)) as ledger:
-        controller = take_up(request, loaded.settings.base_configs, folder, ledger)
+        controller = replayed_controller(request, loaded.settings.base_configs, folder, ledger)
         assert controller.is_finished
         states = {trial: row["state"] for trial, row in controller.tables.trials.items()}
         assert controller.tables.best["tray"]["trial"] == results.summaries(loaded)[0].trial

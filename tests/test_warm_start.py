@@ -133,7 +133,7 @@ def test_models_of_another_teacher_come_last(
     found = with_warm_start(request_of(category, tmp_path), {category: category_data}, console)
     starts = found.space.for_category(category).starting_points
     assert [point["margin"] for point in starts] == [1.2, 1.1]
-    assert "old/a (by another teacher)" in said(console)
+    assert "old/a (with another teacher)" in said(console)
 
 
 def test_channel_distance_is_in_units_of_the_pooled_deviation(
@@ -173,7 +173,7 @@ def test_what_cannot_be_a_start_is_refused(
     trial_config: TrialConfig, category_data: CategoryData, tmp_path: Path, console: Console
 ) -> None:
     data = {trial_config.category: category_data}
-    with pytest.raises(UserError, match="has published no model to start from"):
+    with pytest.raises(UserError, match="has no model to start from"):
         with_warm_start(request_of(trial_config.category, tmp_path), data, console)
     listed = request_of(
         trial_config.category, tmp_path, sampler="listed", starting_points=[{"margin": 1.0}]

@@ -23,7 +23,7 @@ from dfsc_tune.reproduce.numbers import Models, models_of
 from dfsc_tune.reproduce.paper import cited_cells, published
 from dfsc_tune.reproduce.tables import DFSC, Batch, Line, PaperTable, Scoring
 from dfsc_tune.results import Run
-from dfsc_tune.search.fixed_trials import carry_out
+from dfsc_tune.search.fixed_trials import run_fixed_trials
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resources import driver_device
 from dfsc_tune.storage.parquet import write_parquet
@@ -90,7 +90,7 @@ def reproduce(
     folder = request.results / request.name
     for batch, of_batch in requests(table, request, scale):
         console.print(f"batch {batch.name}: {of_batch.results / of_batch.name}")
-        run, interrupted_by = carry_out(of_batch, console)
+        run, interrupted_by = run_fixed_trials(of_batch, console)
         if interrupted_by is not None:
             return Reproduction(table, folder, [], [], interrupted_by)
         with console.status("scoring …"):

@@ -102,7 +102,7 @@ def status_of(run: Run) -> RunStatus:
     )
 
 
-def is_held(folder: Path) -> bool:
+def is_running(folder: Path) -> bool:
     """Whether a process on this machine goes on with the run in a folder."""
     try:
         file = os.open(folder / LEDGER, os.O_RDONLY)
@@ -126,7 +126,7 @@ def is_abandoned(run: Run) -> bool:
         return False
     finished = set(best_trials(run.trials)["category"])
     has_ended = _last_event(run.folder / LEDGER).get("event") == ENDED or _is_over(run, finished)
-    return not has_ended and not is_held(run.folder)
+    return not has_ended and not is_running(run.folder)
 
 
 def _is_over(run: Run, finished: Collection[str]) -> bool:

@@ -1,7 +1,7 @@
-"""Ray Tune's searcher, scheduler, callback and stopper: each passes on to the controller.
+"""Adapters of the controller for Ray Tune: a searcher, a scheduler, a callback and a stopper.
 
-Tune pickles them when it starts, for a resumption of its own that is not used; the controller and
-its open ledger stay out of that.
+Tune pickles them when it starts, to resume in a way that is not used here; the controller and its
+open ledger are left out of that.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Result = TypeVar("Result")
 
 
 class _OfController:
-    """Holds the controller; a disk that fails stops the search instead of breaking it."""
+    """Holds the controller; turns a failing disk into a stop of the search."""
 
     def __init__(self, controller: Controller) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _OfController:
         return {key: value for key, value in vars(self).items() if key != "_controller"}
 
     def _safely(self, action: Callable[[], Result], otherwise: Result) -> Result:
-        """What the action gives; if the disk fails, stops the controller and gives the other."""
+        """Runs an action; if the disk fails, stops the controller and returns `otherwise`."""
         try:
             return action()
         except (OSError, StorageError) as error:
@@ -47,10 +47,10 @@ class _OfController:
 
 
 class ControllerSearcher(_OfController, Searcher):
-    """Gives Tune what to start next."""
+    """Gives Tune the next trial to start."""
 
     def suggest(self, trial_id: str) -> Any:
-        """A trial's Tune config, None if there is none now, or FINISHED."""
+        """Returns a trial's Tune config, None if there is none now, or FINISHED."""
         trial = self._safely(self._controller.next_trial, None)
         if trial is not None:
             # Plain values: Tune copies a config for each trial, and shows none of it.
@@ -61,20 +61,20 @@ class ControllerSearcher(_OfController, Searcher):
     def on_trial_complete(
         self, trial_id: str, result: Mapping[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Nothing: the controller knows."""
+        """Does nothing, because the controller knows already."""
 
     def save(self, checkpoint_path: str) -> None:
-        """Nothing: a search is resumed from its ledger."""
+        """Does nothing, because a search is resumed from its ledger."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing to restore."""
+        """Does nothing, because there is nothing to restore."""
 
 
 class ControllerScheduler(_OfController, FIFOScheduler):
     """Passes each report on, and ends the trial if the controller says so."""
 
     def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
-        """CONTINUE or STOP."""
+        """Returns CONTINUE or STOP."""
         ends = self._safely(lambda: self._take(_name(trial), result), False)
         return str(TrialScheduler.STOP if ends else TrialScheduler.CONTINUE)
 
@@ -88,7 +88,7 @@ class ControllerScheduler(_OfController, FIFOScheduler):
 
 
 class ControllerCallback(_OfController, Callback):
-    """Tells of starts and failures, and ends what hangs."""
+    """Passes on starts and failures, and ends hanging trials."""
 
     def on_trial_start(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -124,23 +124,23 @@ class ControllerStopper(_OfController, Stopper):
     """Ends Tune when the controller is stopped."""
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
-        """Never: trials are the scheduler's."""
+        """Returns false, because the scheduler ends trials."""
         return False
 
     def stop_all(self) -> bool:
-        """Whether the controller is stopped."""
+        """True if the controller is stopped."""
         return self._controller.stopped is not None
 
 
 def _name(trial: Trial) -> str:
-    """The controller's name of a trial; Tune's own changes each time that it is tried."""
+    """The controller's name of a trial; Tune's own changes with each retry."""
     return cast(str, trial.config["trial"])
 
 
 def _failure(trial: Trial) -> Failure:
-    """Why a trial broke, from the exception that Tune keeps in a file of the trial's folder."""
+    """Reads the failure of a trial from the exception that Tune keeps in its folder."""
     try:
         return classify(pickle.loads(Path(trial.pickled_error_file).read_bytes()))
     except Exception as error:
-        # It may be of a class that this process cannot load; a bug is the guess that ends.
+        # Its class may be unknown to this process; as a bug, it is not retried for ever.
         return Failure("bug", f"unknown error ({type(error).__name__}: {error})")

@@ -1,4 +1,4 @@
-"""Waits for a cluster's autoscaler to bring the GPUs that a search asks for."""
+"""Waits for a cluster's autoscaler to start the GPUs that a search requests."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _POLL_SECONDS = 2.0
 
 
 @contextmanager
-def gpus_brought(request: SearchRequest, console: Console) -> Iterator[None]:
-    """Has the cluster start the GPUs asked for; they are there in the block, or time was over.
+def requested_gpus(request: SearchRequest, console: Console) -> Iterator[None]:
+    """Requests the search's GPUs from the cluster, and waits for them before the block runs.
 
-    What a search needs and does not find is said by `check_cluster`. Ray keeps what is asked for
-    until something else is, idle or not: so what was asked for here, or by `cluster up --gpus`, is
-    taken back once trials run (`TakesBack`), or if the block fails. From then on machines that
-    idle go as the cluster's settings say.
+    The wait is limited; `check_cluster` reports GPUs that are still missing. Ray keeps requested
+    machines, idle or not, until the request changes. The request made here, or by
+    `cluster up --gpus`, is therefore withdrawn once trials run (`WithdrawsRequest`), or if the
+    block fails; then idle machines end as the cluster's settings say.
     """
     if not _may_wait(request):
         yield
@@ -37,17 +37,17 @@ def gpus_brought(request: SearchRequest, console: Console) -> Iterator[None]:
         raise
 
 
-class TakesBack(Callback):
-    """Takes back what was asked for of the autoscaler once trials hold their machines."""
+class WithdrawsRequest(Callback):
+    """Withdraws the request for GPUs once trials hold their machines."""
 
     def __init__(self, request: SearchRequest) -> None:
-        self._is_asked_for = _may_wait(request)
+        self._is_requested = _may_wait(request)
 
     def on_trial_start(self, *args: Any, **info: Any) -> None:
-        """At the first trial's start the others wait for their places, which keeps these too."""
-        if self._is_asked_for:
+        """Withdraws the request at the first start; waiting trials then keep the other machines."""
+        if self._is_requested:
             request_resources(bundles=[])
-            self._is_asked_for = False
+            self._is_requested = False
 
 
 def _may_wait(request: SearchRequest) -> bool:
@@ -59,7 +59,7 @@ def _wait(wanted: int, seconds: float, console: Console) -> None:
     with console.status("") as shown:
         last = -1
         while (there := _num_gpus()) < wanted and time.monotonic() < deadline:
-            # Each time, for another search on the cluster may have taken it back.
+            # Repeated, because another search on the cluster may have withdrawn it.
             request_resources(bundles=[{"GPU": 1}] * wanted)
             text = f"waiting for GPUs: {there} of {wanted} are there"
             shown.update(f"{text} …")

@@ -1,4 +1,4 @@
-"""Why a trial broke (a bug, a lost worker, memory, storage), by the exception that Ray gives."""
+"""Classifies Ray's exceptions of broken trials as bug, lost worker, memory or storage."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dfsc_tune.search.failures import Failure
 
 
 def classify(error: BaseException) -> Failure:
-    """Why a trial broke, by the exception that Ray gives for it."""
+    """Returns the failure that an exception from Ray stands for."""
     if isinstance(error, RayTaskError):
         return _classify_cause(error.cause)
     if isinstance(error, RayActorError) and error.actor_init_failed:
-        # Our package is missing on that node, or the like: it would fail there again.
+        # For instance, our package is missing on that node; it would fail there again.
         return Failure("bug", f"its process did not start: {str(error).strip().splitlines()[-1]}")
     if isinstance(error, RayActorError):
         return Failure("preempted" if error.preempted else "lost", "its worker was lost")
@@ -26,7 +26,7 @@ def _classify_cause(cause: BaseException) -> Failure:
     reason = f"{type(cause).__name__}: {text.splitlines()[0]}" if text else type(cause).__name__
     if isinstance(cause, torch.OutOfMemoryError | MemoryError):
         return Failure("memory", reason)
-    # cuBLAS and cuDNN tell of it in words only.
+    # cuBLAS and cuDNN report it only in the message.
     if isinstance(cause, RuntimeError) and (
         "out of memory" in text.lower() or "ALLOC_FAILED" in text
     ):

@@ -31,9 +31,9 @@ from dfsc_tune.results import (
     space_of_run,
 )
 from dfsc_tune.results.confirmed import CONFIRMED, MIN_SEEDS, PAPER, Decision, decide
-from dfsc_tune.results.status import is_held
+from dfsc_tune.results.status import is_running
 from dfsc_tune.search.finalize import score_rows
-from dfsc_tune.search.fixed_trials import carry_out
+from dfsc_tune.search.fixed_trials import run_fixed_trials
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.search.resources import driver_device
@@ -55,29 +55,29 @@ Settings = dict[str, dict[str, Value]]
 
 @dataclass(frozen=True)
 class Confirmation:
-    """What fresh seeds say of one category's settings."""
+    """The results of one category's settings with fresh seeds."""
 
     category: str
     settings: Settings
     decision: Decision
     report_aurocs: dict[str, list[float]]
-    """Mean image AUROC on the report part, a number a seed, of the winner and the paper's setting;
-    empty where there are no good and anomalous images to report on. Nothing is chosen by it."""
+    """Mean image AUROC on the report part for each seed, of the winner and the paper's setting;
+    empty without good and anomalous images there. It decides nothing."""
     num_searched: int
-    """Trials that the search looked at."""
+    """Number of trials of the search."""
     objective: str
     config: Path
 
     @property
     def not_judged(self) -> dict[str, int]:
-        """How many seeds were completed of each setting with too few to be judged."""
+        """Number of completed seeds of each setting that has too few to be judged."""
         judged = {x.setting for x in self.decision.settings}
         left_out = self.decision.left_out
         return {name: left_out.get(name, 0) for name in self.settings if name not in judged}
 
 
 def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
-    """The paper's setting, margin 0 where it is searched, and the `top` best ones; none twice.
+    """Returns the paper's setting, margin 0 if searched, and the `top` best ones, each once.
 
     Raises:
         UserError: no trial was trained to the full budget.
@@ -95,7 +95,7 @@ def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
     if complete.empty:
         raise UserError(
             f"no trial of {category} in {run.folder} was trained to the full budget, so there is "
-            "nothing to confirm; go on with the search"
+            f"nothing to confirm; continue with `dfsc-tune resume {run.folder}`"
         )
     ordered = complete.sort_values(["value", "trial"], ascending=[False, True], kind="stable")
     best: list[dict[str, Value]] = []
@@ -110,13 +110,13 @@ def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
 
 
 def fresh_seeds(run: Run, count: int) -> list[int]:
-    """The first seeds that no trial of the run was trained with."""
+    """Returns the first seeds with which no trial of the run was trained."""
     used = {int(seed) for seed in run.trials[_SEED]} | {run.settings.seed}
     return list(itertools.islice((x for x in itertools.count() if x not in used), count))
 
 
 def confirm_space(run: Run, settings: Mapping[str, Settings], seeds: list[int]) -> SearchSpace:
-    """Each category's settings as a list of trainings, seed after seed, none stopped early."""
+    """Makes a batch of fixed trials of each category's settings, seed after seed."""
     space = space_of_run(run.settings, run.folder)
     categories = {}
     for category, of_category in settings.items():
@@ -146,39 +146,39 @@ def confirm(
     seeds: int,
     teachers: Sequence[str] = (),
 ) -> tuple[list[Confirmation], signal.Signals | None]:
-    """Trains what is not trained yet, decides for each category and writes it into the run.
+    """Trains what is missing, decides for each category and writes the results.
 
     Args:
         run: the search.
-        request: where and on what, and the new run's name; its space is replaced.
+        request: data, machine and the new run's name; its space is replaced.
         console: for progress.
-        top: how many of the best settings.
-        seeds: how many fresh ones, at least two.
-        teachers: those of the search that lie elsewhere than it knows, as files or by name.
+        top: number of best settings to confirm.
+        seeds: number of fresh seeds, at least two.
+        teachers: teachers of the search that were moved, as files or by name.
 
     Returns:
-        A confirmation a category; or none, and the signal that broke the trainings off.
+        A confirmation for each category; or none, and the signal that interrupted the trainings.
 
     Raises:
-        UserError: no search made the run, the search is still going on, the data or teacher changed
-            since, or as `run_search` does; or a category could not be decided, and the others were.
+        UserError: no search made the run, the search is still running, the data or teacher have
+            changed, or as for `run_search`; or a category could not be decided, and the others were.
     """
     _check_search(run, console)
-    if is_held(run.folder):
+    if is_running(run.folder):
         raise UserError(
-            f"the search in {run.folder} is still going on, so its best settings may change; wait "
+            f"the search in {run.folder} is still running, so its best settings may change; wait "
             "for it, or end it first"
         )
     run = replace(run, settings=with_teachers(run.settings, teachers, run.folder))
-    # Before hours of training, and not only after them:
+    # Checked before hours of training, and again after them.
     for name in request.categories:
         teacher = load_teacher(base_config(run, name).model)
         check_same(run, name, fingerprint(read_category(request.data, name)), teacher)
     settings = {name: settings_to_confirm(run, name, top) for name in request.categories}
     space = confirm_space(run, settings, fresh_seeds(run, seeds))
-    # What is decided is written after the trainings, when no store is written to any more.
+    # Decisions are written after the trainings, when the store is no longer updated.
     request = replace(request, space=space, store=None)
-    done, interrupted_by = carry_out(request, console)
+    done, interrupted_by = run_fixed_trials(request, console)
     if interrupted_by is not None:
         return [], interrupted_by
     device = driver_device(request)
@@ -212,7 +212,7 @@ def _check_search(run: Run, console: Console) -> None:
 
 
 def describe(found: Confirmation) -> list[str]:
-    """The decision in a few plain sentences, for the terminal and the head of `best/*.yaml`."""
+    """Puts the decision into a few sentences, for the terminal and the head of `best/*.yaml`."""
     lines = [
         f"{found.decision.verdict}",
         f"chosen by the selection value over fresh seeds (objective {found.objective}) after a "
@@ -232,8 +232,8 @@ def describe(found: Confirmation) -> list[str]:
     if found.not_judged:
         named = ", ".join(f"{name} ({count} completed)" for name, count in found.not_judged.items())
         lines.append(
-            f"not judged: {named}, for fewer than {MIN_SEEDS} seeds were trained in full here and "
-            f"with the paper's setting; {TRIALS} says why"
+            f"not judged: {named}, because fewer than {MIN_SEEDS} seeds were trained in full both "
+            f"here and with the paper's setting; {TRIALS} has the reasons"
         )
     if not found.report_aurocs:
         return [
@@ -262,7 +262,7 @@ def _conclude(
         for row in complete[names].to_dict("records")
     ]
     complete["setting"] = of_trial
-    # The settings' own order, whichever trial ended first.
+    # In the order of the settings, not of the ends of trials.
     ranks = complete["setting"].map(list(settings).index)
     complete = complete.assign(rank=ranks).sort_values(["rank", _SEED])
     decision = decide(complete)
@@ -299,7 +299,7 @@ def _conclude(
 
 
 def _report_aurocs(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Of each setting, the mean image AUROC of each seed; empty without both kinds of images."""
+    """Computes each setting's mean image AUROCs by seed; empty without both kinds of images."""
     found: dict[str, list[float]] = {}
     for role, scores in itertools.groupby(rows, key=lambda row: str(row["role"])):
         table = pd.DataFrame(list(scores))
@@ -313,7 +313,7 @@ def _report_aurocs(rows: list[dict[str, Any]]) -> dict[str, list[float]]:
 
 
 def _write_table(folder: Path, found: list[Confirmation]) -> None:
-    """`confirmed.parquet`: a row a setting; of one that could not be judged, without numbers."""
+    """Writes `confirmed.parquet`, with one row for each setting."""
     rows = pd.DataFrame([row for each in found for row in _rows(each)])
     write_parquet(folder / CONFIRMED, rows)
 
@@ -342,7 +342,7 @@ def _rows(found: Confirmation) -> Iterator[dict[str, Any]]:
 
 
 def _with_files(fixed: Mapping[str, Any], base: TrialConfig) -> dict[str, Any]:
-    """Fixed settings with the files that the run used: a space may name them from its folder."""
+    """Returns fixed settings with the absolute paths of the files that the run used."""
     model = {**(fixed.get("model") or {}), "teacher": base.model.teacher}
     train = {**(fixed.get("train") or {}), "penalty_images": base.train.penalty_images}
     return {**fixed, "model": model, "train": train}

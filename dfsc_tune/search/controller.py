@@ -1,12 +1,12 @@
-"""Decides a search: which trials there are, what they reported, what happens to them next.
+"""The controller of a search, which makes all decisions about its trials.
 
-It alone decides; Ray Tune only carries out, and nothing here knows of Ray (`adapters` passes on).
-A trial's journey: `next_trial` suggests it, `started` notes that it runs, `report` takes what it
-tells, compares it and ends it or not; `fail`, `broke` and `hung` are for what goes wrong.
+Ray Tune only runs them, and nothing here imports Ray (`adapters` connects the two). The life of a
+trial: `next_trial` suggests it, `started` notes that it runs, `report` takes a report, compares it
+and says whether the trial ends; `fail`, `broke` and `hung` handle what goes wrong.
 
-Each suggestion, report and failure is in the ledger before it has an effect, and one method,
-`_follow`, gives an event its effect, whether it happens now or is read from the ledger: to resume a
-search is to take the ledger's events once more and go on.
+Each suggestion, report and failure is written to the ledger before it has an effect. One method,
+`_follow`, applies an event, whether it is new or read from the ledger, so a search is resumed by
+replaying its ledger.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _DEADLINE_FACTOR = 10.0
 _DEADLINE_START_SECONDS = 300.0
 
 Why = signal.Signals | str | Exception
-"""Why a search ends before its time: a signal, a sentence, or an error of the machinery."""
+"""The reason for an early end: a signal, a sentence, or an exception of the machinery."""
 
 
 @dataclass
@@ -53,17 +53,17 @@ class OpenTrial:
     step: int = 0
     seconds: float = 0.0
     num_retries: int = 0
-    """Since the last report."""
+    """Retries since the last report."""
     is_given: bool = False
-    """Whether Tune has it, if only to wait for a free place."""
+    """True if Tune has it, even if it is still waiting for resources."""
     ready_at: float = 0.0
-    """When it may be given to Tune; by the monotonic clock, as all times here."""
+    """Earliest time to give it to Tune; monotonic clock, as for all times here."""
     heard_at: float = math.inf
-    """When it started or last reported, while it runs."""
+    """Time of its start or last report, while it runs."""
 
 
 class Controller:
-    """Decides what is tried, how long, and how often, and keeps the books of it."""
+    """Decides which trials run, for how long and how often, and records all of it."""
 
     def __init__(
         self,
@@ -76,25 +76,25 @@ class Controller:
         deadline_seconds: float | None = None,
         on_end: Callable[[str, str], None] | None = None,
     ) -> None:
-        """Takes up the search where its ledger ends.
+        """Replays the ledger, so that the search continues where it ended.
 
         Args:
             folder: the run.
-            ledger: of that run, open.
-            searcher: one that has suggested nothing yet.
-            asha: one that has taken no report yet.
-            gpus_per_trial: each trial's share of a GPU to begin with.
-            deadline_seconds: a trial that reports nothing for so long hangs; None: see `deadline`.
-            on_end: told each trial that ends from now on, and its state, before anything else is
-                done about it.
+            ledger: the run's open ledger.
+            searcher: a searcher without suggestions so far.
+            asha: an `Asha` without reports so far.
+            gpus_per_trial: each trial's first share of a GPU.
+            deadline_seconds: time without a report after which a trial hangs; None: see `deadline`.
+            on_end: called with each trial that ends from now on, and its state, before its end has
+                any other effect.
         """
         self.tables = RunTables(folder)
         self.capacity = 1
-        """How many trials may be open at once."""
+        """Largest number of open trials."""
         self.stopped: Why | None = None
-        """Why no more trials are started, if so."""
+        """The reason why no more trials start; None while they do."""
         self.num_expected = searcher.num_expected
-        """How many trials each category is to have."""
+        """Number of trials that each category will have."""
         self._checkpoints = folder / CHECKPOINTS
         self._ledger = ledger
         self._searcher = searcher
@@ -111,7 +111,7 @@ class Controller:
         self._on_end = on_end
 
     def _replay(self) -> None:
-        """Takes the events of earlier sessions once more."""
+        """Applies the events of earlier sessions again."""
         with self.tables.paused():
             for number, event in enumerate(self._ledger.events, start=1):
                 try:
@@ -120,7 +120,7 @@ class Controller:
                 except (KeyError, ValueError, TypeError, UserError) as error:
                     problem = f"does not follow from those before it ({first_line(error)})"
                     raise DamagedLedgerError(self._ledger.path, number, problem) from error
-            # Those of a large run take much memory.
+            # The events of a large run take much memory.
             self._ledger.events.clear()
             for name in self._open:
                 self.tables.end(name, "interrupted")
@@ -146,27 +146,27 @@ class Controller:
 
     @property
     def is_finished(self) -> bool:
-        """Whether every trial has been suggested and has ended."""
+        """True if every trial has been suggested and has ended."""
         return not self._open and not self._searcher.num_left
 
     @property
     def starts_no_more(self) -> bool:
-        """Whether `next_trial` will never again give a trial in this session."""
+        """True if `next_trial` will return no more trials in this session."""
         return self.stopped is not None or self.is_finished
 
     @property
     def is_finalized(self) -> bool:
-        """Whether the results of all that has ended are written."""
+        """True if the results of all ended trials are written."""
         return self._num_finalized == self.num_ended
 
     @property
     def num_ended(self) -> int:
-        """How many trials have ended."""
+        """Number of ended trials."""
         return self._num_trials - len(self._open)
 
     @property
     def num_open(self) -> int:
-        """How many trials were suggested and have not ended."""
+        """Number of trials that were suggested and have not ended."""
         return len(self._open)
 
     def checkpoint_dir(self, trial: str) -> Path:
@@ -174,7 +174,7 @@ class Controller:
         return self._checkpoints / trial
 
     def next_trial(self) -> OpenTrial | None:
-        """A trial to start now; None if there is none yet, or never again (`starts_no_more`)."""
+        """Returns a trial to start now; None if there is none now, or ever (`starts_no_more`)."""
         if self.stopped is not None:
             return None
         now = time.monotonic()
@@ -183,7 +183,7 @@ class Controller:
                 trial.is_given = True
                 return trial
         if len(self._open) >= self.capacity:
-            # A trial that waits to be tried again keeps its place.
+            # A trial that waits for its retry keeps its place.
             return None
         name = self._next_name
         if (suggested := self._searcher.suggest(name)) is None:
@@ -209,19 +209,19 @@ class Controller:
             self.tables.start(name, trial.config, trial.role)
 
     def report(self, name: str, report: Report) -> bool:
-        """Takes a trial's report; whether the trial ends with it."""
+        """Takes a trial's report; returns true if the trial ends with it."""
         trial = self._open.get(name)
         if trial is None:
             return True
         trial.heard_at = time.monotonic()
         if report.progress.step <= trial.step:
-            # It went on from a checkpoint and says again what is known.
+            # After a retry, a trial repeats the reports since its checkpoint.
             return False
         self._happen({"event": "reported", "trial": name, **report.to_plain()})
         return name not in self._open
 
     def note(self, name: str, text: str) -> None:
-        """Writes down what a user should know of a trial; nothing is decided by it."""
+        """Records a note for the user about a trial; it decides nothing."""
         if name in self._open:
             self._happen({"event": NOTED, "trial": name, "note": text})
 
@@ -232,7 +232,7 @@ class Controller:
             self._stop_if_all_fail_alike(reason)
 
     def broke(self, name: str, failure: Failure) -> None:
-        """Decides about a trial whose process is gone: tried again, failed, or the search's end."""
+        """Retries or fails a trial whose process is gone, or stops the search."""
         trial = self._open.get(name)
         if trial is None:
             return
@@ -243,7 +243,7 @@ class Controller:
             self._note_loss(name, failure, max(silent_seconds, 0.0))
             trial.num_retries += 1
             trial.gpus = retry.gpus
-            # What was too much for this trial would be for the next ones.
+            # The next trials would need as much memory as this one.
             self._gpus = max(self._gpus, retry.gpus)
             trial.ready_at = time.monotonic() + retry.pause_seconds
             self.tables.trials[name]["error"] = failure.reason
@@ -254,14 +254,14 @@ class Controller:
             self.fail(name, f"{failure.reason}{often}")
 
     def _note_loss(self, name: str, failure: Failure, seconds: float) -> None:
-        """Writes down what is trained again; nothing is decided by it."""
+        """Records the training time that is lost; it decides nothing."""
         event = {"event": BROKE, "trial": name, "kind": failure.kind, "seconds": round(seconds, 3)}
-        # The disk may be what failed.
+        # The disk itself may have failed.
         with suppress(StorageError):
             self._ledger.append(event)
 
     def hung(self) -> list[str]:
-        """Fails the trials that have not reported for too long; their names."""
+        """Fails the trials that have not reported for too long; returns their names."""
         late = time.monotonic() - self.deadline
         names = [trial.name for trial in self._open.values() if trial.heard_at < late]
         for name in names:
@@ -272,8 +272,8 @@ class Controller:
     def deadline(self) -> float:
         """The seconds without a report after which a trial hangs.
 
-        If the settings do not say: ten times the slowest report of the run and five minutes to
-        start; before the first report nothing is known, and nothing hangs.
+        The default is five minutes plus ten times the run's slowest report; before the first
+        report there is no deadline.
         """
         if self._deadline_seconds is not None:
             return self._deadline_seconds
@@ -282,12 +282,12 @@ class Controller:
         return _DEADLINE_START_SECONDS + _DEADLINE_FACTOR * self._slowest_report
 
     def stop(self, why: Why) -> None:
-        """Starts no more trials; those that run end where they are and can be resumed."""
+        """Starts no more trials; running ones end where they are and can be resumed."""
         if self.stopped is None:
             self.stopped = why
 
     def close(self) -> None:
-        """Closes the books of this session: what has not ended is interrupted."""
+        """Closes the tables and studies; trials that have not ended become interrupted."""
         for name in self._open:
             if name in self.tables.trials:
                 self.tables.end(name, "interrupted")
@@ -295,22 +295,22 @@ class Controller:
         self._searcher.close()
 
     def finalized(self) -> None:
-        """Notes that the results of what has ended are written."""
+        """Records that the results of the ended trials are written."""
         self._happen({"event": FINALIZED, "num_ended": self.num_ended})
 
     def ended(self, why: str | None) -> None:
-        """Notes that this session does no more, and why if that is before its time."""
-        # The disk may be why.
+        """Records the end of this session, with the reason if it is early."""
+        # The disk may be the reason.
         with suppress(StorageError):
             self._ledger.append({"event": ENDED, "why": why})
 
     def _happen(self, event: Event) -> None:
-        """Writes an event down, then gives it its effect."""
+        """Writes an event to the ledger, then applies it."""
         self._ledger.append(event)
         self._follow(event)
 
     def _follow(self, event: Event) -> None:
-        """Gives an event its effect, whether it happens now or is read from the ledger."""
+        """Applies an event, whether it is new or read from the ledger."""
         match event:
             case {"event": "suggested", "trial": name, "category": category}:
                 suggestion = {key: event[key] for key in ("values", "role", "params")}
@@ -339,7 +339,7 @@ class Controller:
         self._slowest_report = max(self._slowest_report, progress.seconds - trial.seconds)
         trial.step, trial.seconds, trial.num_retries = progress.step, progress.seconds, 0
         self.tables.report(name, progress, report.node, report.device)
-        # The winner is compared with the spared trials at the full budget.
+        # The winner is compared with the spared trials, so these need the full budget.
         if self._asha.goes_on(
             trial.config.category,
             name,
@@ -358,7 +358,7 @@ class Controller:
         self.tables.end(name, state, reason)
         if self._on_end is not None:
             self._on_end(name, state)
-        # Only a complete trial can become the best; nothing falls back any more.
+        # Only a complete trial can become the best, and it needs only its last checkpoint.
         if state == "complete":
             remove_below(self._checkpoints, f"{name}/{previous(Path(CHECKPOINT))}")
         else:
@@ -367,6 +367,6 @@ class Controller:
     def _stop_if_all_fail_alike(self, reason: str) -> None:
         if self.num_ended == _SAME_ERRORS and len(set(self._first_errors)) == 1:
             self.stop(
-                f"the first {_SAME_ERRORS} trials failed with the same error, so the rest would: "
-                f"{reason}"
+                f"the first {_SAME_ERRORS} trials failed with the same error, and so would the "
+                f"rest: {reason}"
             )

@@ -1,7 +1,7 @@
-"""Whether a trial that broke is tried again, and with how much of a GPU.
+"""Retries of broken trials.
 
-A bug or bad setting would break again, so its trial fails at once. What the trial cannot be blamed
-for is tried again from its last checkpoint, after a pause that grows.
+A bug or a bad setting would break again, so the trial fails at once. After any other failure it is
+retried from its last checkpoint, after a growing pause.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from typing import Literal
 
 MAX_RETRIES = 3
-"""In a row, without a report between."""
+"""Retries in a row, without a report in between."""
 _FIRST_PAUSE_SECONDS = 2.0
 _PAUSE_FACTOR = 4.0
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a trial broke; `search.classify` tells it from an exception."""
+    """The reason why a trial broke; `search.classify` finds it from an exception."""
 
     kind: Literal["bug", "lost", "preempted", "memory", "storage"]
     reason: str
@@ -25,29 +25,29 @@ class Failure:
 
 @dataclass(frozen=True)
 class Retry:
-    """When a trial is tried again, and with how much of a GPU."""
+    """A retry of a trial: the pause before it, and the share of a GPU."""
 
     pause_seconds: float
     gpus: float
 
 
 def next_attempt(failure: Failure, num_retries: int, gpus: float) -> Retry | None:
-    """Whether and how a broken trial is tried again.
+    """Decides whether and how to retry a broken trial.
 
     Args:
-        failure: why it broke.
-        num_retries: how often it was tried again since its last report.
+        failure: the reason why it broke.
+        num_retries: number of retries since its last report.
         gpus: the share of a GPU that it had.
 
     Returns:
-        None if it is not tried again.
+        The retry; None if the trial fails.
     """
     if failure.kind == "bug" or (failure.kind != "preempted" and num_retries >= MAX_RETRIES):
         return None
     if failure.kind == "memory":
         if gpus >= 1:
             return None
-        # Twice the share: half as many trials on that GPU.
+        # With twice the share, half as many trials use that GPU.
         gpus = min(1.0, 2 * gpus)
     pause = _FIRST_PAUSE_SECONDS * _PAUSE_FACTOR ** min(num_retries, MAX_RETRIES)
     return Retry(pause, gpus)

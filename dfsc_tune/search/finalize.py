@@ -1,4 +1,4 @@
-"""After the trials: the best model of each category, scored on the images that no trial saw."""
+"""Finalizes a run: scores and writes the best model of each category after the trials."""
 
 from __future__ import annotations
 
@@ -41,18 +41,18 @@ def finalize(
 ) -> None:
     """Writes `models/`, `scores.parquet` and `best/` of a run whose trials have ended.
 
-    The paper's setting and margin 0 are scored on the same images, so that the gain can be judged.
+    The paper's setting and margin 0 are scored on the same images, to measure the gain over them.
 
     Args:
         folder: the run.
         data: the searched categories.
-        configs: of each trial, by its id.
-        checkpoint_dir: gives the folder of a trial's last checkpoint.
-        device: where the models run.
-        only_scores: whether another than the best single trial is to be chosen, by who asks.
+        configs: the config of each trial, by its id.
+        checkpoint_dir: returns the folder of a trial's last checkpoint.
+        device: the device that the models run on.
+        only_scores: whether to write only scores, because the caller chooses the best itself.
 
     Raises:
-        UserError: a category could not be published; the others were.
+        UserError: a category could not be finalized; the others were.
     """
     trials = load(folder).trials
     configs = {
@@ -90,7 +90,7 @@ def finalize(
 
 
 def is_finalized(folder: Path, categories: Iterable[str]) -> bool:
-    """Whether the tables and all that `publish` writes of these categories are there and whole."""
+    """True if the tables and all that `finalize` writes for these categories are whole."""
     if not all((folder / name).is_file() for name in (TRIALS, REPORTS)):
         return False
     try:
@@ -114,7 +114,7 @@ def _write_best(folder: Path, category: str, config: TrialConfig) -> None:
 
 
 def _reference_trials(trials: pd.DataFrame, category: str, best: str) -> dict[str, str]:
-    """The trials that the best one is compared with, by role, as far as they ended in full."""
+    """Returns the trials that the best one is compared with, by role, if trained in full."""
     others = trials[(trials["category"] == category) & (trials["trial"] != best)]
     complete = others[others["state"] == "complete"].drop_duplicates("role").set_index("role")
     return {role: str(complete["trial"][role]) for role in REFERENCES if role in complete.index}
@@ -126,17 +126,17 @@ def score_rows(
     detectors: Mapping[str, Detector],
     device: str,
 ) -> list[dict[str, Any]]:
-    """Rows of `scores.parquet`: each detector on the images that no trial saw.
+    """Makes rows of `scores.parquet`: each detector's scores of the images that no trial saw.
 
     Args:
         data: the category.
-        trials: by role.
-        detectors: of these trials, by role; all of one teacher.
-        device: where they run.
+        trials: trials by role.
+        detectors: the detectors of these trials, by role; all have one teacher.
+        device: the device that they run on.
     """
     if not data.split.report:
         return []
-    # Of one category, all detectors share the teacher and so its features.
+    # All detectors of a category share the teacher and therefore its features.
     first = next(iter(detectors.values()))
     images = prepare_images(data.split.report, first.teacher, first.config.model, device)
     rows = []

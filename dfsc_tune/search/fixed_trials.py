@@ -1,4 +1,4 @@
-"""Carries out a list of trainings: begun, gone on with, or there already."""
+"""Runs a batch of fixed trials: starts it, continues it, or finds it complete."""
 
 from __future__ import annotations
 
@@ -20,15 +20,18 @@ from dfsc_tune.search.run import run_search
 from dfsc_tune.spaces.space import SearchSpace
 
 
-def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Signals | None]:
-    """Trains what of a list is not trained yet; the run, and the signal that broke it off if so.
+def run_fixed_trials(request: SearchRequest, console: Console) -> tuple[Run, signal.Signals | None]:
+    """Trains the trials of a batch that are not trained yet.
 
     Args:
-        request: with the list as its space, and where its run is.
+        request: a request whose space fixes the trials, with the place of its run.
         console: for progress.
 
+    Returns:
+        The run, and the signal that interrupted it, if any.
+
     Raises:
-        UserError: a run of that name has other settings; or as `run_search`.
+        UserError: a run of that name has other settings; or as for `run_search`.
     """
     folder = request.results / request.name
     interrupted_by = None
@@ -41,7 +44,7 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
         num_ended = int((~run.trials["state"].isin(["running", "interrupted"])).sum())
         num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
         num_expected = (space.for_category(x).num_expected(num_trials) for x in request.categories)
-        # One that was killed with its trainings done has yet to be scored.
+        # If it was killed after its last trial, it is not scored yet.
         if num_ended < sum(num_expected) or not status_of(run).ended:
             interrupted_by = resume_search(
                 folder,
@@ -58,19 +61,19 @@ def carry_out(request: SearchRequest, console: Console) -> tuple[Run, signal.Sig
 
 
 def _check_same(request: SearchRequest, run: Run) -> SearchSpace:
-    """The space of a run begun before; refuses one of other trainings or categories."""
+    """Returns the space of an earlier run; refuses other trainings or categories."""
     space = space_of_run(run.settings, run.folder)
     before = (_trainings(space), run.settings.categories)
     if before != (_trainings(request.space), request.categories):
         raise UserError(
-            f"the run in {run.folder} was begun with other settings or categories; ask for the "
-            "same, or choose another --name"
+            f"the run in {run.folder} has other settings or categories; give the same as before, "
+            "or choose another --name"
         )
     return space
 
 
 def _follow_inputs(request: SearchRequest, run: Run) -> None:
-    """Notes in `run.yaml` where a run's data and teachers lie now; refuses others."""
+    """Records the present place of a run's data and teachers in `run.yaml`; refuses others."""
     now = run.settings
     if request.data_name != now.data:
         for name in request.categories:
@@ -86,7 +89,7 @@ def _follow_inputs(request: SearchRequest, run: Run) -> None:
 
 
 def _trainings(space: SearchSpace) -> dict[str, Any]:
-    """What a space says of its trainings, but for how many, where they run and teachers' places."""
+    """Returns a space as a tree, without the number of trials, resources and teachers' places."""
     tree = space.model_dump(mode="json")
     del tree["budget"]["num_trials"], tree["resources"]
     for group in (tree, *tree["categories"].values()):

@@ -1,8 +1,8 @@
-"""The run's ledger: an append-only file of what a search suggested and heard, in its order.
+"""The run's ledger: an append-only file of the events of a search, in order.
 
-A line is on the disk before what it says has any effect, so a search that dies at any moment is
-rebuilt from its ledger exactly; everything else that a run leaves can be made from it again. Each
-line says when it was written, but nothing is decided by that.
+An event is on the disk before it has any effect, so a search that dies at any moment can be rebuilt
+exactly from its ledger and checkpoints. Each line has the time of its writing, which decides
+nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dfsc_tune.search.events import BEGAN, BROKE, FINALIZED, RESUMED, Event, rea
 
 
 class Ledger:
-    """One process's hold of a run's ledger; the file stays locked until it is closed or dies."""
+    """A run's ledger, open and locked for this process until it closes it or dies."""
 
     def __init__(self, folder: Path) -> None:
         """Opens the ledger of a run, new or not.
@@ -50,13 +50,13 @@ class Ledger:
             self.close()
             raise
         self.events = lines.events
-        """What the ledger held when it was opened; emptied by the controller that takes it up."""
+        """The events in the ledger when it was opened; the controller clears them after replay."""
         self._size, self._digest = lines.num_bytes, lines.digest
-        # Half a line goes when the next one is written, not before.
+        # An incomplete last line is removed when the next one is written.
         self._is_torn = os.fstat(self._file).st_size > self._size
 
     def append(self, event: Event) -> None:
-        """Writes an event down for good, with the time (seconds since 1970).
+        """Writes an event to the disk, with the time (seconds since 1970).
 
         Raises:
             StorageError: it cannot be written, or was deleted or moved meanwhile; the ledger is as
@@ -82,14 +82,14 @@ class Ledger:
         self._digest = digest
 
     def _is_in_place(self) -> bool:
-        """Whether the file that is written to is still the run's."""
+        """True if the open file is still the run's ledger."""
         try:
             return os.path.samestat(self.path.stat(), os.fstat(self._file))
         except FileNotFoundError:
             return False
 
     def close(self) -> None:
-        """Lets go of the file."""
+        """Closes and unlocks the file."""
         os.close(self._file)
 
     def _storage_error(self, error: OSError) -> StorageError:
@@ -98,14 +98,14 @@ class Ledger:
 
 @dataclass(frozen=True)
 class Interruptions:
-    """What a run was broken off by, and what that cost."""
+    """The interruptions of a run, and their cost."""
 
     num_losses: int
-    """Times that a trial lost its process and was tried again."""
+    """Number of times that a trial lost its process and was retried."""
     seconds: float
-    """Time of these trials since they were last heard of: at most so much was trained again."""
+    """Time of these trials since their last reports, the most that was trained again."""
     num_resumes: int
-    """Times that the whole run was gone on with; what was lost before is not known."""
+    """Number of times that the run was resumed; the time lost by that is unknown."""
 
     def __str__(self) -> str:
         """One sentence for people; empty if there was nothing."""
@@ -120,7 +120,7 @@ class Interruptions:
 
 
 def interruptions(folder: Path) -> Interruptions:
-    """What the run in a folder was broken off by; UserError if its ledger is damaged."""
+    """Counts the interruptions of the run in a folder; UserError if its ledger is damaged."""
     events = _events(folder)
     losses = [event for event in events if event["event"] == BROKE]
     return Interruptions(
@@ -131,10 +131,10 @@ def interruptions(folder: Path) -> Interruptions:
 
 
 def working_seconds(folder: Path) -> float | None:
-    """How long a run's trials were at work: its sessions' seconds, added up.
+    """Adds up the time in which a run's trials were at work, over its sessions.
 
-    A session counts from its start to its last suggestion or report: what one that died did after
-    that is not known, and publishing is no trial's work.
+    A session counts from its start to its last suggestion or report: later work of a session that
+    died is unknown, and finalizing is not a trial's work.
 
     Args:
         folder: the run.

@@ -1,4 +1,4 @@
-"""What a person sees of a running search: a live table, or lines where there is no terminal."""
+"""The view of a running search: a live table, or lines if there is no terminal."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class LiveView(Callback):
         """Prepares the view.
 
         Args:
-            controller: whose trials are shown.
+            controller: the controller whose trials are shown.
             searched: the names of the settings that vary, by category.
-            console: where to write; its being a terminal decides between table and lines.
+            console: the console; a table if it is a terminal, lines otherwise.
         """
         self._controller = controller
         self._searched = searched
@@ -48,7 +48,7 @@ class LiveView(Callback):
         return {**self.__dict__, "_controller": None, "_console": None, "_live": None}
 
     def setup(self, *args: Any, **info: Any) -> None:
-        """Begins to show."""
+        """Starts the display."""
         self._start = time.monotonic()
         if self._console is not None and self._console.is_terminal:
             self._live = Live(
@@ -60,7 +60,7 @@ class LiveView(Callback):
             self._live.start()
 
     def close(self) -> None:
-        """Ends the display; also after an error, when Tune calls nothing more."""
+        """Ends the display; needed after an error, when Tune calls nothing more."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -80,13 +80,13 @@ class LiveView(Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Says how a trial ended, where there is no table."""
+        """Prints how a trial ended, if there is no table."""
         self._say(trial)
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        """Says that a trial broke, where there is no table."""
+        """Prints that a trial broke, if there is no table."""
         self._say(trial)
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
@@ -98,10 +98,10 @@ class LiveView(Callback):
             return
         row = self._controller.tables.trials[trial.config["trial"]]
         if row["state"] == "running":
-            # Where the search stops, why is said at its end.
+            # If the search stops, it prints the reason at its end.
             if self._controller.stopped is None:
                 self._console.print(
-                    f"trial {row['trial']} broke after step {row['step']} and is tried again: "
+                    f"trial {row['trial']} broke after step {row['step']} and is retried: "
                     f"{row['error']}",
                 )
             return
@@ -155,7 +155,7 @@ class LiveView(Callback):
         elapsed = time.monotonic() - self._start
         if not ended:
             return f"{shown_duration(elapsed)} so far"
-        # Trials end at very different steps, and those that run have come some way: in steps.
+        # Measured in steps, because trials end at different steps and running ones count, too.
         steps_a_trial = tables.num_steps_of_ended / ended
         to_do = max(steps_a_trial * self._num_expected() - tables.num_steps, 0)
         left = elapsed * to_do / max(tables.num_steps - self._steps_before, 1)

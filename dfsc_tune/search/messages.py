@@ -1,4 +1,4 @@
-"""What a trial tells the controller, in the plain values that pass through Ray Tune.
+"""Messages of a trial to the controller, as the plain values that pass through Ray Tune.
 
 The ledger keeps each report in the same shape.
 """
@@ -17,18 +17,18 @@ _NOTE = "note"
 
 @dataclass(frozen=True)
 class Report:
-    """What a trial tells at a report."""
+    """A trial's report: its progress, and where it runs."""
 
     progress: Progress
     node: str | None = None
     """The name of the machine that it runs on."""
     device: str | None = None
-    """What it trains on there: "cuda" or "cpu"."""
+    """The device that it trains on: "cuda" or "cpu"."""
 
     def to_plain(self) -> dict[str, Any]:
-        """The report as plain values under string keys."""
+        """Returns the report as plain values under string keys."""
         progress = asdict(self.progress)
-        # As lists, for Tune would make a dict's entries entries of its own.
+        # As lists, because Tune flattens dicts.
         progress["metrics"] = [
             {"ema_momentum": momentum, **aurocs}
             for momentum, aurocs in self.progress.metrics.items()
@@ -38,7 +38,7 @@ class Report:
 
     @classmethod
     def from_plain(cls, values: Mapping[str, Any]) -> Report:
-        """The report that a Tune result or a line of the ledger holds, among other things."""
+        """Reads the report from a Tune result or a line of the ledger, which may hold more."""
         progress = {field.name: values[field.name] for field in fields(Progress)}
         progress["metrics"] = {
             entry["ema_momentum"]: {name: x for name, x in entry.items() if name != "ema_momentum"}
@@ -49,20 +49,20 @@ class Report:
 
 
 def failure_to_plain(reason: str) -> dict[str, Any]:
-    """What a trial tells instead of a report when it cannot go on, though its process can."""
+    """Makes the message of a trial that fails while its process can go on."""
     return {_FAILURE: reason}
 
 
 def failure_of(values: Mapping[str, Any]) -> str | None:
-    """The reason that a Tune result gives for a trial that cannot go on; None for a report."""
+    """Returns the reason for a trial's failure in a Tune result; None for a report."""
     return values.get(_FAILURE)
 
 
 def note_to_plain(text: str) -> dict[str, Any]:
-    """What a trial adds to a report that its user should know of."""
+    """Makes a note for the user, to be added to a report."""
     return {_NOTE: text}
 
 
 def note_of(values: Mapping[str, Any]) -> str | None:
-    """The note that a Tune result bears, if any."""
+    """Returns the note in a Tune result, if any."""
     return values.get(_NOTE)

@@ -1,4 +1,4 @@
-"""How many trials of a search share a GPU: the number asked for, or what pays when measured."""
+"""The number of trials that share a GPU: as requested, or the fastest by measurement."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ def with_packing(
     data: Iterable[CategoryData],
     console: Console,
 ) -> SearchRequest:
-    """The request with its space's `gpus_per_trial` set by `trials_per_gpu`.
+    """Returns the request with its space's `gpus_per_trial` set by `trials_per_gpu`.
 
     Raises:
-        UserError: it is to be measured, and this machine has no GPU.
+        UserError: it must be measured, and this machine has no GPU.
     """
     if request.trials_per_gpu is None:
         return request
@@ -42,7 +42,7 @@ def with_packing(
             "--trials-per-gpu auto measures on a GPU of this machine, and there is none in use; "
             "give a number"
         )
-    # The first category's model stands for all: they mostly share it.
+    # The first category's model stands for all, because they usually share it.
     bench = BenchRequest(next(iter(bases)).model, device, rounds=1, seconds_per_round=_SECONDS)
     with console.status("measuring how many trials share a GPU best …") as status:
         found = measure_packing(

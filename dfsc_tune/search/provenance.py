@@ -1,7 +1,7 @@
-"""What a run was made from: its data and teachers, wherever they lie now, as they were then.
+"""The provenance of a run: its data and teachers, checked to be the same even if moved.
 
-`base_configs` in `run.yaml` stay as the run began, for the ledger has their digest. Where its data
-lie now stands under `data`, where the teachers of which categories lie now under `teachers`.
+`base_configs` in `run.yaml` never change, because the ledger has their digest. `data` has the
+present place of the data, `teachers` that of moved teachers by category.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dfsc_tune.results import Run, RunSettings
 
 
 def base_config(run: Run, category: str) -> TrialConfig:
-    """A category's config before any parameter is chosen; its files are where they lie now."""
+    """Returns a category's config before any parameter is chosen, with present paths."""
     config = run.settings.base_configs[category]
     teacher = run.settings.teachers.get(category, config.model.teacher)
     model = config.model.model_copy(update={"teacher": teacher})
@@ -26,17 +26,17 @@ def base_config(run: Run, category: str) -> TrialConfig:
 
 
 def with_teachers(settings: RunSettings, given: Sequence[str], folder: Path) -> RunSettings:
-    """A run's settings with teachers where they lie now.
+    """Returns a run's settings with the present places of its teachers.
 
-    A teacher is known by its weights: it is that of all categories that were searched with these.
+    A teacher is recognised by its weights, and serves all categories that were searched with these.
 
     Args:
-        settings: what `run.yaml` says.
-        given: weights files, or names of teachers.
+        settings: the content of `run.yaml`.
+        given: weights files or names of teachers.
         folder: the run.
 
     Raises:
-        UserError: a file is not there or cannot be read, or holds no teacher of the run.
+        UserError: a file is missing, cannot be read, or holds no teacher of the run.
     """
     moved = dict(settings.teachers)
     before = {x: read.teacher_sha256 for x, read in settings.datasets.items()}
@@ -48,34 +48,34 @@ def with_teachers(settings: RunSettings, given: Sequence[str], folder: Path) -> 
             known = ", ".join(sorted({f"{its[:12]}…" for its in before.values()}))
             raise UserError(
                 f"{path} holds other weights than the teacher of the run in {folder} "
-                f"(teacher_sha256 {known} then, {identity[:12]}… now); give the file that the run "
-                "began with, or start a new run"
+                f"(teacher_sha256 {known} then, {identity[:12]}… now); give the teacher that the "
+                "run started with, or start a new run"
             )
         moved |= dict.fromkeys(categories, str(path))
     return settings.model_copy(update={"teachers": moved}) if moved else settings
 
 
 def check_same(run: Run, category: str, fingerprint: str, teacher: Teacher) -> None:
-    """Refuses data and a teacher other than the run's: its trials could not be compared.
+    """Refuses data or a teacher that differ from the run's, as trials could not be compared.
 
     Args:
         run: the run.
-        category: one of its.
-        fingerprint: of the data that are there now.
-        teacher: that is there now.
+        category: one of its categories.
+        fingerprint: that of the present data.
+        teacher: the present teacher.
     """
     check_same_data(run, category, fingerprint)
     check_same_teacher(run, category, teacher)
 
 
 def check_same_data(run: Run, category: str, fingerprint: str) -> None:
-    """Refuses data other than the run's, wherever they lie: see `check_same`."""
+    """Refuses data that differ from the run's; they may have moved."""
     before = run.settings.datasets[category].fingerprint
     _check_same(run, f"the data of {category}", "fingerprint", before, fingerprint)
 
 
 def check_same_teacher(run: Run, category: str, teacher: Teacher) -> None:
-    """Refuses a teacher other than the run's, wherever it lies: see `check_same`."""
+    """Refuses a teacher that differs from the run's; it may have moved."""
     before = run.settings.datasets[category].teacher_sha256
     now = teacher_identity(teacher)
     _check_same(run, f"the teacher of {category}", "teacher_sha256", before, now)

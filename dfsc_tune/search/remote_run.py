@@ -105,13 +105,13 @@ def _set_aside(folder: Path, note: Callable[[str], None]) -> None:
 
 
 @contextmanager
-def kept_in_store(
+def mirrored_to_store(
     request: SearchRequest, folder: Path
 ) -> Iterator[Callable[[str, str], None] | None]:
-    """Keeps the run's folder in its store for the time of the block.
+    """Copies the run's folder to its store for the time of the block.
 
     Yields:
-        What is to be told each trial that ends, and its state; None without a store.
+        A function to call with each trial that ends, and its state; None without a store.
 
     Raises:
         StorageError: at the beginning or the end, the store cannot be written to.
@@ -135,7 +135,7 @@ def kept_in_store(
 
 
 def trial_checkpoints(request: SearchRequest, folder: Path) -> Path | StoredCheckpoints:
-    """Where trials keep their checkpoints, on whatever node they run."""
+    """Returns the place of the trials' checkpoints, for every node."""
     run = _stored_run(request)
     return StoredCheckpoints(str(run / CHECKPOINTS)) if run else (folder / CHECKPOINTS).resolve()
 
@@ -188,7 +188,7 @@ class Mirror:
         self._thread = threading.Thread(target=self._run, name="mirror", daemon=True)
 
     def start(self) -> None:
-        """Puts what there is into the store, and goes on doing so.
+        """Puts the run into the store, and starts to update it.
 
         Raises:
             StorageError: the store cannot be written to.
@@ -198,7 +198,7 @@ class Mirror:
         self._thread.start()
 
     def push(self) -> None:
-        """Puts every file that changed into the store; checkpoints are put by their trials."""
+        """Puts every changed file into the store; trials put their own checkpoints there."""
         with self._lock:
             for path in sorted(self.folder.rglob("*")):
                 name = path.relative_to(self.folder).as_posix()
@@ -206,14 +206,14 @@ class Mirror:
                     self._put(path, name)
 
     def trial_ended(self, trial: str, state: str) -> None:
-        """Puts the ledger into the store, and then drops what an unfinished trial left there."""
+        """Puts the ledger into the store, then deletes an unfinished trial's checkpoints there."""
         with self._lock:
             self._put(self.folder / LEDGER, LEDGER)
         if state != "complete":
             self.checkpoints.delete(trial)
 
     def close(self) -> None:
-        """Puts the last changes into the store, and lets go of the run.
+        """Puts the last changes into the store, and releases the run.
 
         Raises:
             StorageError: the store cannot be written to; the run's folder has everything.
@@ -234,7 +234,7 @@ class Mirror:
 
     def _run(self) -> None:
         while not self._ended.wait(_COPY_SECONDS):
-            # Should the store not answer for a while, the next trial that ends says so.
+            # If the store does not answer, the next trial that ends reports it.
             with suppress(StorageError, OSError):
                 self._beat()
                 self.push()
@@ -247,7 +247,7 @@ class Mirror:
 
 
 def _stored_run(request: SearchRequest) -> Store | None:
-    """Where the run is kept, if in a store."""
+    """The place of the run in its store, if it has one."""
     return Store(request.store) / request.name if request.store else None
 
 

@@ -1,4 +1,4 @@
-"""What a user asks a search for."""
+"""The request for a search."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ class SearchRequest:
     warm_start: tuple[Path, ...] = ()
     """Earlier runs whose best settings of similar categories are tried first."""
     wait_minutes: float = 0.0
-    """For how long a cluster may take to bring the GPUs asked for."""
+    """Longest time that an autoscaling cluster may take to start the requested GPUs."""
     store: str | None = None
-    """The results folder in an object store, where the run is kept while it goes on."""
+    """The results folder in an object store, to which the run is copied while it goes on."""
     continued_by: ContinuedBy = "resume"
-    """The command that goes on with the run; `confirm` also chooses what lies in `best/` and
+    """The command that continues the run; `confirm` also chooses the contents of `best/` and
     `models/`."""
     continued_with: tuple[str, ...] = ()
     """Its arguments, if it is not `resume`."""
     device: Device = "auto"
-    """`cpu` keeps trials off GPUs; GPUs asked for are then only counted, to rehearse a schedule."""
+    """`cpu` keeps trials off GPUs; requested GPUs are then only counted, to rehearse a schedule."""
 
     @property
     def cluster(self) -> str | None:
@@ -55,9 +55,9 @@ class SearchRequest:
 
 
 def cluster_of(address: str | None) -> str | None:
-    """The Ray cluster to join: the one given, else the one the environment names.
+    """Returns the Ray cluster to join: the given one, else that of the environment.
 
-    None means one of our own on this machine, which the address `local` asks for.
+    None means a private Ray on this machine, as does the address `local`.
     """
     address = address or os.environ.get("RAY_ADDRESS")
     return None if address == "local" else address

@@ -21,14 +21,14 @@ from dfsc_tune.results import (
     write_settings,
 )
 from dfsc_tune.results.settings import ContinuedBy, Device, Resumption
-from dfsc_tune.search.autoscaling import gpus_brought
+from dfsc_tune.search.autoscaling import requested_gpus
 from dfsc_tune.search.events import BEGAN, RESUMED
 from dfsc_tune.search.finalize import is_finalized
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
-from dfsc_tune.search.remote_run import drop_unknown_checkpoints, kept_in_store
+from dfsc_tune.search.remote_run import drop_unknown_checkpoints, mirrored_to_store
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.run import Outcome, conduct, outcome, read_data, take_up
+from dfsc_tune.search.run import Outcome, finish_search, outcome, read_data, replayed_controller
 from dfsc_tune.search.salvage import check_not_emptied, check_tail
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.spaces.space import SearchSpace
@@ -83,11 +83,11 @@ def resume_search(
     with ExitStack() as session:
         ledger = session.enter_context(closing(Ledger(folder)))
         _check_settings(ledger, settings, folder)
-        on_end = session.enter_context(kept_in_store(request, folder))
+        on_end = session.enter_context(mirrored_to_store(request, folder))
         remove_damaged_tables(folder, settings.categories)
         run = replace(load(folder), settings=moved)
         bases = {x: base_config(run, x) for x in moved.base_configs}
-        controller = take_up(request, bases, folder, ledger, on_end)
+        controller = replayed_controller(request, bases, folder, ledger, on_end)
         steps = {trial: row["step"] for trial, row in controller.tables.trials.items()}
         if request.store is None:
             check_tail(run, steps)
@@ -106,7 +106,7 @@ def resume_search(
             check_same(run, category, data_now.fingerprint, data_now.trial.teacher)
         if not controller.is_finished:
             session.enter_context(ray_session(request))
-            session.enter_context(gpus_brought(request, console))
+            session.enter_context(requested_gpus(request, console))
             check_cluster(request)
             ledger.append({"event": RESUMED})
         _write_settings(folder, moved, request)
@@ -117,7 +117,7 @@ def resume_search(
             f"{sum(controller.num_expected.values())} trials have ended, "
             f"{controller.num_open} go on",
         )
-        return conduct(request, controller, read, folder, console)
+        return finish_search(request, controller, read, folder, console)
 
 
 def request_of(

@@ -1,4 +1,4 @@
-"""Runs a search: reads the data, starts Ray, lets Tune run the trials, publishes what was found."""
+"""Runs a search: reads the data, starts Ray, lets Tune run the trials, finalizes the run."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from dfsc_tune.results import (
     resume_command,
     write_settings,
 )
-from dfsc_tune.search.autoscaling import gpus_brought
+from dfsc_tune.search.autoscaling import requested_gpus
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.events import BEGAN
 from dfsc_tune.search.finalize import finalize
@@ -34,7 +34,7 @@ from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.packing import with_packing
 from dfsc_tune.search.remote_run import (
     check_name,
-    kept_in_store,
+    mirrored_to_store,
     with_stored_checkpoints,
 )
 from dfsc_tune.search.request import SearchRequest
@@ -56,7 +56,7 @@ JOURNAL = "study.journal"
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a search ended."""
+    """The end of a search: its folder, counts, and signal."""
 
     folder: Path
     num_expected: int
@@ -69,12 +69,12 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
     """Searches the categories and leaves the run's folder.
 
     Args:
-        request: what to search, with what, and where to put it.
+        request: the request.
         console: for progress; results go to files.
 
     Raises:
         UserError: the request cannot be met, and nothing is left behind; or the search broke off or
-            a category could not be published, and what was found is in the run's folder.
+            a category could not be finalized, and the results so far are in the run's folder.
     """
     check_reachable(request)
     check_name(request)
@@ -85,29 +85,31 @@ def run_search(request: SearchRequest, console: Console) -> Outcome:
             bases = {category: _base_config(request, category) for category in request.categories}
             data = read_data(request, bases, console)
             if unused := [x for x in request.space.categories if x not in request.categories]:
-                console.print(f"note: the space is also of {', '.join(unused)}, not searched here")
+                console.print(
+                    f"note: the space also has settings for {', '.join(unused)}, not searched"
+                )
             request = with_warm_start(request, data, console)
             request = with_packing(request, bases.values(), data.values(), console)
             session.enter_context(ray_session(request))
-            session.enter_context(gpus_brought(request, console))
+            session.enter_context(requested_gpus(request, console))
             check_cluster(request)
             settings = run_settings(request, bases, data)
             write_settings(folder, settings)
             ledger.append({"event": BEGAN, "settings": settings.digest})
-            on_end = session.enter_context(kept_in_store(request, folder))
-            controller = take_up(request, bases, folder, ledger, on_end)
-        return conduct(request, controller, data, folder, console)
+            on_end = session.enter_context(mirrored_to_store(request, folder))
+            controller = replayed_controller(request, bases, folder, ledger, on_end)
+        return finish_search(request, controller, data, folder, console)
 
 
-def take_up(
+def replayed_controller(
     request: SearchRequest,
     bases: Mapping[str, TrialConfig],
     folder: Path,
     ledger: Ledger,
     on_end: Callable[[str, str], None] | None = None,
 ) -> Controller:
-    """The controller of a run's search as far as its ledger goes."""
-    # Optuna's journal is for Optuna's tools only; it is made again from the ledger.
+    """Makes the controller of a run's search, in the state that its ledger records."""
+    # Optuna's journal serves Optuna's tools only; it is made again from the ledger.
     if (folder / JOURNAL).is_dir():
         raise UserError(f"{folder / JOURNAL} is a folder, and the search needs its name: move it")
     remove_below(folder, JOURNAL)
@@ -124,19 +126,19 @@ def take_up(
     )
 
 
-def conduct(
+def finish_search(
     request: SearchRequest,
     controller: Controller,
     data: Mapping[str, CategoryData],
     folder: Path,
     console: Console,
 ) -> Outcome:
-    """Runs what is left of a search and publishes what it found.
+    """Runs the trials that are left of a search, and finalizes the run.
 
     Args:
         request: as for `run_search`.
-        controller: of that search.
-        data: each category's.
+        controller: the controller of that search.
+        data: the data of each category.
         folder: the run.
         console: for progress.
 
@@ -145,7 +147,7 @@ def conduct(
     """
     why: str | None = "interrupted"
     try:
-        _carry_out(request, controller, data, folder, console)
+        _run_and_finalize(request, controller, data, folder, console)
         if not isinstance(controller.stopped, signal.Signals):
             why = None
     except KeyboardInterrupt as interrupt:
@@ -158,7 +160,7 @@ def conduct(
     return outcome(folder, controller)
 
 
-def _carry_out(
+def _run_and_finalize(
     request: SearchRequest,
     controller: Controller,
     data: Mapping[str, CategoryData],
@@ -182,7 +184,7 @@ def _carry_out(
         try:
             controller.close()
         except Exception as error:
-            # A disk that fails is no reason to say less of why the search ended, but one to end it.
+            # A failing disk ends the search, but must not hide an earlier reason.
             if isinstance(error, StorageError | OSError):
                 controller.stop(error)
             elif not isinstance(controller.stopped, StorageError | OSError):
@@ -205,7 +207,7 @@ def _carry_out(
 
 
 def outcome(folder: Path, controller: Controller) -> Outcome:
-    """How a run's search ended, or was ended before."""
+    """Returns the outcome of a run's search."""
     states = [row["state"] for row in controller.tables.trials.values()]
     return Outcome(
         folder=folder,
@@ -219,18 +221,18 @@ def outcome(folder: Path, controller: Controller) -> Outcome:
 
 
 def _explained(why: str | Exception, folder: Path) -> UserError:
-    """Why a search ended before its time, and the way out."""
-    go_on = f"go on by `{resume_command(folder)}`"
+    """Makes the error for an early end, with the way out."""
+    go_on = f"continue with `{resume_command(folder)}`"
     if isinstance(why, str):
-        return UserError(f"the search was stopped: {why}; mend it and start anew, or {go_on}")
+        return UserError(f"the search was stopped: {why}; mend it and start a new run, or {go_on}")
     if isinstance(why, BrokenOffError):
         return UserError(
-            f"the search broke off ({why}); what its trials found is in {folder}; {go_on}"
+            f"the search broke off ({why}); its results so far are in {folder}; {go_on}"
         )
     if not (folder / SETTINGS).exists():
-        return UserError(f"the search was stopped: {why}; put the run back to go on with it")
+        return UserError(f"the search was stopped: {why}; put the run back to continue it")
     return UserError(
-        f"the search was stopped: {why}; nothing finished is lost: see to the disk, then {go_on}"
+        f"the search was stopped: {why}; nothing finished is lost: check the disk, then {go_on}"
     )
 
 
@@ -280,14 +282,14 @@ def _base_config(request: SearchRequest, category: str) -> TrialConfig:
 def read_data(
     request: SearchRequest, bases: Mapping[str, TrialConfig], console: Console
 ) -> dict[str, CategoryData]:
-    """Reads the categories, and says what the user should know of them."""
+    """Reads the categories, and prints notes on them."""
     data = {}
     for category, base in bases.items():
         with console.status(escape(f"reading {category} …")):
             data[category] = prepare_category(base, request.data, driver_device(request))
         for note in data[category].notes:
             console.print(f"note: {category}: {note}")
-    # Categories mostly share their model: each warning once.
+    # Categories usually share their model, so each warning is printed once.
     for warning in sorted({random_teacher_warning(base.model) or "" for base in bases.values()}):
         if warning:
             console.print(f"warning: {warning}", style="yellow")
@@ -297,7 +299,7 @@ def read_data(
 def run_settings(
     request: SearchRequest, bases: Mapping[str, TrialConfig], data: Mapping[str, CategoryData]
 ) -> RunSettings:
-    """The content of a new search's `run.yaml`, with the machine that it is made on."""
+    """Returns the content of a new search's `run.yaml`, with this machine."""
     space = spelled_out(request.space)
     return RunSettings(
         name=request.name,

@@ -18,7 +18,7 @@ from dfsc_tune.results import (
     read_settings,
     space_of_run,
 )
-from dfsc_tune.results.status import is_held
+from dfsc_tune.results.status import is_running
 from dfsc_tune.search.events import Event, read_lines
 from dfsc_tune.storage.atomic import atomic_path
 from dfsc_tune.storage.names import path_below
@@ -49,7 +49,7 @@ def keep_lines(folder: Path, num_lines: int) -> Path:
             "--keep-lines changes a run on this machine, and this one is kept in "
             f"{settings.store}: restore its {LEDGER} there, or start a new run"
         )
-    if is_held(folder):
+    if is_running(folder):
         raise UserError(f"the run in {folder} is still going on; end that process first")
     path = folder / LEDGER
     lines = read_lines(path)

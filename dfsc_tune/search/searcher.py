@@ -1,4 +1,4 @@
-"""The studies of several categories as one: they take turns, and every report reaches Optuna."""
+"""A searcher over the studies of several categories, which take turns."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dfsc_tune.spaces.space import Role
 
 @dataclass(frozen=True)
 class SuggestedTrial:
-    """A trial to run: its settings in full, checked, and the suggestion they come from."""
+    """A trial to run: its checked config, and the suggestion that it comes from."""
 
     config: TrialConfig
     suggestion: Suggestion
@@ -38,7 +38,7 @@ class StudySearcher:
         self._open: dict[str, SuggestedTrial] = {}
 
     def suggest(self, name: str) -> SuggestedTrial | None:
-        """The next trial, to be known by that name; None if all have been suggested."""
+        """Suggests the next trial, with the given name; None if all have been suggested."""
         while self._turn:
             category = self._turn.pop(0)
             suggestion = self._studies[category].suggest()
@@ -55,7 +55,7 @@ class StudySearcher:
         role: Role,
         params: Mapping[str, Value],
     ) -> SuggestedTrial:
-        """A trial that an earlier session suggested, once more.
+        """Repeats the suggestion of an earlier session.
 
         Args:
             name: of the trial.
@@ -76,12 +76,12 @@ class StudySearcher:
 
     @property
     def num_expected(self) -> dict[str, int]:
-        """How many trials each category is to have."""
+        """Number of trials that each category will have."""
         return {category: study.num_expected for category, study in self._studies.items()}
 
     @property
     def num_left(self) -> int:
-        """How many trials are still to be suggested."""
+        """Number of trials still to be suggested."""
         return sum(study.num_left for study in self._studies.values())
 
     def report(self, name: str, step: int, value: float) -> None:
@@ -91,7 +91,7 @@ class StudySearcher:
             self._studies[trial.config.category].report(trial.suggestion.number, step, value)
 
     def finish(self, name: str, step: int, value: float) -> State:
-        """Passes a trial's last report on to its study; how the trial ended with it.
+        """Passes a trial's last report on to its study; returns the trial's state.
 
         Only a trial at the full budget is complete, and one whose value is not finite has failed.
         """
@@ -112,6 +112,6 @@ class StudySearcher:
             self._studies[trial.config.category].finish(trial.suggestion.number, state, value)
 
     def close(self) -> None:
-        """Tells the studies that trials still running will not end: a search was broken off."""
+        """Tells the studies that the trials still running will not end."""
         for name in list(self._open):
             self.fail(name)

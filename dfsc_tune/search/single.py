@@ -1,4 +1,4 @@
-"""One config trained on its own: the same data, tables and model folder as a search leaves."""
+"""Trains one config on its own, with the same tables and model folder as a search."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ def train_config(
         config: what to train.
         data: the folder that holds its category.
         folder: the run, which must not exist.
-        note: called with what the user should know of the data.
+        note: called with notes for the user.
         progress: called at every report.
-        device: where to train.
+        device: the device to train on.
 
     Raises:
-        UserError: the data cannot be used, the run exists, or a loss became no number.
+        UserError: the data cannot be used, the run exists, or a loss is not finite.
         KeyboardInterrupt: as it came, but saying how far the training got.
     """
     create_run(folder.parent, folder.name)

@@ -1,4 +1,4 @@
-"""One category's Optuna study: what to try next, and what came of it. Knows nothing of Ray."""
+"""One category's Optuna study, which suggests points and is told their results."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ _STATES = {
 
 @dataclass(frozen=True)
 class Suggestion:
-    """What to try: settings by name, why, and the study's number for it.
+    """A suggested point: settings by name, their role, and the study's number of the trial.
 
-    A point outside the search space (the paper's setting may be) has no number: the study is not
-    told of it.
+    A point outside the search space, as the paper's setting may be, has no number, because the
+    study is not told of it.
     """
 
     values: dict[str, Value]
     role: Role
     number: int | None
     params: dict[str, Value] = field(default_factory=dict)
-    """The point as the study is told it: 1 − x where a scale says so, not rounded twice."""
+    """The point as the study is told it: 1 − x for a scale log_complement, not rounded twice."""
 
 
 class CategoryStudy:
@@ -79,7 +79,7 @@ class CategoryStudy:
         random.Random(seed).shuffle(combinations)
         self._first += [("sampler", point) for point in combinations]
         self.num_expected = space.num_expected(num_trials)
-        """How many points will be suggested in all."""
+        """Number of points that will be suggested in all."""
         self._num_suggested = 0
         self._keeps_count = sampler in KEEPS_COUNT
         self._study = _create_study(name, journal)
@@ -92,7 +92,7 @@ class CategoryStudy:
         self._trials: dict[int, optuna.Trial] = {}
 
     def suggest(self) -> Suggestion | None:
-        """The next point to try; None after `num_trials`, or when the grid has been tried."""
+        """Suggests the next point; None after `num_trials`, or at the end of a grid."""
         if self._num_suggested >= self.num_expected:
             return None
         self._num_suggested += 1
@@ -109,7 +109,7 @@ class CategoryStudy:
     def suggest_again(
         self, values: Mapping[str, Value], role: Role, params: Mapping[str, Value]
     ) -> Suggestion:
-        """Makes a suggestion of an earlier session once more, as it was recorded.
+        """Repeats a recorded suggestion of an earlier session.
 
         Raises:
             ValueError: the study cannot have made it.
@@ -125,13 +125,13 @@ class CategoryStudy:
         if suggestion.params != params:
             raise ValueError(f"params {params} are not in the search space")
         if self._keeps_count and role == "sampler" and suggestion.number is not None:
-            # Optuna asks the sampler only for what is not given: make it draw, and so count.
+            # Optuna asks the sampler only for missing values; this makes it draw, and so count.
             _ = self._trials[suggestion.number].relative_params
         return suggestion
 
     @property
     def num_left(self) -> int:
-        """How many points are still to be suggested."""
+        """Number of points still to be suggested."""
         return max(self.num_expected - self._num_suggested, 0)
 
     def _enqueue(self, point: dict[str, Value], role: Role, params: dict[str, Value]) -> Suggestion:
@@ -144,12 +144,12 @@ class CategoryStudy:
         return self._remember(trial, point, role)
 
     def report(self, number: int, step: int, value: float) -> None:
-        """Tells the value of a trial at a step."""
+        """Tells the study the value of a trial at a step."""
         if math.isfinite(value):
             self._trials[number].report(value, step)
 
     def finish(self, number: int, state: State, value: float | None = None) -> None:
-        """Tells how a trial ended; `value` belongs to a complete one."""
+        """Tells the study how a trial ended; `value` is for a complete one."""
         trial = self._trials.pop(number)
         self._study.tell(trial, value if state == "complete" else None, _STATES[state])
 
@@ -215,12 +215,12 @@ def _suggested(trial: optuna.Trial, name: str, parameter: SuggestedParameter) ->
 
 
 def _is_mirrored(parameter: SuggestedParameter) -> bool:
-    """Whether Optuna is told 1 − x, whose logarithm is what the scale spreads evenly."""
+    """True if Optuna is told 1 − x, because the scale is even in its logarithm."""
     return isinstance(parameter, FloatParameter) and parameter.scale == "log_complement"
 
 
 def _mirrored(parameter: SuggestedParameter, value: Value) -> Value:
-    """From a setting to what Optuna is told of it, and back."""
+    """Converts a setting to the value that Optuna is told, and back."""
     return 1 - float(value) if _is_mirrored(parameter) else value
 
 

@@ -1,4 +1,4 @@
-"""What Ray runs for each trial: `run_trial` with Tune's report."""
+"""The function that Ray runs for each trial: `run_trial` with Tune's report."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ def tune_trial(
     num_threads: int,
     device: str,
 ) -> None:
-    """Runs one trial inside a Tune session, from its last checkpoint if it was begun before.
+    """Runs one trial inside a Tune session, from its last checkpoint if there is one.
 
     Args:
-        config: what `adapters.ControllerSearcher` suggests.
+        config: the suggestion of `adapters.ControllerSearcher`.
         data: each category's images in Ray's object store: one copy a node, shared by all trials.
         checkpoints: the folder, the same on all nodes, in which each trial has its own; or where
             they are kept in an object store.
@@ -44,7 +44,7 @@ def tune_trial(
     """
     torch.set_num_threads(num_threads)
     if not torch.cuda.is_available():
-        # Ray's GPUs may be mere counters; the trial's row and a warning say where it really ran.
+        # Ray's GPUs may only be counted; the trial's row and a warning say where it ran.
         device = "cpu"
     trial_config = TrialConfig.model_validate(config["trial_config"])
 
@@ -66,12 +66,12 @@ def tune_trial(
 
             run_trial(trial_config, trial_data, keep_and_report, folder, device, notes.append)
     except TrialError as failure:
-        # Reported, not raised: nothing is wrong with this process, and it can take the next trial.
+        # Reported, not raised, because this process is sound and can take the next trial.
         tune.report(failure_to_plain(str(failure)))
 
 
 def _check_shared(checkpoints: Path | StoredCheckpoints) -> None:
-    """Refuses to train where the run's folder is not: what is kept there would be lost."""
+    """Refuses to train on a node without the run's folder, where checkpoints would be lost."""
     if isinstance(checkpoints, Path) and not (checkpoints.parent / SETTINGS).is_file():
         raise TrialError(
             f"its node does not see the run's folder {checkpoints.parent}: give --results on a "

@@ -17,7 +17,7 @@ from dfsc_tune.search.adapters import (
     ControllerSearcher,
     ControllerStopper,
 )
-from dfsc_tune.search.autoscaling import TakesBack
+from dfsc_tune.search.autoscaling import WithdrawsRequest
 from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.live import LiveView
 from dfsc_tune.search.lost_ray import noticing_loss
@@ -31,7 +31,7 @@ from dfsc_tune.training.prepare import CategoryData
 
 
 class BrokenOffError(Exception):
-    """Something in the machinery ended the search."""
+    """An exception of the machinery that ended the search."""
 
 
 def run_trials(
@@ -46,7 +46,7 @@ def run_trials(
 
     Where Ray is lost, `give_up` is told what is gone, and the process ends.
     """
-    # What Tune says of trials that break and runs that end, we say better.
+    # Our own messages replace Tune's about broken trials and ended runs.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
     controller.capacity = max_concurrent(request, ray.cluster_resources())
     with scratch_folder() as scratch:
@@ -63,7 +63,7 @@ def run_trials(
                 name="tune",
                 storage_path=str(scratch),
                 stop=ControllerStopper(controller),
-                callbacks=[ControllerCallback(controller), TakesBack(request), view],
+                callbacks=[ControllerCallback(controller), WithdrawsRequest(request), view],
                 verbose=0,
             ),
         )
@@ -72,7 +72,7 @@ def run_trials(
             try:
                 tuner.fit()
             except Exception as error:
-                # Whatever went wrong, what trials have found is still to be published.
+                # Whatever went wrong, the results so far are still finalized.
                 broken_off = BrokenOffError(_one_line(error))
                 broken_off.__cause__ = error
                 controller.stop(broken_off)
@@ -89,7 +89,7 @@ def _trainable(request: SearchRequest, folder: Path, data: Mapping[str, Category
 
 
 def _resources(request: SearchRequest) -> Any:
-    """What Tune gives a trial: its share of a GPU grows where memory was too small."""
+    """Returns a trial's resources; its share of a GPU grows after an out-of-memory error."""
     num_cpus = request.space.resources.cpus_per_trial
     return lambda config: tune.PlacementGroupFactory([{"CPU": num_cpus, "GPU": config["gpus"]}])
 

@@ -1,4 +1,4 @@
-"""Starting points from earlier runs: what was best on the categories most like each new one."""
+"""Starting points from earlier runs: the best settings of the most similar categories."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ _MOST_SIMILAR = 3
 
 @dataclass(frozen=True)
 class EarlierBest:
-    """The model that an earlier run published for a category."""
+    """The best model that an earlier run saved for a category."""
 
     name: str
-    """The run and the category in it, as people are told."""
+    """The run and its category, for people."""
     detector: Detector
 
 
@@ -53,12 +53,14 @@ def with_warm_start(
         console: told what each category starts with.
 
     Raises:
-        UserError: a run has no published model, or a model is damaged.
+        UserError: a run has no model, or a model is damaged.
     """
     if not request.warm_start:
         return request
     if request.space.sampler == "listed":
-        raise UserError("sampler 'listed' tries what its space lists, so nothing can warm-start it")
+        raise UserError(
+            "sampler 'listed' tries only the points in its space, so it cannot be warm-started"
+        )
     earlier = [best for run in request.warm_start for best in _published(run)]
     categories: dict[str, dict[str, Any]] = {}
     for category, read in data.items():
@@ -94,9 +96,9 @@ def ranked_by_similarity(
 
 
 def channel_distance(one: Teacher, other: Teacher) -> float:
-    """How differently two categories' training images excite a teacher, from 0 on.
+    """Computes the distance of two categories in a teacher's features; 0 if they are alike.
 
-    The 2-Wasserstein distance of normal distributions, channel by channel, in units of the
+    It is the 2-Wasserstein distance of normal distributions, channel by channel, in units of the
     channel's pooled standard deviation, as root mean square over the channels.
 
     Args:
@@ -112,7 +114,7 @@ def channel_distance(one: Teacher, other: Teacher) -> float:
 
 
 def starting_point(space: CategorySpace, values: Mapping[str, Value]) -> dict[str, Value]:
-    """Values of an earlier trial as a point of a space: in its ranges, and of what it searches.
+    """Makes a point of a space from an earlier trial: searched settings, within their ranges.
 
     Args:
         space: what the new search varies.
@@ -125,7 +127,7 @@ def starting_point(space: CategorySpace, values: Mapping[str, Value]) -> dict[st
 
 
 def _moved_inside(parameter: AnyParameter, value: Value) -> Value | None:
-    """The nearest value that a parameter allows; None where there is no nearness."""
+    """Returns the nearest value that a parameter allows; None if there is none."""
     if isinstance(parameter, FloatParameter | IntParameter) and isinstance(value, int | float):
         nearest = min(max(value, parameter.low), parameter.high)
         return nearest if isinstance(parameter, FloatParameter) else round(nearest)
@@ -136,8 +138,8 @@ def _published(run: Path) -> list[EarlierBest]:
     folders = sorted(path.parent for path in run.glob(f"{MODELS}/*/model.yaml"))
     if not folders:
         raise UserError(
-            f"the run {run} has published no model to start from; go on with it by `dfsc-tune "
-            f"resume {run}`, or name another"
+            f"the run {run} has no model to start from; continue it with `dfsc-tune resume {run}`, "
+            "or name another run"
         )
     return [EarlierBest(f"{run.name}/{path.name}", load_detector(path)) for path in folders]
 
@@ -145,7 +147,7 @@ def _published(run: Path) -> list[EarlierBest]:
 def _without_seen(
     earlier: Sequence[EarlierBest], data: CategoryData, console: Console
 ) -> list[EarlierBest]:
-    """Those not chosen on images that are kept for the report, which would be no longer unseen."""
+    """Drops those chosen on images of this search's report part, which must stay unseen."""
     if data.objective.optimistic:
         return list(earlier)
     kept = {content_digest(record.path) for record in data.split.report}
@@ -153,10 +155,10 @@ def _without_seen(
     for name in sorted(seen):
         console.print(
             f"note: {data.category.name}: {name} was chosen on images that this search reports on, "
-            "so it is no starting point",
+            "so it is not used as a starting point",
         )
     return [x for x in earlier if x.name not in seen]
 
 
 def _shown(distance: float) -> str:
-    return f"distance {distance:.2f}" if np.isfinite(distance) else "by another teacher"
+    return f"distance {distance:.2f}" if np.isfinite(distance) else "with another teacher"

@@ -18,7 +18,7 @@ from dfsc_tune.search.controller import Controller
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.messages import Report
 from dfsc_tune.search.request import SearchRequest
-from dfsc_tune.search.run import take_up
+from dfsc_tune.search.run import replayed_controller
 from dfsc_tune.settings import validate
 from dfsc_tune.spaces.space import Role, SearchSpace, load_space
 from tests.studies.blackbox import Blackbox, recorded_curves
@@ -47,7 +47,7 @@ def open_controller(request: SearchRequest, ledger: Ledger) -> Controller:
     budget = request.space.budget
     train = {"num_steps": budget.num_steps, "report_interval": budget.report_interval}
     base = request.space.for_category(CATEGORY).base_config(CATEGORY, train=train)
-    return take_up(request, {CATEGORY: base}, ledger.path.parent, ledger)
+    return replayed_controller(request, {CATEGORY: base}, ledger.path.parent, ledger)
 
 
 @contextmanager
