@@ -380,7 +380,7 @@ def test_a_disk_that_fails_stops_the_search_and_fails_no_trial(
         assert (controller.stopped is None) == (attempt < MAX_RETRIES)
         controller.next_trial()
     assert isinstance(controller.stopped, StorageError)
-    assert console.file.getvalue().count("is tried again") == MAX_RETRIES
+    assert console.file.getvalue().count("is retried") == MAX_RETRIES
     controller.close()
     assert controller.tables.trials["0001"]["state"] == "interrupted"
 

@@ -178,5 +178,5 @@ def test_what_cannot_be_a_start_is_refused(
     listed = request_of(
         trial_config.category, tmp_path, sampler="listed", starting_points=[{"margin": 1.0}]
     )
-    with pytest.raises(UserError, match="'listed' tries what its space lists"):
+    with pytest.raises(UserError, match="'listed' tries only the points in its space"):
         with_warm_start(listed, data, console)
