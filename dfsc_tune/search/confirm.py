@@ -161,7 +161,7 @@ def confirm(
 
     Raises:
         UserError: no search made the run, the search is still running, the data or teacher have
-            changed, or as for `run_search`; or a category could not be decided, and the others were.
+            changed, or as for `run_search`; or a category could not be decided; the others were.
     """
     _check_search(run, console)
     if is_running(run.folder):
