@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from dfsc_tune.bench.schema import AS_A_SEARCH, BenchRecord
 from dfsc_tune.config import ModelConfig, Network
 from dfsc_tune.errors import UserError
+from dfsc_tune.settings import validate
 from dfsc_tune.storage.documents import read_yaml
 
 BENCHMARKS = "benchmarks"
@@ -21,8 +22,6 @@ _GUESSED_FLOPS_A_GPU = 10e12
 _FLOPS_A_PIXEL: Mapping[Network, float] = {"tiny": 0.16e6, "small": 2.0e6, "medium": 5.9e6}
 # Scoring an image takes the forward pass alone of what a step runs forward and backward.
 _FORWARD_SHARE = 1 / 3
-# What reading a file that is not a record raises.
-_DAMAGED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -85,16 +84,11 @@ def read_throughput(path: Path) -> Throughput:
         UserError: the file is not a benchmark record.
     """
     try:
-        return _throughput(path, read_yaml(path))
+        return _throughput(path, validate(BenchRecord, read_yaml(path), source=str(path)))
     except UserError as error:
         raise UserError(
             f"{error}; it is not a benchmark record, or is damaged: delete it and make a new one "
             "with dfsc-tune bench"
-        ) from error
-    except _DAMAGED as error:
-        raise UserError(
-            f"{path} is not a benchmark record, or is damaged ({type(error).__name__}: {error}); "
-            "delete it and make a new one with dfsc-tune bench"
         ) from error
 
 
@@ -153,28 +147,20 @@ def guess_throughput(
     )
 
 
-def _throughput(path: Path, record: Mapping[str, Any]) -> Throughput:
-    on_gpu = str(record["device"]).startswith("cuda")
-    hardware, scoring, start = record["hardware"], record["scoring"], record["start"]
-    alone = 1 / float(record["training"]["seconds_per_step"]["fast"]["median"])
-    together = {
-        int(x["num_trials"]): float(x["steps_per_second"])
-        for x in record["at_once"]
-        # Only the way in which a search runs trials; some records hold others too.
-        if x.get("way", "processes") == "processes"
-    }
-    num_scored = int(scoring["num_images"]) * int(scoring["num_ema_momenta"])
+def _throughput(path: Path, record: BenchRecord) -> Throughput:
+    hardware, scoring, start = record.hardware, record.scoring, record.start
+    together = {x.num_trials: x.steps_per_second for x in record.at_once if x.way == AS_A_SEARCH}
+    num_scored = scoring.num_images * scoring.num_ema_momenta
     return Throughput(
         source=str(path),
-        created=str(record["created"]),
-        device=str(hardware["gpus"][0] if on_gpu else hardware["processor"]),
-        on_gpu=on_gpu,
-        num_gpus=len(hardware["gpus"]) if on_gpu else 0,
-        num_cpus=int(hardware["num_cpus"]),
-        network=str(record["model"]["network"]),
-        image_size=int(record["model"]["image_size"]),
-        steps_per_second={1: alone, **together},
-        seconds_per_scored_image=float(scoring["seconds_per_report"]["median"]) / num_scored,
-        seconds_to_start=float(start["seconds_to_build"]["median"])
-        + float(start["seconds_of_first_steps"]["median"]),
+        created=record.created,
+        device=hardware.gpus[0] if record.on_gpu else hardware.processor,
+        on_gpu=record.on_gpu,
+        num_gpus=len(hardware.gpus) if record.on_gpu else 0,
+        num_cpus=hardware.num_cpus,
+        network=record.model.network,
+        image_size=record.model.image_size,
+        steps_per_second={1: 1 / record.training.seconds_per_step.fast.median, **together},
+        seconds_per_scored_image=scoring.seconds_per_report.median / num_scored,
+        seconds_to_start=start.seconds_to_build.median + start.seconds_of_first_steps.median,
     )
