@@ -63,7 +63,7 @@ def test_confirm_retrains_decides_and_goes_on(
     assert (best.loss.margin, best.seed) == (winner["margin"], 1)
     assert "fresh seeds" in (folder / "best" / f"{CATEGORY}.yaml").read_text()
     ledger = Ledger(tmp_path / "results" / "x")
-    assert_one_sentence(invoke("confirm", tmp_path / "results" / "x"), "still going on")
+    assert_one_sentence(invoke("confirm", tmp_path / "results" / "x"), "still running")
     ledger.close()
     before = trials["seconds"].tolist()
     # As if killed with the trainings done. What is finished needs no Ray, so no process of its own.

@@ -1,4 +1,4 @@
-"""What the options of a search ask for: categories, data, a space, a share of a GPU, a name."""
+"""Reads the options of a search: categories, data, a space, a share of a GPU, a name."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def asked_space(
 
 
 def asked_trials_per_gpu(text: str | None, gpus_per_trial: float | None) -> TrialsPerGpu:
-    """How many trials share a GPU, if --gpus-per-trial does not say it."""
+    """Returns the number of trials that share a GPU, without --gpus-per-trial."""
     from dfsc_tune.search.request import parse_trials_per_gpu
 
     if text is not None and gpus_per_trial is not None:

@@ -69,7 +69,7 @@ class _Group(typer.core.TyperGroup):
 
 
 def _sentence(error: Exception) -> str:
-    """What is wrong, where, and the way out."""
+    """Formats an error: what is wrong, where, and the way out."""
     if isinstance(error, PermissionError):
         return (
             f"{error.filename} cannot be read or written here ({error.strerror}); change its "

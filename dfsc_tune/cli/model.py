@@ -156,7 +156,7 @@ def export(
 
 
 def _threshold_origin(detector: Detector) -> str:
-    """What a model's own threshold is, and how rough."""
+    """Describes a model's own threshold and its precision."""
     count = detector.num_validation
     if count is None:
         return "the highest score of a good validation image"

@@ -157,7 +157,7 @@ def print_estimate(found: Estimate, planned: Plan) -> None:
 
 
 def _print_basis(found: Estimate) -> None:
-    """Where the numbers come from, and what they leave out."""
+    """Prints the sources of the numbers, and what they leave out."""
     throughput = found.throughput
     of = f"{throughput.device}, PDN {throughput.network} at {throughput.image_size} pixels"
     measured = f", measured {throughput.created}" if throughput.created else ""

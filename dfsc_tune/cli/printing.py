@@ -1,4 +1,4 @@
-"""What commands print: data to stdout, talk and progress to stderr."""
+"""Output of commands: data to stdout, messages and progress to stderr."""
 
 from __future__ import annotations
 

@@ -186,7 +186,7 @@ def _print_plan(
     results: Path,
     json: bool,
 ) -> None:
-    """What each of a table's searches would take if nothing of it were there."""
+    """Estimates each of a table's searches, as if nothing were trained yet."""
     from dataclasses import asdict
 
     from dfsc_tune.cost.plan import estimate, gpus_of, plan_search

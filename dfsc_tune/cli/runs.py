@@ -32,7 +32,7 @@ def best(
         return
     if read_settings(folder).continued_by == "confirm":
         raise UserError(
-            f"nothing is decided in the run {folder} yet; go on with it by "
+            f"nothing is decided in the run {folder} yet; continue it with "
             f"`{resume_command(folder)}`"
         )
     found = print_summaries(folder, json)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 _WITH_READER = False
-"""Whether the command is of no use once nobody reads what it prints."""
+"""True if the command is of no use once nobody reads its output."""
 
 
 def end_with_reader() -> None:

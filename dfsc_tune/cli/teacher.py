@@ -197,7 +197,7 @@ def _say_made(path: Path, card: TeacherCard) -> None:
 
 
 def _hardware(device: str) -> str:
-    """What did the work, for the card: processor or GPU, threads, torch."""
+    """Describes the machine for the card: processor or GPU, threads, torch."""
     import torch
 
     from dfsc_tune.training.machine import describe_machine

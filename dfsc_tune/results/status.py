@@ -103,7 +103,7 @@ def status_of(run: Run) -> RunStatus:
 
 
 def is_running(folder: Path) -> bool:
-    """Whether a process on this machine goes on with the run in a folder."""
+    """True if a process on this machine is running the search in a folder."""
     try:
         file = os.open(folder / LEDGER, os.O_RDONLY)
     except FileNotFoundError:
@@ -118,7 +118,7 @@ def is_running(folder: Path) -> bool:
 
 
 def is_abandoned(run: Run) -> bool:
-    """Whether a search died: it has not ended, and no process on this machine goes on with it.
+    """True if a search died: it has not ended, and no process on this machine is running it.
 
     Of a run that is kept in an object store, the files here do not tell.
     """

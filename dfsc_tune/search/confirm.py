@@ -206,8 +206,8 @@ def _check_search(run: Run, console: Console) -> None:
         )
     if unended := int(run.trials["state"].isin(["running", "interrupted"]).sum()):
         console.print(
-            f"note: {unended} trials of the search have not ended, and what is best may change; "
-            f"they go on by {resume_command(run.folder)}"
+            f"note: {unended} trials of the search have not ended, so the best may change; "
+            f"continue them with {resume_command(run.folder)}"
         )
 
 

@@ -42,7 +42,7 @@ class _Event(BaseModel):
     model_config = ConfigDict(strict=True)
 
     at: float | None = None
-    """When it was written: seconds since 1970."""
+    """Time of its writing: seconds since 1970."""
 
 
 class _Began(_Event):
@@ -144,7 +144,7 @@ class DamagedLedgerError(UserError):
 
 @dataclass
 class Lines:
-    """What a ledger holds, up to the first line that is damaged."""
+    """The events of a ledger, up to the first damaged line."""
 
     events: list[Event] = field(default_factory=list)
     num_bytes: int = 0
@@ -152,7 +152,7 @@ class Lines:
     digest: str = ""
     """Of the last of them."""
     is_sealed: bool = False
-    """Whether that line has it."""
+    """True if that line has it."""
     damage: DamagedLedgerError | None = None
 
 

@@ -125,7 +125,7 @@ def _start(resources: Mapping[str, Any], folder: Path) -> None:
 
 
 def _not_started(error: Exception, folder: Path) -> UserError:
-    """Why Ray did not start: Ray itself says no more than that its processes did not answer."""
+    """Finds why Ray did not start; Ray says only that its processes did not answer."""
     text = f"Ray did not start on this machine ({first_line(error)}"
     # A server that runs is late, not broken.
     running = {

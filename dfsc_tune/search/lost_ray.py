@@ -62,7 +62,7 @@ def noticing_loss(is_own: bool, give_up: Callable[[str], None]) -> Iterator[None
 
 
 def _servers(is_own: bool) -> dict[str, tuple[tuple[str, int], float]]:
-    """Where each listens, and for how long it may not answer."""
+    """The address of each process, and the longest time without an answer."""
     here = ray.get_runtime_context()
     host, _, port = here.gcs_address.rpartition(":")
     patience = _GONE_SECONDS if is_own else _RESTART_SECONDS
@@ -86,7 +86,7 @@ def _answers(address: tuple[str, int]) -> bool:
 
 
 def _is_at_our_work(thread: int) -> bool:
-    """Whether a thread runs our code that Ray has called back, such as writing an event down."""
+    """True if a thread runs our code as a callback of Ray, such as writing an event."""
     frame = sys._current_frames().get(thread)
     names = []
     while frame is not None:

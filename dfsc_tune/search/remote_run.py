@@ -58,7 +58,7 @@ def check_name(request: SearchRequest) -> None:
         )
     if run.find(SETTINGS) is not None:
         raise UserError(
-            f"the run '{run.name}' exists already in {run.parent}; go on with it by `dfsc-tune "
+            f"the run '{run.name}' exists already in {run.parent}; continue it with `dfsc-tune "
             f"resume {run}`, or choose another --name"
         )
 

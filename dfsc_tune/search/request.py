@@ -13,12 +13,12 @@ from dfsc_tune.spaces.space import SearchSpace
 
 AUTO: Literal["auto"] = "auto"
 TrialsPerGpu = int | Literal["auto"] | None
-"""How many trials share a GPU; `auto` means measured; none means the space's `gpus_per_trial`."""
+"""Trials that share a GPU; `auto` measures it; None means the space's `gpus_per_trial`."""
 
 
 @dataclass(frozen=True)
 class SearchRequest:
-    """One search, as asked for."""
+    """The request for one search."""
 
     categories: tuple[str, ...]
     data: Path
@@ -83,7 +83,7 @@ def _may_have_gpus(address: str | None) -> bool:
 
 
 def parse_trials_per_gpu(text: str | None) -> TrialsPerGpu:
-    """How many trials share a GPU, from the text of an option.
+    """Reads the number of trials that share a GPU from the text of an option.
 
     Raises:
         UserError: it is neither `auto` nor a number from 1 on.

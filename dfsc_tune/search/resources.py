@@ -1,4 +1,4 @@
-"""Which devices a search uses, and what each of its trials gets of them."""
+"""The devices of a search, and the share of each of its trials."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from dfsc_tune.search.request import SearchRequest
 
 
 def on_gpu(request: SearchRequest) -> bool:
-    """Whether trials are meant to run on GPUs, not just to be counted as if."""
+    """True if trials run on GPUs, and these are not only counted."""
     return gpus_per_trial(request) > 0 and request.device == "auto"
 
 
 def driver_device(request: SearchRequest) -> str:
-    """Where this process runs the teacher and scores models."""
+    """Returns the device on which this process runs the teacher and scores models."""
     on_gpu = request.device == "auto" and request.gpus != 0 and torch.cuda.is_available()
     return "cuda" if on_gpu else "cpu"
 
 
 def local_resources(request: SearchRequest) -> dict[str, Any]:
-    """What a Ray that is started on this machine is told to have."""
+    """Returns the resources that a Ray started on this machine is given."""
     resources = request.space.resources
     num_cpus = max(os.cpu_count() or 1, resources.cpus_per_trial)
     if request.device == "cpu" and request.gpus:
@@ -47,7 +47,7 @@ def gpus_per_trial(request: SearchRequest) -> float:
 
 
 def max_concurrent(request: SearchRequest, available: Mapping[str, float]) -> int:
-    """How many trials fit at once into what Ray has; Tune starts them one by one if not told."""
+    """Counts the trials that fit into Ray at once; by default, Tune starts one by one."""
     at_once = available.get("CPU", 1) / request.space.resources.cpus_per_trial
     if share := gpus_per_trial(request):
         gpus = min(available.get("GPU", 0), request.gpus or math.inf)

@@ -1,4 +1,4 @@
-"""Takes up a run where it ended: the same settings and data, checked, and perhaps more trials."""
+"""Resumes a run with the same settings and data, which are checked, and maybe more trials."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def resume_search(
     wait_minutes: float = 0.0,
     by: ContinuedBy = "resume",
 ) -> Outcome:
-    """Goes on with a run's search; of a finished one, publishes what is not there, or is damaged.
+    """Continues a run's search; finalizes a finished one if files are missing or damaged.
 
     Args:
         folder: the run.
@@ -72,7 +72,7 @@ def resume_search(
         raise UserError(f"the run in {folder} was not made by a search that can be resumed")
     if settings.continued_by != by:
         raise UserError(
-            f"`{by}` would leave the run in {folder} without what it is for; go on with it by "
+            f"`{by}` would leave the run in {folder} without its purpose; continue it with "
             f"`{resume_command(folder)}`"
         )
     request = request_of(folder, data, data_name, gpus=gpus, address=address, device=device)
@@ -96,7 +96,7 @@ def resume_search(
         is_whole = controller.is_finalized and is_finalized(folder, controller.tables.best)
         if controller.is_finished and is_whole:
             console.print(
-                f"the run {folder.name} is finished: {controller.num_ended} trials, all published; "
+                f"the run {folder.name} is finished: {controller.num_ended} trials, all finalized; "
                 "--trials gives it more",
             )
             return outcome(folder, controller)
@@ -129,7 +129,7 @@ def request_of(
     address: str | None = None,
     device: Device | None = None,
 ) -> SearchRequest:
-    """What a run was asked for, to be carried out now.
+    """Makes the request for a run that is resumed.
 
     Args:
         folder: the run.

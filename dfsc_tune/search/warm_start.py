@@ -61,7 +61,7 @@ def with_warm_start(
         raise UserError(
             "sampler 'listed' tries only the points in its space, so it cannot be warm-started"
         )
-    earlier = [best for run in request.warm_start for best in _published(run)]
+    earlier = [best for run in request.warm_start for best in _saved_models(run)]
     categories: dict[str, dict[str, Any]] = {}
     for category, read in data.items():
         ranked = ranked_by_similarity(_without_seen(earlier, read, console), read.trial.teacher)
@@ -134,7 +134,7 @@ def _moved_inside(parameter: AnyParameter, value: Value) -> Value | None:
     return value if parameter.contains(value) else None
 
 
-def _published(run: Path) -> list[EarlierBest]:
+def _saved_models(run: Path) -> list[EarlierBest]:
     folders = sorted(path.parent for path in run.glob(f"{MODELS}/*/model.yaml"))
     if not folders:
         raise UserError(

@@ -34,7 +34,7 @@ def load(
     take: Callable[[dict[str, Any]], Taken],
     if_damaged: str = "delete it to start anew",
 ) -> Taken:
-    """What `take` makes of the state that `save` wrote.
+    """Returns what `take` makes of the state that `save` wrote.
 
     Args:
         path: the file.
@@ -78,7 +78,7 @@ def save_next(path: Path, state: dict[str, Any]) -> None:
 def load_newest(
     path: Path, take: Callable[[dict[str, Any]], Taken], note: Callable[[str], None]
 ) -> Taken | None:
-    """What `take` makes of the newest good one of the two states that `save_next` keeps.
+    """Returns what `take` makes of the newest good state of the two that `save_next` keeps.
 
     Args:
         path: as given to `save_next`.
@@ -113,5 +113,5 @@ def _damaged(path: Path) -> str:
 
 
 def previous(path: Path) -> Path:
-    """Where `save_next` keeps the state before the last."""
+    """Returns the path of the state before the last, which `save_next` keeps."""
     return path.with_suffix(f".previous{path.suffix}")

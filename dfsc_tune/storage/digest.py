@@ -1,4 +1,4 @@
-"""Whether a file is as it was written: its sha256, the checksums in an archive."""
+"""Checks that a file is as it was written: its sha256, the checksums in an archive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_sums(folder: Path) -> None:
 
 
 def has_changed(folder: Path) -> bool:
-    """Whether a file is lost or not what the folder's `SHA256SUMS` says; not, if it has none."""
+    """True if a file is missing or differs from the folder's `SHA256SUMS`; false without one."""
     try:
         lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
         pairs = [line.split("  ", maxsplit=1) for line in lines]

@@ -74,7 +74,7 @@ def _children(node: yaml.Node) -> Sequence[yaml.Node]:
 
 
 def _is_text(text: str) -> bool:
-    """Whether a text can be written to a file and, as a name, be looked for."""
+    """True if a text can be written to a file and be used as a file's name."""
     if "\0" in text:
         return False
     try:
@@ -189,7 +189,7 @@ def parse_json(text: str | bytes, source: str) -> Any:
 
 
 def _levels(tree: Any) -> int:
-    """How many lists and mappings lie within one another, counted to one more than may be."""
+    """Counts the depth of nested lists and mappings, up to one more than allowed."""
     level, found = 0, [tree]
     while level <= MOST_LEVELS and (groups := [x for x in found if isinstance(x, dict | list)]):
         found = [part for group in groups for part in _parts(group)]

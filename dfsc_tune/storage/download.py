@@ -1,4 +1,4 @@
-"""Downloads one published file: goes on where an earlier attempt broke off, and checks what came.
+"""Downloads one published file, continuing an interrupted download, and checks it.
 
 The bytes go to a hidden file beside the target, which takes its place only when its size and
 sha256 are those that were published: half a download is never used.
@@ -47,7 +47,7 @@ def download(
     by_hand: str,
     timeout_seconds: float = TIMEOUT_SECONDS,
 ) -> None:
-    """Brings a published file to `target`.
+    """Downloads a published file to `target`.
 
     A connection that breaks is opened again, as long as each one brings something; what came stays
     for the next call if none does.
@@ -88,12 +88,12 @@ def download(
 
 
 def partial_path(target: Path) -> Path:
-    """Where a download of `target` lies until it is whole."""
+    """Returns the path of a download of `target` until it is complete."""
     return target.with_name(f".{target.name}.part")
 
 
 def unlike(file: Path, published: PublishedFile) -> str | None:
-    """How a file differs from what was published: "has … instead of …"; None if it does not."""
+    """Says how a file differs from the published one: "has … instead of …"; None if equal."""
     size = file.stat().st_size
     if published.num_bytes not in (None, size):
         return f"has {size:,} bytes instead of {published.num_bytes:,}"
@@ -130,7 +130,7 @@ def _receive(
 
 
 def _extent(answer: http.client.HTTPResponse, offset: int) -> tuple[int, int]:
-    """Where in the file an answer begins, and the bytes of the whole file or 0."""
+    """Reads the position at which an answer begins, and the size of the whole file or 0."""
     given = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", ""))
     if answer.status == http.HTTPStatus.PARTIAL_CONTENT and given and int(given[1]) == offset:
         return offset, int(given[2].replace("*", "0"))

@@ -36,7 +36,7 @@ class StoredFile:
 
     size: int
     changed: str
-    """When it was put there, as the store says it."""
+    """The time of its last change, as the store gives it."""
 
     @property
     def age_seconds(self) -> float:
@@ -115,7 +115,7 @@ class Store:
         return _stored(info) if info.type == fs.FileType.File else None
 
     def read(self, name: str) -> bytes | None:
-        """What a file holds; None if it is not there."""
+        """Returns the content of a file; None if there is no such file."""
         system = _open(self.uri)
         try:
             with self._explained("read"), system.open_input_stream(name) as stream:
@@ -171,7 +171,7 @@ class Store:
 
 
 def is_remote(text: object) -> bool:
-    """Whether a setting is the address of a store rather than a path of this machine."""
+    """True if a place is the address of a store, not a path of this machine."""
     return isinstance(text, str) and "://" in text
 
 
@@ -227,5 +227,5 @@ def _for_pyarrow(uri: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong in one line, without the provider's request ids."""
+    """Returns an error in one line, without the provider's request ids."""
     return first_line(error).split(" (Request ID")[0].split("; Details")[0]

@@ -24,7 +24,7 @@ def write_parquet(path: Path, table: pa.Table | pd.DataFrame) -> None:
 
 
 def read_parquet(path: Path, if_damaged: str) -> pa.Table:
-    """What `write_parquet` wrote.
+    """Reads a table that `write_parquet` wrote.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""Where files of this user lie outside a run: the cache, what is kept, temporary folders.
+"""Places of a user's files outside runs: the cache, kept files, temporary folders.
 
 A temporary folder is locked by the process that made it. One that died without removing it has lost
 its lock, and whoever makes the next one removes what it has left.
