@@ -122,8 +122,8 @@ class SpeedConfig(Settings):
     """Keeps the teacher's features in float16, which halves their memory."""
     cuda_graph: bool = True
     """On a GPU, records a step once and then replays it with a single launch."""
-    steps_per_launch: Annotated[int, Field(ge=1)] = 1
-    """Steps in one such launch; steps left over before a report are taken one by one."""
+    steps_per_launch: Literal[1] = 1
+    """Steps in one such launch; a constant that files of earlier versions contain."""
 
     @property
     def feature_dtype(self) -> FeatureDtype:

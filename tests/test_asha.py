@@ -42,8 +42,8 @@ def test_every_decision_is_the_one_of_rays_scheduler() -> None:
             trial = list(running)[rng.integers(len(running))]
             step = running[trial] = min(running[trial] + spent.report_interval, spent.num_steps)
             report = (str(int(trial) % 2), trial, step, random_value(rng, levels, nan_share))
-            goes_on = ours.goes_on(*report, spared=trial < "0002")
-            assert goes_on == rays.goes_on(*report, spared=trial < "0002"), (spent, report)
+            goes_on = ours.goes_on(*report, is_reference=trial < "0002")
+            assert goes_on == rays.goes_on(*report, is_reference=trial < "0002"), (spent, report)
             num_decisions += 1
             num_stops += not goes_on and step < spent.num_steps
             if not goes_on:
@@ -90,12 +90,12 @@ def test_rungs_are_measured_in_steps(asha: Asha) -> None:
     assert not asha.goes_on("x", "a", 90, 0.9)
 
 
-def test_a_spared_trial_goes_on_to_the_full_budget_and_counts(asha: Asha) -> None:
+def test_a_reference_trial_goes_on_to_the_full_budget_and_counts(asha: Asha) -> None:
     assert asha.goes_on("x", "other", 10, 0.5)
-    assert asha.goes_on("x", "paper", 10, 0.2, spared=True)
+    assert asha.goes_on("x", "paper", 10, 0.2, is_reference=True)
     # The best third of 0.2 and 0.5 begins at 0.4.
     assert not asha.goes_on("x", "third", 10, 0.39)
-    assert not asha.goes_on("x", "paper", 90, 0.2, spared=True)
+    assert not asha.goes_on("x", "paper", 90, 0.2, is_reference=True)
 
 
 def test_values_that_are_no_numbers_stay_out_of_the_rungs(asha: Asha) -> None:

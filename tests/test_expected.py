@@ -41,7 +41,7 @@ def played_by_ray(spent: Budget, values: list[Values], at_once: int) -> list[lis
         step = min(before + spent.report_interval, spent.num_steps)
         # Between judgements a value decides nothing: Ray must not look at it.
         value = values[category][number, stages[step]] if step in stages else -1e9
-        if asha.goes_on(str(category), str(index), step, float(value), spared=number == 0):
+        if asha.goes_on(str(category), str(index), step, float(value), is_reference=number == 0):
             left = min(spent.report_interval, spent.num_steps - step)
             heapq.heappush(running, (now + left, index, step))
         else:

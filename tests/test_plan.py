@@ -277,7 +277,7 @@ categories: {box: {parameters: {margin: {type: categorical, choices: [0.0, 2.0]}
     planned = Plan(parse(text), {CATEGORY: 1, "box": 1}, 0, 0.0, 1).num_trials
     for category, expected in planned.items():
         of_category = parse(text).for_category(category)
-        study = CategoryStudy(of_category, name="run", num_trials=num_trials, sampler="grid")
+        study = CategoryStudy(of_category, name="run", num_trials=num_trials)
         assert expected == study.num_expected
     assert planned == ({CATEGORY: 2, "box": 2} if num_trials == 2 else {CATEGORY: 6, "box": 5})
 

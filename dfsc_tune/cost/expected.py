@@ -60,7 +60,7 @@ def expect(
     num_trials: Sequence[int],
     at_once: int,
     times: Sequence[TrialTimes],
-    num_spared: int = 1,
+    num_references: int = 1,
 ) -> Expected:
     """Returns the means over simulated searches.
 
@@ -69,7 +69,7 @@ def expect(
         num_trials: of each category.
         at_once: number of trials that run at the same time.
         times: durations of each category's trials.
-        num_spared: number of each category's first trials that are never stopped early.
+        num_references: number of each category's first trials that are never stopped early.
     """
     rng = np.random.default_rng(0)
     num_judged = len(judged_steps(budget))
@@ -79,7 +79,7 @@ def expect(
             rng.standard_normal((count, 1)) + rng.standard_normal((count, num_judged))
             for count in num_trials
         ]
-        steps, *seconds = simulate(budget, values, at_once, times, num_spared)
+        steps, *seconds = simulate(budget, values, at_once, times, num_references)
         found.append((sum(map(sum, steps)), *seconds))
     return Expected(*map(fmean, zip(*found, strict=True)))
 
@@ -89,7 +89,7 @@ def simulate(
     values: Sequence[Values],
     at_once: int,
     times: Sequence[TrialTimes],
-    num_spared: int = 1,
+    num_references: int = 1,
 ) -> tuple[list[list[int]], float, float]:
     """Simulates one search: categories take turns, each trial starts when a place is free.
 
@@ -98,7 +98,7 @@ def simulate(
         values: the values that each category's trials report, (trials, judged reports).
         at_once: number of trials that run at the same time.
         times: durations of each category's trials.
-        num_spared: number of each category's first trials that are never stopped early.
+        num_references: number of each category's first trials that are never stopped early.
 
     Returns:
         The steps of each category's trials in the order of their start, the seconds of all trials
@@ -131,8 +131,8 @@ def simulate(
         now, order, stage = heapq.heappop(running)
         trial, category = waiting[order]
         value = float(values[category][trial, stage])
-        spared = trial < num_spared
-        if asha.goes_on(str(category), str(order), judged[stage], value, spared=spared):
+        is_reference = trial < num_references
+        if asha.goes_on(str(category), str(order), judged[stage], value, is_reference=is_reference):
             wait(order, stage + 1)
         else:
             steps[category][trial] = judged[stage]

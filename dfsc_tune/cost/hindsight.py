@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dfsc_tune.cost.plan import HOUR, Estimate, Plan
 from dfsc_tune.errors import UserError
 from dfsc_tune.metrics.image import GOOD
-from dfsc_tune.results import DatasetRecord, Run, space_of_run
+from dfsc_tune.results import DatasetRecord, Run, ended_trials, space_of_run
 from dfsc_tune.search.ledger import working_seconds
 from dfsc_tune.spaces.space import Budget
 from dfsc_tune.training.objectives import objective_named
@@ -64,7 +64,7 @@ def differences(expected: Estimate, run: Run) -> list[Difference]:
     Raises:
         UserError: no trial has ended.
     """
-    trials = run.trials[~run.trials["state"].isin(["running", "interrupted"])]
+    trials = ended_trials(run.trials)
     if trials.empty:
         raise UserError(f"no trial of the run {run.folder} has ended yet")
     steps, seconds = int(trials["step"].sum()), float(trials["seconds"].sum())

@@ -23,7 +23,7 @@ from dfsc_tune.data.records import Category
 from dfsc_tune.errors import UserError
 from dfsc_tune.search.request import AUTO, TrialsPerGpu
 from dfsc_tune.spaces.parameters import FloatParameter, FreeParameter
-from dfsc_tune.spaces.space import SPARED, CategorySpace, SearchSpace
+from dfsc_tune.spaces.space import REFERENCES, CategorySpace, SearchSpace
 from dfsc_tune.training.objectives import chosen_objective, objective_named
 
 HOUR = 3600.0
@@ -76,10 +76,10 @@ class Plan:
         return self.gpus > 0
 
     @property
-    def num_spared(self) -> int:
+    def num_references(self) -> int:
         """Trials of a category that ASHA never stops."""
         points = (space.first_points() for space in self.spaces.values())
-        return max(sum(role in SPARED for role, _ in of_category) for of_category in points)
+        return max(sum(role in REFERENCES for role, _ in of_category) for of_category in points)
 
     @property
     def num_trials(self) -> dict[str, int]:
@@ -280,7 +280,7 @@ def estimate(plan: Plan, throughput: Throughput, price: Price | None = None) -> 
     times = {x: _times(plan, throughput, x) for x in plan.num_scored}
     num_trials = plan.num_trials
     counts = list(num_trials.values())
-    expected = expect(budget, counts, plan.at_once, list(times.values()), plan.num_spared)
+    expected = expect(budget, counts, plan.at_once, list(times.values()), plan.num_references)
     wall_hours, trial_hours = expected.wall_seconds / HOUR, expected.trial_seconds / HOUR
     cores = min(plan.space.resources.cpus_per_trial, plan.num_cpus)
     share = plan.gpus_per_trial if plan.on_gpu else cores

@@ -55,38 +55,34 @@ def place(network: nn.Module, config: SpeedConfig, device: str) -> None:
 
 
 class GraphedStep:
-    """Takes steps: eagerly at first, then by replaying one CUDA graph of one or more of them.
+    """Takes steps: eagerly at first, then by replaying a CUDA graph of one.
 
     The step must do the same to the same tensors at each call and never read from the device. Its
     eager calls are steps like all others, so no step is computed twice or thrown away.
     """
 
-    def __init__(self, step: Callable[[], object], device: str, steps_per_launch: int = 1) -> None:
+    def __init__(self, step: Callable[[], object], device: str) -> None:
         self._step = step
         self._device = torch.device(device)
-        self._steps_per_launch = steps_per_launch
         self._eager_left = _EAGER_STEPS
         self._stream = torch.cuda.Stream(self._device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def __call__(self, count: int) -> None:
-        """Takes `count` steps; those that do not fill a launch run eagerly."""
-        while count > 0:
-            if self._eager_left or count < self._steps_per_launch:
-                self._eager_left = max(0, self._eager_left - 1)
+        """Takes `count` steps."""
+        for _ in range(count):
+            if self._eager_left:
+                self._eager_left -= 1
                 self._run_on_side_stream()
-                count -= 1
             else:
                 self._launch()
-                count -= self._steps_per_launch
 
     def _launch(self) -> None:
         if self._graph is None:
             self._graph = torch.cuda.CUDAGraph()
-            # Capture records the steps and runs nothing.
+            # Capture records the step and runs nothing.
             with torch.cuda.graph(self._graph, stream=self._stream):
-                for _ in range(self._steps_per_launch):
-                    self._step()
+                self._step()
         self._graph.replay()
 
     def _run_on_side_stream(self) -> None:

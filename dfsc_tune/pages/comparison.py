@@ -15,7 +15,7 @@ from dfsc_tune.metrics import KINDS, Interval, image_auroc_difference
 from dfsc_tune.metrics.image import can_be_judged
 from dfsc_tune.pages.figures import values_of_runs, with_intervals
 from dfsc_tune.pages.section import Table
-from dfsc_tune.results import Run, Summary, shown_value, summary_of
+from dfsc_tune.results import Run, Summary, complete_trials, shown_value, summary_of
 
 _MAX_POINTS_OF_RUN = 1000
 
@@ -95,9 +95,7 @@ def comparison_figures(comparison: CategoryComparison, runs: Sequence[Run]) -> l
     ]
     aurocs = with_intervals(estimates, "image AUROC, report part")
     tables = [
-        run.trials[
-            (run.trials["category"] == comparison.category) & (run.trials["state"] == "complete")
-        ].assign(run=name)
+        complete_trials(run.trials[run.trials["category"] == comparison.category]).assign(run=name)
         for run, name in zip(runs, _names(runs), strict=True)
     ]
     found = [] if aurocs is None else [aurocs]

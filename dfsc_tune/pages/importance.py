@@ -13,6 +13,7 @@ from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, create_trial
 
 from dfsc_tune.pages.searched import Setting
+from dfsc_tune.results import complete_trials
 
 MIN_TRIALS = 8
 MAX_TRIALS = 200
@@ -37,7 +38,7 @@ def importances(trials: pd.DataFrame, settings: Sequence[Setting]) -> list[Impor
         trials: of one category; those at the full budget count, at most a random 200.
         settings: those that vary.
     """
-    complete = trials[(trials["state"] == "complete") & trials["value"].notna()]
+    complete = complete_trials(trials).dropna(subset="value")
     positions = pd.DataFrame({x.name: x.positions(complete) for x in settings})
     positions = positions.loc[:, positions.nunique() > 1].dropna()
     values = complete["value"][positions.index]

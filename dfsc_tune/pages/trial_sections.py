@@ -14,7 +14,7 @@ from dfsc_tune.pages.importance import MAX_TRIALS, MIN_TRIALS, importances
 from dfsc_tune.pages.searched import Setting
 from dfsc_tune.pages.section import Section, Table, shown_number
 from dfsc_tune.pages.trials import CategoryTrials, sampled, with_intervals
-from dfsc_tune.results import shown_value
+from dfsc_tune.results import complete_trials, shown_value
 from dfsc_tune.spaces.asha import judged_steps
 
 SELECTION = "selection"
@@ -68,7 +68,7 @@ def importance_section(found: CategoryTrials) -> Section:
 def parallel_section(found: CategoryTrials) -> Section:
     """Shows parallel coordinates of the trials at the full budget."""
     section = Section("parallel", "All settings at once", SELECTION)
-    complete = found.shown[(found.shown["state"] == "complete") & found.shown["value"].notna()]
+    complete = complete_trials(found.shown).dropna(subset="value")
     if len(complete) < 2 or not found.settings:
         return section.without(
             "This needs two trials at the full budget and a setting that varies."

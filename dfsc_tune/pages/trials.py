@@ -10,7 +10,14 @@ import pandas as pd
 
 from dfsc_tune.pages.searched import Setting, searched_settings
 from dfsc_tune.reference import published_margins
-from dfsc_tune.results import REFERENCES, Run, best_trials, selection_interval, shown_value
+from dfsc_tune.results import (
+    REFERENCES,
+    Run,
+    best_trials,
+    complete_trials,
+    selection_interval,
+    shown_value,
+)
 from dfsc_tune.spaces.space import Budget
 
 
@@ -39,7 +46,7 @@ class CategoryTrials:
     @property
     def complete(self) -> pd.DataFrame:
         """The trials that reached the full budget and a value."""
-        return self.trials[(self.trials["state"] == "complete") & self.trials["value"].notna()]
+        return complete_trials(self.trials).dropna(subset="value")
 
     @property
     def sample_note(self) -> list[str]:

@@ -23,7 +23,7 @@ from dfsc_tune.evaluation.measure import AU_SPRO_LIMIT, read_defects
 from dfsc_tune.metrics import Defect, au_spro_by_kind
 from dfsc_tune.metrics.image import GOOD
 from dfsc_tune.reproduce.tables import Protocol, Scoring
-from dfsc_tune.results import CHECKPOINTS, Run
+from dfsc_tune.results import CHECKPOINTS, Run, complete_trials
 from dfsc_tune.search.provenance import base_config, check_same
 from dfsc_tune.storage.parquet import read_parquet, write_parquet
 from dfsc_tune.training.objectives import Split, split_test
@@ -141,8 +141,7 @@ def judge_batch(
         UserError: the data or the teacher differ from those that the models were trained with.
     """
     judged = Judged(run.folder)
-    complete = run.trials[run.trials["state"] == "complete"]
-    for category, trials in complete.groupby("category"):
+    for category, trials in complete_trials(run.trials).groupby("category"):
         judge = Judge(run, str(category), data, device, protocols, say)
         for trial in trials["trial"]:
             for scoring in scorings:

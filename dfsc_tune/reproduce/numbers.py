@@ -16,7 +16,7 @@ from dfsc_tune.metrics import (
 )
 from dfsc_tune.reproduce.judge import Judged, Model, named
 from dfsc_tune.reproduce.tables import Line, Measure, Protocol, setting_for
-from dfsc_tune.results import Run
+from dfsc_tune.results import Run, complete_trials
 from dfsc_tune.training.objectives import Split, objective_named, objective_value
 
 Scores = dict[str, float]
@@ -72,7 +72,7 @@ UNKNOWN = Number({})
 def models_of(line: Line, category: str, run: Run, judged: Judged) -> Models:
     """Collects the trained models of a line, as far as they are judged."""
     wanted = setting_for(line.setting, category)
-    trials = run.trials[(run.trials["category"] == category) & (run.trials["state"] == "complete")]
+    trials = complete_trials(run.trials[run.trials["category"] == category])
     for name, value in wanted.items():
         trials = trials[trials[name] == value]
     return Models.of(

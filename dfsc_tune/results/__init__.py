@@ -32,10 +32,11 @@ from dfsc_tune.results.settings import (
     write_settings,
 )
 from dfsc_tune.results.summary import (
-    REFERENCES,
     Summary,
     best_trials,
+    complete_trials,
     describe,
+    ended_trials,
     is_finalized,
     selection_interval,
     shown_duration,
@@ -44,6 +45,7 @@ from dfsc_tune.results.summary import (
     summary_of,
 )
 from dfsc_tune.results.tables import RunTables
+from dfsc_tune.spaces.space import REFERENCES
 
 __all__ = [
     "CHECKPOINTS",
@@ -63,8 +65,10 @@ __all__ = [
     "RunTables",
     "Summary",
     "best_trials",
+    "complete_trials",
     "create_run",
     "describe",
+    "ended_trials",
     "find_run",
     "is_finalized",
     "list_runs",

@@ -19,12 +19,11 @@ from dfsc_tune.metrics import (
 from dfsc_tune.metrics.image import AUROCS, can_be_judged, judge
 from dfsc_tune.results.files import Run
 from dfsc_tune.results.schema import MODELS
+from dfsc_tune.spaces.space import REFERENCES
 from dfsc_tune.training.objectives import objective_named
 
 # A difference with a smaller p-value is called real.
 _SIGNIFICANT = 0.05
-REFERENCES = {"paper": "the paper's setting", "margin_0": "margin 0"}
-"""The roles that the best trial is compared with, and their names for people."""
 _CHANCE = 0.5
 
 
@@ -57,9 +56,20 @@ class Summary:
     Near an AUROC of 1 the interval is too wide, so the p-value is the sharper test."""
 
 
+def complete_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Returns the trials that reached the full budget; without images to select on, they have no
+    value."""
+    return trials[trials["state"] == "complete"]
+
+
+def ended_trials(trials: pd.DataFrame) -> pd.DataFrame:
+    """Returns the trials that will not go on: complete, pruned or failed."""
+    return trials[~trials["state"].isin(["running", "interrupted"])]
+
+
 def best_trials(trials: pd.DataFrame) -> pd.DataFrame:
     """Returns each category's best trial by `value`, of those trained to the full budget."""
-    complete = trials[(trials["state"] == "complete") & trials["value"].notna()]
+    complete = complete_trials(trials).dropna(subset="value")
     first = complete.sort_values(["value", "trial"], ascending=[False, True], kind="stable")
     return first.drop_duplicates("category").sort_values("category")
 

@@ -26,6 +26,8 @@ from dfsc_tune.results import (
     REFERENCES,
     TRIALS,
     Run,
+    complete_trials,
+    ended_trials,
     resume_command,
     shown_value,
     space_of_run,
@@ -90,8 +92,8 @@ def settings_to_confirm(run: Run, category: str, top: int) -> Settings:
         if role in REFERENCES:
             values = searchable_values(base.with_values(point))
             found[role] = {name: values[name] for name in names}
-    trials = run.trials[(run.trials["category"] == category) & run.trials["value"].notna()]
-    complete = trials[trials["state"] == "complete"]
+    trials = run.trials[run.trials["category"] == category]
+    complete = complete_trials(trials).dropna(subset="value")
     if complete.empty:
         raise UserError(
             f"no trial of {category} in {run.folder} was trained to the full budget, so there is "
@@ -204,7 +206,7 @@ def _check_search(run: Run, console: Console) -> None:
             f"the run in {run.folder} was not made by a search, but by "
             f"`{resume_command(run.folder)}`; give the run of a search"
         )
-    if unended := int(run.trials["state"].isin(["running", "interrupted"]).sum()):
+    if unended := len(run.trials) - len(ended_trials(run.trials)):
         console.print(
             f"note: {unended} trials of the search have not ended, so the best may change; "
             f"continue them with {resume_command(run.folder)}"
@@ -254,14 +256,14 @@ def _conclude(
 ) -> Confirmation:
     """Decides for one category and writes the winner's config and model."""
     category = data.category.name
-    complete = done.trials[(done.trials["category"] == category) & done.trials["value"].notna()]
-    complete = complete[complete["state"] == "complete"].copy()
+    of_category = done.trials[done.trials["category"] == category]
+    complete = complete_trials(of_category).dropna(subset="value")
     names = list(next(iter(settings.values())))
     of_trial = [
         next(name for name, values in settings.items() if values == row)
         for row in complete[names].to_dict("records")
     ]
-    complete["setting"] = of_trial
+    complete = complete.assign(setting=of_trial)
     # In the order of the settings, not of the ends of trials.
     ranks = complete["setting"].map(list(settings).index)
     complete = complete.assign(rank=ranks).sort_values(["rank", _SEED])

@@ -30,7 +30,7 @@ from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.messages import Report
 from dfsc_tune.search.searcher import StudySearcher, SuggestedTrial
 from dfsc_tune.spaces.asha import Asha
-from dfsc_tune.spaces.space import SPARED, Role
+from dfsc_tune.spaces.space import REFERENCES, Role
 from dfsc_tune.storage.checkpoints import previous
 from dfsc_tune.storage.removal import remove_below
 
@@ -339,13 +339,13 @@ class Controller:
         self._slowest_report = max(self._slowest_report, progress.seconds - trial.seconds)
         trial.step, trial.seconds, trial.num_retries = progress.step, progress.seconds, 0
         self.tables.report(name, progress, report.node, report.device)
-        # The winner is compared with the spared trials, so these need the full budget.
+        # The winner is compared with the reference trials, so these need the full budget.
         if self._asha.goes_on(
             trial.config.category,
             name,
             progress.step,
             progress.value,
-            spared=trial.role in SPARED,
+            is_reference=trial.role in REFERENCES,
         ):
             self._searcher.report(name, progress.step, progress.value)
             return

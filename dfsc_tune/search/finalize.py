@@ -18,6 +18,7 @@ from dfsc_tune.results import (
     SCORES,
     TRIALS,
     best_trials,
+    complete_trials,
     describe,
     load,
     summary_of,
@@ -116,7 +117,7 @@ def _write_best(folder: Path, category: str, config: TrialConfig) -> None:
 def _reference_trials(trials: pd.DataFrame, category: str, best: str) -> dict[str, str]:
     """Returns the trials that the best one is compared with, by role, if trained in full."""
     others = trials[(trials["category"] == category) & (trials["trial"] != best)]
-    complete = others[others["state"] == "complete"].drop_duplicates("role").set_index("role")
+    complete = complete_trials(others).drop_duplicates("role").set_index("role")
     return {role: str(complete["trial"][role]) for role in REFERENCES if role in complete.index}
 
 

@@ -11,7 +11,7 @@ from dfsc_tune.data.fingerprint import fingerprint
 from dfsc_tune.data.layout import read_category
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher import load_teacher
-from dfsc_tune.results import SETTINGS, Run, load, space_of_run, write_settings
+from dfsc_tune.results import SETTINGS, Run, ended_trials, load, space_of_run, write_settings
 from dfsc_tune.results.status import status_of
 from dfsc_tune.search.provenance import base_config, check_same_data, check_same_teacher
 from dfsc_tune.search.request import SearchRequest
@@ -41,7 +41,7 @@ def run_fixed_trials(request: SearchRequest, console: Console) -> tuple[Run, sig
         run = load(folder)
         space = _check_same(request, run)
         _follow_inputs(request, run)
-        num_ended = int((~run.trials["state"].isin(["running", "interrupted"])).sum())
+        num_ended = len(ended_trials(run.trials))
         num_trials = max(request.space.budget.num_trials, space.budget.num_trials)
         num_expected = (space.for_category(x).num_expected(num_trials) for x in request.categories)
         # If it was killed after its last trial, it is not scored yet.

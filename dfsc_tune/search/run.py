@@ -261,7 +261,6 @@ def _study(request: SearchRequest, category: str, folder: Path) -> CategoryStudy
         request.space.for_category(category),
         name=f"{request.name}/{category}",
         num_trials=request.space.budget.num_trials,
-        sampler=request.space.sampler,
         seed=request.seed,
         journal=folder / JOURNAL,
     )

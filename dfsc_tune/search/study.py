@@ -28,7 +28,6 @@ from dfsc_tune.spaces.parameters import (
     SuggestedParameter,
     Value,
 )
-from dfsc_tune.spaces.sampler import SamplerName
 from dfsc_tune.spaces.space import CategorySpace, Role
 
 State = Literal["complete", "pruned", "failed"]
@@ -68,7 +67,6 @@ class CategoryStudy:
         *,
         name: str,
         num_trials: int,
-        sampler: SamplerName = "tpe",
         seed: int = 0,
         journal: Path | None = None,
     ) -> None:
@@ -81,11 +79,11 @@ class CategoryStudy:
         self.num_expected = space.num_expected(num_trials)
         """Number of points that will be suggested in all."""
         self._num_suggested = 0
-        self._keeps_count = sampler in KEEPS_COUNT
+        self._keeps_count = space.sampler in KEEPS_COUNT
         self._study = _create_study(name, journal)
         self._build_sampler = partial(
             build_sampler,
-            sampler,
+            space.sampler,
             seed=seed,
             conditional=any(parameter.when for parameter in space.suggested.values()),
         )

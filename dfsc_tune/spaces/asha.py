@@ -59,7 +59,7 @@ class Asha:
         self._judged: dict[str, set[int]] = defaultdict(set)
 
     def goes_on(
-        self, category: str, trial: str, step: int, value: float, *, spared: bool = False
+        self, category: str, trial: str, step: int, value: float, *, is_reference: bool = False
     ) -> bool:
         """Records a report and returns whether its trial goes on.
 
@@ -71,14 +71,14 @@ class Asha:
             trial: its name, unique among all categories.
             step: of the report.
             value: reported, to be maximised.
-            spared: whether the trial is not stopped before the full budget, though it counts at
-                the rungs.
+            is_reference: whether the trial counts at the rungs, but is not stopped before the full
+                budget.
         """
         ends = step >= self._budget.num_steps
         if not math.isfinite(value):
             return not ends
         if not ends:
-            ends = not self._passes(category, trial, step, value) and not spared
+            ends = not self._passes(category, trial, step, value) and not is_reference
         if ends:
             # Ray judges a last report once more; if the trial skipped a rung, it counts there.
             self._passes(category, trial, step, value)

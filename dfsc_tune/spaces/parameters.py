@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-import numpy as np
-import numpy.typing as npt
 from pydantic import Field, field_validator, model_validator
 
 from dfsc_tune.settings import Settings
@@ -71,23 +68,6 @@ class _Range(_Parameter):
     def bounds(self) -> tuple[Value, ...]:
         """Returns values that are allowed only if all values between them are."""
         return (self.low, self.high)
-
-    def to_unit(self, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """Returns the values' places between the bounds, from 0 to 1, evenly along the scale."""
-        low, high, x = (_along(self.scale, value) for value in (self.low, self.high, values))
-        return (x - low) / (high - low)
-
-    def from_unit(self, fraction: float) -> float:
-        """Returns the value at a fraction of the way between the bounds."""
-        low, high = (float(_along(self.scale, value)) for value in (self.low, self.high))
-        x = low + fraction * (high - low)
-        match self.scale:
-            case "log":
-                return math.exp(x)
-            case "log_complement":
-                return -math.expm1(-x)
-            case _:
-                return x
 
 
 class FloatParameter(_Range):
@@ -176,14 +156,3 @@ def existing_values(
         if name in values and parameter.exists(existing):
             existing[name] = values[name]
     return existing
-
-
-def _along(scale: str, values: npt.ArrayLike) -> npt.NDArray[np.float64]:
-    array = np.asarray(values, dtype=np.float64)
-    match scale:
-        case "log":
-            return np.log(array)
-        case "log_complement":
-            return -np.log1p(-array)
-        case _:
-            return array

@@ -33,8 +33,9 @@ from dfsc_tune.spaces.parameters import (
 from dfsc_tune.spaces.sampler import SamplerName, check_sampler
 
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
-SPARED: tuple[Role, ...] = ("paper", "margin_0")
-"""Trials that are never stopped early: the winner is compared with them at the full budget."""
+REFERENCES: dict[str, str] = {"paper": "the paper's setting", "margin_0": "margin 0"}
+"""The roles that the best trial is compared with, and their names for people. Such trials are never
+stopped early."""
 
 
 class Budget(Settings):

@@ -167,7 +167,7 @@ class Training:
         # Colour jitter and penalty draw on the CPU at each step, which a graph cannot contain.
         fixed = not train.autoencoder_augmentation and self.data.penalty_pixels is None
         if device.startswith("cuda") and speed.cuda_graph and fixed:
-            return GraphedStep(self._one_step, device, speed.steps_per_launch)
+            return GraphedStep(self._one_step, device)
         return self._take
 
     def _take(self, count: int) -> None:

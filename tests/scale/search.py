@@ -53,7 +53,7 @@ def open_controller(request: SearchRequest, ledger: Ledger) -> Controller:
 @contextmanager
 def never_stopping() -> Iterator[None]:
     """Within the block ASHA decides, but its word does not count: each trial reports to its end."""
-    with mock.patch.object(controller, "SPARED", get_args(Role)):
+    with mock.patch.object(controller, "REFERENCES", get_args(Role)):
         yield
 
 

@@ -15,7 +15,7 @@ from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, Matern, WhiteKernel
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.results import Run, best_trials, space_of_run
+from dfsc_tune.results import Run, best_trials, complete_trials, space_of_run
 from dfsc_tune.spaces.parameters import FloatParameter, Value
 
 Array = npt.NDArray[np.float64]
@@ -58,7 +58,7 @@ def recorded_curves(run: Run, category: str) -> RecordedCurves:
             "can be interpolated; record one with --space record"
         )
     of_category = run.trials[run.trials["category"] == category]
-    trials = of_category[of_category["state"] == "complete"].sort_values("trial")
+    trials = complete_trials(of_category).sort_values("trial")
     if len(trials) < _FEWEST_TRIALS:
         raise UserError(
             f"{len(trials)} trials of {category} in {run.folder} reached the full budget; "
@@ -77,7 +77,7 @@ def recorded_curves(run: Run, category: str) -> RecordedCurves:
     momenta, steps = (np.array(sorted(set(level))) for level in zip(*table.columns, strict=True))
     return RecordedCurves(
         parameters=parameters,
-        points=np.column_stack([x.to_unit(trials[name]) for name, x in parameters.items()]),
+        points=np.column_stack([to_unit(x, trials[name]) for name, x in parameters.items()]),
         momenta=momenta,
         steps=steps,
         values=table.to_numpy().reshape(len(trials), len(momenta), len(steps)),
@@ -125,7 +125,7 @@ class Blackbox:
         return {x: self._at_momentum(table, x).clip(0, 1) for x in momenta}
 
     def _unit(self, values: Mapping[str, Value]) -> Array:
-        unit = [float(x.to_unit(values[name])) for name, x in self.curves.parameters.items()]
+        unit = [float(to_unit(x, values[name])) for name, x in self.curves.parameters.items()]
         return np.array([unit])
 
     def _at_momentum(self, table: Array, momentum: float) -> Array:
@@ -191,3 +191,34 @@ class _Model:
         levels: Array = self._levels.predict(points)
         curves: Array = levels[:, None] + self._momenta
         return curves
+
+
+def to_unit(parameter: FloatParameter, values: npt.ArrayLike) -> Array:
+    """Where values lie between a parameter's bounds, from 0 to 1, evenly along its scale."""
+    scale = parameter.scale
+    low, high, x = (_along(scale, value) for value in (parameter.low, parameter.high, values))
+    return (x - low) / (high - low)
+
+
+def from_unit(parameter: FloatParameter, fraction: float) -> float:
+    """The value that lies at a fraction of the way between a parameter's bounds."""
+    low, high = (float(_along(parameter.scale, x)) for x in (parameter.low, parameter.high))
+    x = low + fraction * (high - low)
+    match parameter.scale:
+        case "log":
+            return math.exp(x)
+        case "log_complement":
+            return -math.expm1(-x)
+        case _:
+            return x
+
+
+def _along(scale: str, values: npt.ArrayLike) -> Array:
+    array = np.asarray(values, dtype=np.float64)
+    match scale:
+        case "log":
+            return np.log(array)
+        case "log_complement":
+            return -np.log1p(-array)
+        case _:
+            return array

@@ -24,8 +24,8 @@ from dfsc_tune.spaces.parameters import (
     Value,
 )
 from dfsc_tune.spaces.sampler import SamplerName
-from dfsc_tune.spaces.space import SPARED, Budget, CategorySpace
-from tests.studies.blackbox import Array, Blackbox
+from dfsc_tune.spaces.space import REFERENCES, Budget, CategorySpace
+from tests.studies.blackbox import Array, Blackbox, from_unit
 from tests.studies.simulate import Strategy, Tried, simulate
 
 BUDGETS = (4, 6, 8, 12, 16, 24, 32)
@@ -60,9 +60,7 @@ def _searched(
     space = CategorySpace({}, parameters, starting_points, sampler)
     budget = _budget(blackbox, early_stopping)
     base = space.base_config(_CATEGORY, train={"num_steps": budget.num_steps})
-    study = CategoryStudy(
-        space, name=_CATEGORY, num_trials=budget.num_trials, sampler=sampler, seed=seed
-    )
+    study = CategoryStudy(space, name=_CATEGORY, num_trials=budget.num_trials, seed=seed)
     return Strategy(
         searcher=StudySearcher({_CATEGORY: study}, {_CATEGORY: base}),
         asha=Asha(budget),
@@ -75,21 +73,21 @@ def _random(blackbox: Blackbox, seed: int, early_stopping: bool) -> Strategy:
 
 
 def _read(trial: SuggestedTrial) -> Tried:
-    return tried(trial.config, spared=trial.suggestion.role in SPARED)
+    return tried(trial.config, is_reference=trial.suggestion.role in REFERENCES)
 
 
-def tried(config: TrialConfig, *, spared: bool = False) -> Tried:
+def tried(config: TrialConfig, *, is_reference: bool = False) -> Tried:
     """What a trial of that config tries."""
     train = config.train
     momenta = train.ema_momenta if train.choose_ema_momentum else (train.ema_momentum,)
-    return Tried(searchable_values(config), momenta, spared)
+    return Tried(searchable_values(config), momenta, is_reference)
 
 
 def _grid(blackbox: Blackbox, seed: int) -> Strategy:
     """All combinations of three values of each setting, each trained in full."""
     fractions = (np.arange(_GRID_SIDE) + 0.5) / _GRID_SIDE
     choices = {
-        name: CategoricalParameter(choices=tuple(x.from_unit(float(f)) for f in fractions))
+        name: CategoricalParameter(choices=tuple(from_unit(x, float(f)) for f in fractions))
         for name, x in _ranges(blackbox).items()
     }
     return _searched(blackbox, seed, "grid", choices, early_stopping=False)

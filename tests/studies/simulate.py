@@ -38,7 +38,7 @@ class Tried:
     settings: Mapping[str, Value]
     momenta: Sequence[float]
     """The EMA momenta that are scored from its training, the best of which counts."""
-    spared: bool = False
+    is_reference: bool = False
     """Whether ASHA lets it go on whatever it reports."""
 
 
@@ -110,7 +110,9 @@ def simulate(
             _, best = max(candidates.values(), key=lambda candidate: candidate[0])
             if not standings or standings[-1].settings != best:
                 standings.append(Standing(spent, best))
-        if not strategy.asha.goes_on("", trial.name, step, value, spared=trial.tried.spared):
+        if not strategy.asha.goes_on(
+            "", trial.name, step, value, is_reference=trial.tried.is_reference
+        ):
             strategy.searcher.finish(trial.name, step, value)
             start(now)
         else:

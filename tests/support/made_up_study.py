@@ -35,7 +35,6 @@ def study(text: str = SPACE, num_trials: int = 8, **settings: object) -> Categor
         of_category,
         name="run/tray",
         num_trials=num_trials,
-        sampler=space.sampler,
         **settings,
     )
 

@@ -30,7 +30,7 @@ class RayAsha:
         self._trials: dict[str, SimpleNamespace] = {}
 
     def goes_on(
-        self, category: str, trial: str, step: int, value: float, *, spared: bool = False
+        self, category: str, trial: str, step: int, value: float, *, is_reference: bool = False
     ) -> bool:
         """As `Asha.goes_on`."""
         if category not in self._schedulers:
@@ -51,7 +51,7 @@ class RayAsha:
             return not complete
         one, result = self._trials[trial], {"step": step, "value": value}
         stops = scheduler.on_trial_result(None, one, result) == TrialScheduler.STOP
-        ends = complete or (stops and not spared)
+        ends = complete or (stops and not is_reference)
         if ends:
             scheduler.on_trial_complete(None, one, result)
         return not ends
