@@ -111,8 +111,6 @@ def up(
 @app.command()
 def status(file: FileArgument, json: JsonOption = False) -> None:
     """Show a cluster's nodes and GPUs, the machine-hours so far, and its jobs."""
-    from dataclasses import asdict
-
     from dfsc_tune.launch.jobs import connected, list_jobs
     from dfsc_tune.launch.lifecycle import nodes_of
 
@@ -120,7 +118,7 @@ def status(file: FileArgument, json: JsonOption = False) -> None:
     with connected(str(file)) as client:
         jobs = list_jobs(client)
     if json:
-        print_json({"nodes": [asdict(x) for x in nodes], "jobs": [asdict(x) for x in jobs]})
+        print_json({"nodes": nodes, "jobs": jobs})
         return
     alive = [node for node in nodes if node.alive]
     total, used = (sum(getattr(x, key) for x in alive) for key in ("gpus", "gpus_used"))

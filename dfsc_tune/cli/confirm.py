@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -88,7 +88,7 @@ def confirm(
         typer.echo("interrupted: the same command goes on", err=True)
         raise typer.Exit(128 + interrupted_by)
     if json:
-        print_json([asdict(each) for each in found])
+        print_json(found)
         return
     for each in found:
         typer.echo(f"\n{each.category}: confirmed after run {found_run.folder.name}")

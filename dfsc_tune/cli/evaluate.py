@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -61,7 +60,7 @@ def evaluate(
     else:
         raise UserError("give either a MODEL folder or --maps FOLDER to judge")
     if json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         _print_evaluation(found)
         for note in found.notes:

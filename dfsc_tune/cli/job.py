@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,7 +58,7 @@ def list_(cluster: ClusterOption = _DEFAULT, json: JsonOption = False) -> None:
     with connected(cluster) as client:
         jobs = list_jobs(client)
     if json:
-        print_json([asdict(job) for job in jobs])
+        print_json(jobs)
     elif jobs:
         print_table([(job.job_id, job.status.lower(), job.command) for job in jobs])
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +68,7 @@ def compare(
     if html is not None:
         write_comparison(comparisons, loaded, html)
     if json:
-        print_json([asdict(comparison) for comparison in comparisons])
+        print_json(comparisons)
     else:
         for comparison in comparisons:
             typer.echo(f"\n{comparison.category}")

@@ -84,7 +84,7 @@ def plan(
     planned, throughput = plan_search(wanted, read, num_gpus, sharing, results, benchmark)
     found = estimate(planned, throughput, price)
     if json:
-        print_json(asdict(found))
+        print_json(found)
     else:
         print_estimate(found, planned)
 
@@ -111,7 +111,7 @@ def _print_run(
     found = differences(expected, run)
     if json:
         rows: list[dict[str, Any]] = [{**asdict(row), "off": row.off} for row in found]
-        print_json({"run": str(run.folder), "differences": rows, "estimate": asdict(expected)})
+        print_json({"run": str(run.folder), "differences": rows, "estimate": expected})
         return
     typer.echo(f"{run.folder}: what was expected, what it took, how far off")
     for row in found:

@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from typing import Any
 
 import typer
@@ -55,7 +56,7 @@ def as_arguments(*values: object, **options: object) -> tuple[str, ...]:
 
 
 def print_json(value: object) -> None:
-    """Prints JSON on stdout; what is not a number becomes null."""
+    """Prints JSON on stdout, of dataclasses too; NaN and infinity become null."""
     text = json.dumps(_plain(value), indent=2, ensure_ascii=False)
     # What it leaves as it is may steer a terminal all the same.
     lines = (_ascii_where_escaped(line) for line in text.split("\n"))
@@ -93,6 +94,8 @@ def _ascii_where_escaped(line: str) -> str:
 
 
 def _plain(value: object) -> object:
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
     if isinstance(value, dict):
         return {str(key): _plain(x) for key, x in value.items()}
     if isinstance(value, list | tuple):

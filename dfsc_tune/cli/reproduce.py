@@ -146,8 +146,6 @@ def _baselines(table: PaperTable, wanted: bool, backbone: str | None) -> Sequenc
 
 
 def _print_reproduction(found: Reproduction, json: bool) -> None:
-    from dataclasses import asdict
-
     from dfsc_tune.reproduce.page import write_page
 
     page = write_page(found)
@@ -155,7 +153,7 @@ def _print_reproduction(found: Reproduction, json: bool) -> None:
         print_json(
             {
                 "exhibit": found.table.name,
-                "cells": [asdict(cell) for cell in found.cells],
+                "cells": found.cells,
                 "notes": found.notes,
             }
         )
@@ -187,8 +185,6 @@ def _print_plan(
     json: bool,
 ) -> None:
     """Estimates each of a table's searches, as if nothing were trained yet."""
-    from dataclasses import asdict
-
     from dfsc_tune.cost.plan import estimate, gpus_of, plan_search
     from dfsc_tune.reproduce.batches import batch_space
 
@@ -203,7 +199,7 @@ def _print_plan(
             print_estimate(estimates[batch.name], planned)
             typer.echo("")
     if json:
-        print_json({name: asdict(found) for name, found in estimates.items()})
+        print_json(estimates)
         return
     hours = sum(found.wall_hours for found in estimates.values())
     trials = sum(sum(found.num_trials.values()) for found in estimates.values())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +83,7 @@ def print_summaries(folder: Path, as_json: bool) -> list[str]:
     run = load(folder)
     found = summaries(run)
     if as_json:
-        print_json([asdict(summary) for summary in found])
+        print_json(found)
         typer.echo(f"tables and settings: {folder}", err=True)
         return [summary.category for summary in found]
     for summary in found:

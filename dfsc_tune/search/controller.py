@@ -155,7 +155,7 @@ class Controller:
         return self.stopped is not None or self.is_finished
 
     @property
-    def is_finalized(self) -> bool:
+    def results_are_written(self) -> bool:
         """True if the results of all ended trials are written."""
         return self._num_finalized == self.num_ended
 

@@ -90,7 +90,7 @@ def finalize(
         raise UserError("; ".join(problems))
 
 
-def is_finalized(folder: Path, categories: Iterable[str]) -> bool:
+def files_are_whole(folder: Path, categories: Iterable[str]) -> bool:
     """True if the tables and all that `finalize` writes for these categories are whole."""
     if not all((folder / name).is_file() for name in (TRIALS, REPORTS)):
         return False

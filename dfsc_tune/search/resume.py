@@ -23,7 +23,7 @@ from dfsc_tune.results import (
 from dfsc_tune.results.settings import ContinuedBy, Device, Resumption
 from dfsc_tune.search.autoscaling import requested_gpus
 from dfsc_tune.search.events import BEGAN, RESUMED
-from dfsc_tune.search.finalize import is_finalized
+from dfsc_tune.search.finalize import files_are_whole
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.provenance import base_config, check_same, with_teachers
 from dfsc_tune.search.remote_run import drop_unknown_checkpoints, mirrored_to_store
@@ -93,7 +93,9 @@ def resume_search(
             check_tail(run, steps)
         else:
             drop_unknown_checkpoints(request, steps)
-        is_whole = controller.is_finalized and is_finalized(folder, controller.tables.best)
+        is_whole = controller.results_are_written and files_are_whole(
+            folder, controller.tables.best
+        )
         if controller.is_finished and is_whole:
             console.print(
                 f"the run {folder.name} is finished: {controller.num_ended} trials, all finalized; "
