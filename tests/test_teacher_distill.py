@@ -159,7 +159,7 @@ def test_what_cannot_be_distilled_is_refused_at_once(photographs: Path, tmp_path
         distill(request(photographs, tmp_path / "teacher.pth"), quiet)
     with pytest.raises(UserError, match="no images in"):
         distill(request(tmp_path, output), quiet)
-    with pytest.raises(UserError, match="have 60 channels, the teacher needs 96"):
+    with pytest.raises(UserError, match="have 60 channels, but the teacher needs 96"):
         distill(request(photographs, output, layers=(0,)), quiet)
     with pytest.raises(UserError, match="layers of stub are 0 to 1"):
         distill(request(photographs, tmp_path / "b.safetensors", layers=(1, 7)), quiet)

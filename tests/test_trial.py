@@ -22,6 +22,7 @@ from dfsc_tune.settings import loads
 from dfsc_tune.storage import atomic
 from dfsc_tune.storage import checkpoints as checkpoint
 from dfsc_tune.training.prepare import CategoryData, prepare_images
+from dfsc_tune.training.train import Training
 from dfsc_tune.training.trial import finished_detector, run_trial
 
 
@@ -143,8 +144,14 @@ def no_state(path: Path) -> None:
     torch.save([1, 2, 3], path)
 
 
+def a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "data.pkl").touch()
+
+
 @pytest.mark.parametrize("num_damaged", [1, 2])
-@pytest.mark.parametrize("damage", [cut, zeroed, of_another_config, half_of_it, no_state])
+@pytest.mark.parametrize("damage", [cut, zeroed, of_another_config, half_of_it, no_state, a_folder])
 def test_a_trial_falls_back_to_the_newest_whole_checkpoint_and_says_so(
     trial_config: TrialConfig,
     category_data: CategoryData,
@@ -217,6 +224,55 @@ def test_a_checkpoint_that_cannot_be_read_is_not_taken_for_damaged(
 
     monkeypatch.setattr(Path, "read_bytes", unreachable)
     with pytest.raises(StorageError, match="cannot read the checkpoint"):
+        run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+
+
+@pytest.mark.parametrize("where", ["__init__", "load_state_dict"])
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: all CUDA-capable devices are busy or unavailable"),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:123] DefaultCPUAllocator: not enough memory"),
+    ],
+)
+def test_a_machine_that_fails_does_not_make_a_checkpoint_damaged(
+    trial_config: TrialConfig,
+    category_data: CategoryData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    error: Exception,
+) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def fails(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(Training, where, fails)
+    with pytest.raises(type(error)) as raised:
+        run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+    assert raised.value is error
+    with pytest.raises(type(error)) as raised:
+        finished_detector(trial_config, category_data.trial, tmp_path)
+    assert raised.value is error
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_nothing_that_fails_at_the_beginning_makes_a_checkpoint_damaged(
+    trial_config: TrialConfig,
+    category_data: CategoryData,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError("Found no NVIDIA driver")
+
+    monkeypatch.setattr("dfsc_tune.training.trial.resident", fails)
+    with pytest.raises(RuntimeError, match="no NVIDIA driver"):
         run_trial(trial_config, category_data.trial, lambda progress: None, tmp_path)
 
 

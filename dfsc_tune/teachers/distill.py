@@ -143,13 +143,14 @@ def _train(
 ) -> tuple[Distillation, list[tuple[int, float]], float]:
     """Trains to the end; returns the training, its loss curve and its seconds."""
 
-    def go_on(state: dict[str, Any]) -> tuple[Distillation, list[tuple[int, float]], float]:
-        training = begin()
+    def restore(
+        training: Distillation, state: dict[str, Any]
+    ) -> tuple[list[tuple[int, float]], float]:
         training.load_state_dict(state["training"])
-        return training, state["curve"], state["seconds"]
+        return state["curve"], state["seconds"]
 
-    restored = load_newest(checkpoint, go_on, note)
-    training, curve, seconds = restored or (begin(), [], 0.0)
+    training, restored = load_newest(checkpoint, begin, restore, note)
+    curve, seconds = restored or ([], 0.0)
     num_steps = training.config.num_steps
     while training.step < num_steps:
         start = time.perf_counter()

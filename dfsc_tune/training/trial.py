@@ -80,17 +80,16 @@ def run_trial(
         TrialError: a loss is not finite.
     """
     path = checkpoint_dir / CHECKPOINT
-    progress: Progress | None = None
 
-    def go_on(state: Mapping[str, Any]) -> tuple[Training, Progress]:
-        # Built anew for each state: loading may fail half-way.
-        return _restored(config, data, device, state, _PLACES)
+    def begin() -> Training:
+        return Training(config, resident(data, device))
 
-    if (restored := load_newest(path, go_on, note)) is not None:
-        training, progress = restored
+    def restore(training: Training, state: Mapping[str, Any]) -> Progress:
+        return _restore(training, state, _PLACES)
+
+    training, progress = load_newest(path, begin, restore, note)
+    if progress is not None:
         report(progress)
-    else:
-        training = Training(config, resident(data, device))
     num_steps, interval = config.train.num_steps, config.train.report_interval
     while progress is None or progress.step < num_steps:
         start = time.perf_counter()
@@ -127,9 +126,8 @@ def finished_detector(
     # On the CPU and in float32, as the detector will score on any machine.
     plain = config.model_copy(update={"speed": PLAIN})
     path = checkpoint_dir / CHECKPOINT
-    training, progress = load(
-        path, lambda state: _restored(plain, data, "cpu", state, _AFTERWARDS), _IF_LOST
-    )
+    training = Training(plain, resident(data, "cpu"))
+    progress = load(path, lambda state: _restore(training, state, _AFTERWARDS), _IF_LOST)
     if progress.step < config.train.num_steps:
         raise UserError(f"the checkpoint {path} is of step {progress.step}, not of the last one")
     validation = training.data.validation
@@ -148,26 +146,19 @@ def finished_detector(
     )
 
 
-def _restored(
-    config: TrialConfig,
-    data: TrialData,
-    device: str,
-    state: Mapping[str, Any],
-    free: Mapping[str, Any],
-) -> tuple[Training, Progress]:
-    """Returns the training in a checkpoint's state, and its progress.
+def _restore(training: Training, state: Mapping[str, Any], free: Mapping[str, Any]) -> Progress:
+    """Restores a checkpoint's state to a new training; returns its progress.
 
     Raises:
-        ValueError: its settings differ from `config` in others than the free ones.
+        ValueError: its settings differ from the training's in others than the free ones.
     """
     # Version 0.1.0 wrote none.
     if "config" in state:
-        stored = type(config).model_validate(state["config"])
-        if stored.model_dump(exclude=free) != config.model_dump(exclude=free):
+        stored = TrialConfig.model_validate(state["config"])
+        if stored.model_dump(exclude=free) != training.config.model_dump(exclude=free):
             raise ValueError("it was made with other settings")
-    training = Training(config, resident(data, device))
     training.load_state_dict(state["training"])
-    return training, Progress(**state["progress"])
+    return Progress(**state["progress"])
 
 
 def judge_training(training: Training) -> dict[float, dict[str, float | None]]:
