@@ -34,7 +34,7 @@ from dfsc_tune.config import TrialConfig
 from dfsc_tune.cost.throughput import read_throughput
 from dfsc_tune.data.declarations import read_defect_kinds, read_defects_config
 from dfsc_tune.errors import UserError
-from dfsc_tune.launch.cluster_files import read_cluster_file, shipped_folder
+from dfsc_tune.launch.cluster_files import read_cluster_file, shipped_cluster_files
 from dfsc_tune.launch.pack import pack
 from dfsc_tune.models.detector import ModelCard
 from dfsc_tune.models.teacher_files import card_path, read_card, shipped_teacher
@@ -290,7 +290,7 @@ KINDS: dict[str, Kind] = {
     "defects_config.json": Kind(
         _written("defects_config.json", json.dumps(_DEFECTS)), read_defects_config
     ),
-    "a cluster file": Kind(_copied(shipped_folder() / "aws.yaml"), read_cluster_file),
+    "a cluster file": Kind(_copied(shipped_cluster_files() / "aws.yaml"), read_cluster_file),
     "a benchmark's record": Kind(_copied(_RECORD), read_throughput),
     ".fetched.json": Kind(
         _written(".fetched.json", json.dumps({"a": _ENTRY, "b/c": _ENTRY})), _read_fetched

@@ -31,12 +31,12 @@ from dfsc_tune.launch.cluster_files import (
     check_cluster_file,
     faults,
     filled,
-    shipped_folder,
+    shipped_cluster_files,
 )
 from dfsc_tune.launch.lifecycle import Node
 from tests.support.commands import assert_one_sentence, invoke
 
-FOLDER = shipped_folder()
+FOLDER = shipped_cluster_files()
 SCHEMAS = Path(__file__).parent / "assets" / "kuberay"
 PROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
 

@@ -11,6 +11,7 @@ import yaml
 
 from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.storage.documents import read_text, read_yaml
+from dfsc_tune.storage.places import shipped_folder
 
 PROVIDERS = ("aws", "gcp", "azure", "on_premise")
 TOKEN_MOUNT = "~/.ray/auth_token"
@@ -22,12 +23,9 @@ _ALL_ADDRESSES = re.compile(r"(?<![\d.])0\.0\.0\.0")
 _START = re.compile(r"\bray start\b")
 
 
-def shipped_folder() -> Path:
+def shipped_cluster_files() -> Path:
     """Returns the folder of the shipped cluster files."""
-    # An installed package contains the folder; a checkout has it at its top.
-    package = Path(__file__).parents[1]
-    installed = package / "cluster"
-    return installed if installed.is_dir() else package.parent / "cluster"
+    return shipped_folder("cluster")
 
 
 def read_cluster_file(path: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import yaml
 
 from dfsc_tune import __version__
 from dfsc_tune.errors import UserError, first_line
-from dfsc_tune.launch.cluster_files import PROVIDERS, shipped_folder
+from dfsc_tune.launch.cluster_files import PROVIDERS, shipped_cluster_files
 from dfsc_tune.storage.documents import read_yaml
 
 _SOURCE = "~/dfsc_tune_source"
@@ -78,7 +78,7 @@ def render(wishes: ClusterWishes) -> tuple[str, Machines | None]:
             f"no cluster file for '{wishes.provider}'; choose from {', '.join(PROVIDERS)} (for "
             "Kubernetes, change cluster/kubernetes.yaml)"
         )
-    tree = read_yaml(shipped_folder() / f"{wishes.provider}.yaml")
+    tree = read_yaml(shipped_cluster_files() / f"{wishes.provider}.yaml")
     tree["cluster_name"] = wishes.name
     _set_package(tree, wishes)
     if wishes.provider == "on_premise":
@@ -199,7 +199,7 @@ def _set_package(tree: dict[str, Any], wishes: ClusterWishes) -> None:
         given = str(checkout) if is_checkout else f"dfsc-tune=={__version__}"
     mounts = tree["file_mounts"]
     del mounts[_SOURCE]
-    mounts["~/dfsc_tune_cluster"] = str(shipped_folder())
+    mounts["~/dfsc_tune_cluster"] = str(shipped_cluster_files())
     wheel = Path(given)
     if wheel.is_dir():
         mounts[_SOURCE] = str(wheel.resolve())

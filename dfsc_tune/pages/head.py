@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from dfsc_tune.evaluation.tables import with_interval
+from dfsc_tune.metrics import KINDS
 from dfsc_tune.results import (
     Run,
     Summary,
@@ -46,7 +47,7 @@ def card_of(run: Run, category: str, summary: Summary | None) -> Card:
             )
         return Card(category, "no result yet", "", effort, [sentence], optimistic=False)
     metric = run.settings.objective.metric
-    kinds = [kind for kind in ("logical", "structural", "mean") if kind != metric]
+    kinds = [kind for kind in (*KINDS, "mean") if kind != metric]
     value = summary.aurocs[f"auroc_{metric}"]
     interval = summary.intervals[metric] if value is not None else None
     judged_on, *sentences = describe(summary)

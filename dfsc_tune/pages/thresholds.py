@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.special import betaincinv
+from scipy.stats import binomtest
 
 from dfsc_tune.metrics import KINDS, LEVEL, Interval
 from dfsc_tune.metrics.image import GOOD
@@ -55,10 +55,8 @@ def operating_points(scores: pd.DataFrame) -> list[OperatingPoint]:
 
 def exact_interval(count: int, total: int) -> Interval:
     """Computes the 95 % interval of a share (Clopper and Pearson, Biometrika 26 (1934) 404)."""
-    tail = (1 - LEVEL) / 2
-    low = betaincinv(count, total - count + 1, tail) if count else 0.0
-    high = betaincinv(count + 1, total - count, 1 - tail) if count < total else 1.0
-    return Interval(float(low), float(high))
+    interval = binomtest(count, total).proportion_ci(LEVEL, method="exact")
+    return Interval(float(interval.low), float(interval.high))
 
 
 def _point(label: str, threshold: float, scores: pd.DataFrame) -> OperatingPoint:

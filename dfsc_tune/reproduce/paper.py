@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from dfsc_tune.metrics import KINDS
 from dfsc_tune.reference import CATEGORIES, paper_tables
 from dfsc_tune.reproduce.cells import AVERAGE, CHOSEN, FIXED, Cell
 from dfsc_tune.reproduce.tables import BY_ANOMALIB, Measure, PaperTable
@@ -82,7 +83,7 @@ def _auroc(tables: dict[str, Any], category: str, line: str, measure: Measure) -
         kind = "total" if measure == "mean" else measure
         found = tables["image_auroc_averages"][kind].get(line)
         return None if found is None else float(found)
-    kinds = ("logical", "structural") if measure == "mean" else (measure,)
+    kinds = KINDS if measure == "mean" else (measure,)
     return _mean([tables["image_auroc"][kind][category].get(line) for kind in kinds])
 
 

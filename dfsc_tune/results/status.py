@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from dfsc_tune.errors import UserError
-from dfsc_tune.results import ENDED, LEDGER, TRIALS, Run, best_trials, is_finalized, shown_duration
+from dfsc_tune.results import ENDED, LEDGER, TRIALS, Run, best_trials, has_scores, shown_duration
 from dfsc_tune.storage.documents import parse_json
 
 _MAX_RUNNING = 12
@@ -136,7 +136,7 @@ def _is_over(run: Run, finished: Collection[str]) -> bool:
     if not finished:
         # A single training ends when it fails; a search may go on.
         return not (run.folder / LEDGER).exists()
-    return all(is_finalized(run, category) for category in finished)
+    return all(has_scores(run, category) for category in finished)
 
 
 def _usual_error(trials: pd.DataFrame, categories: Collection[str]) -> str:

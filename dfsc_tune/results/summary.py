@@ -16,7 +16,7 @@ from dfsc_tune.metrics import (
     image_auroc_interval,
     newcombe_interval,
 )
-from dfsc_tune.metrics.image import AUROCS, can_be_judged, judge
+from dfsc_tune.metrics.image import AUROCS, GOOD, KINDS, can_be_judged, judge
 from dfsc_tune.results.files import Run
 from dfsc_tune.results.schema import MODELS
 from dfsc_tune.spaces.space import REFERENCES
@@ -83,13 +83,13 @@ def summaries(run: Run) -> list[Summary]:
 def summary_of(run: Run, category: str) -> Summary | None:
     """Summarises one category; None while its best trial is not finalized."""
     best = best_trials(run.trials[run.trials["category"] == category]).to_dict("records")
-    if not best or not is_finalized(run, category):
+    if not best or not has_scores(run, category):
         return None
     scores = run.scores[run.scores["category"] == category]
     return _summary(run, scores, {str(name): value for name, value in best[0].items()})
 
 
-def is_finalized(run: Run, category: str) -> bool:
+def has_scores(run: Run, category: str) -> bool:
     """True if the model of a category's best trial has been written and scored.
 
     A search that was given more trials may have found a better one since its last scores.
@@ -121,7 +121,7 @@ def describe(summary: Summary) -> list[str]:
         f"image AUROC on {images} images, {objective.report_images}:",
         *(
             f"  {name:<10} {_with_interval(value, summary.intervals[name])}"
-            for name in ("logical", "structural", "mean")
+            for name in (*KINDS, "mean")
             if (value := summary.aurocs[f"auroc_{name}"]) is not None
         ),
     ]
@@ -196,7 +196,7 @@ def selection_interval(
     It is Newcombe's for each kind; for the mean, the half-widths are combined as for independent
     kinds.
     """
-    kinds = ("logical", "structural") if metric == "mean" else (metric,)
+    kinds = KINDS if metric == "mean" else (metric,)
     parts = [
         (auroc, newcombe_interval(auroc, num_images["good"], num_images[kind]))
         for kind in kinds
@@ -231,6 +231,6 @@ def _summary(run: Run, scores: pd.DataFrame, best: Mapping[str, Any]) -> Summary
         optimistic=objective.optimistic,
         aurocs=judge(values, kinds) if labelled else dict.fromkeys(AUROCS),
         intervals=image_auroc_interval(values, kinds) if labelled else {},
-        num_images={kind: kinds.count(kind) for kind in ("good", "logical", "structural")},
+        num_images={kind: kinds.count(kind) for kind in (GOOD, *KINDS)},
         gains=gains,
     )

@@ -106,6 +106,10 @@ class RunTables:
         """Puts what a user should know of a trial where an error would stand, if there is none."""
         self._notes[trial] = self.trials[trial]["error"] = text
 
+    def broke(self, trial: str, reason: str) -> None:
+        """Puts the reason why a trial broke, and is tried again, where an error stands."""
+        self.trials[trial]["error"] = reason
+
     def end(self, trial: str, state: str, error: str | None = None) -> None:
         """Closes a trial's row as complete, pruned, failed or interrupted; adds its error."""
         row = self.trials[trial]

@@ -113,15 +113,13 @@ class Controller:
     def _replay(self) -> None:
         """Applies the events of earlier sessions again."""
         with self.tables.paused():
-            for number, event in enumerate(self._ledger.events, start=1):
+            for number, event in enumerate(self._ledger.take_events(), start=1):
                 try:
                     self._check_order(event)
                     self._follow(event)
                 except (KeyError, ValueError, TypeError, UserError) as error:
                     problem = f"does not follow from those before it ({first_line(error)})"
                     raise DamagedLedgerError(self._ledger.path, number, problem) from error
-            # The events of a large run take much memory.
-            self._ledger.events.clear()
             for name in self._open:
                 self.tables.end(name, "interrupted")
 
@@ -246,7 +244,7 @@ class Controller:
             # The next trials would need as much memory as this one.
             self._gpus = max(self._gpus, retry.gpus)
             trial.ready_at = time.monotonic() + retry.pause_seconds
-            self.tables.trials[name]["error"] = failure.reason
+            self.tables.broke(name, failure.reason)
         elif failure.kind == "storage":
             self.stop(StorageError(failure.reason))
         else:

@@ -50,10 +50,15 @@ class Ledger:
             self.close()
             raise
         self.events = lines.events
-        """The events in the ledger when it was opened; the controller clears them after replay."""
+        """The events in the ledger when it was opened, until the controller takes them."""
         self._size, self._digest = lines.num_bytes, lines.digest
         # An incomplete last line is removed when the next one is written.
         self._is_torn = os.fstat(self._file).st_size > self._size
+
+    def take_events(self) -> list[Event]:
+        """Hands over the events, which take much memory in a large run, and keeps none of them."""
+        events, self.events = self.events, []
+        return events
 
     def append(self, event: Event) -> None:
         """Writes an event to the disk, with the time (seconds since 1970).

@@ -31,6 +31,7 @@ from dfsc_tune.spaces.parameters import (
     existing_values,
 )
 from dfsc_tune.spaces.sampler import SamplerName, check_sampler
+from dfsc_tune.storage.places import shipped_folder
 
 Role = Literal["paper", "margin_0", "starting_point", "sampler"]
 REFERENCES: dict[str, str] = {"paper": "the paper's setting", "margin_0": "margin 0"}
@@ -229,7 +230,7 @@ def find_space(name: str) -> Path:
     """Returns the file of a search space, given its path or the name of a shipped one."""
     if Path(name).is_file():
         return Path(name)
-    shipped = {path.stem: path for path in sorted(_shipped_folder().glob("*.yaml"))}
+    shipped = {path.stem: path for path in sorted(shipped_folder("search_spaces").glob("*.yaml"))}
     if Path(name).stem in shipped and len(Path(name).parts) == 1:
         return shipped[Path(name).stem]
     raise UserError(
@@ -240,13 +241,6 @@ def find_space(name: str) -> Path:
 def load_space(name: str) -> SearchSpace:
     """Reads a search space by path or name; UserError names file, line and dotted path."""
     return load(find_space(name), SearchSpace)
-
-
-def _shipped_folder() -> Path:
-    # An installed package contains the folder; a checkout has it at its top.
-    package = Path(__file__).parents[1]
-    installed = package / "search_spaces"
-    return installed if installed.is_dir() else package.parent / "search_spaces"
 
 
 def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Places of a user's files outside runs: the cache, kept files, temporary folders.
+"""Places of files outside runs: the cache, kept files, temporary folders, what is shipped.
 
 A temporary folder is locked by the process that made it. One that died without removing it has lost
 its lock, and whoever makes the next one removes what it has left.
@@ -169,3 +169,11 @@ def _lock(folder: Path) -> int | None:
 def _is_own_folder(folder: Path) -> bool:
     status = folder.lstat()
     return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def shipped_folder(name: str) -> Path:
+    """Returns a folder of files that come with the package, such as `search_spaces`."""
+    # An installed package contains the folder; a checkout has it at its top.
+    package = Path(__file__).parents[1]
+    installed = package / name
+    return installed if installed.is_dir() else package.parent / name
