@@ -242,8 +242,8 @@ def test_a_perfect_selection_value_is_not_called_certain(tmp_path: Path) -> None
     write_settings(tmp_path, SETTINGS)
     tables = RunTables(tmp_path)
     tables.start("a", CONFIG, "paper")
-    tables.report("a", progress(20, 1.0))
-    tables.trials["a"] |= {"auroc_logical": 1.0, "auroc_structural": 1.0}
+    tables.report("a", progress(20, 0.8))
+    tables.trials["a"] |= {"value": 1.0, "auroc_logical": 1.0, "auroc_structural": 1.0}
     tables.end("a", "complete")
     tables.write()
     write_table(tmp_path, SCORES, scores(9.0, "best"))
