@@ -5,13 +5,15 @@ from __future__ import annotations
 import datetime
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from dfsc_tune.data.remote import fetch_data, remote_categories
+from dfsc_tune.data.sources import category_names, find_data
 from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.search import remote_run
 from dfsc_tune.search.remote_run import Mirror, check_name, take_over
@@ -113,7 +115,16 @@ def test_data_are_fetched_once_and_again_where_they_changed(store: Store, tmp_pa
     (data / "dataset.yaml").write_text("defect_types: {}\n")
     put_folder(data, store)
     assert remote_categories(store) == ("box", CATEGORY)
-    folder = fetch_data(store, [CATEGORY])
+    shown: list[str] = []
+
+    @contextmanager
+    def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+        shown.append(text)
+        yield lambda done, total: None
+
+    assert category_names(str(store)) == list(remote_categories(store))
+    folder = find_data(str(store), [CATEGORY], bar)
+    assert shown == [f"fetching {store}"]
     images = sorted((folder / CATEGORY).rglob("*.png"))
     assert len(images) == 21
     assert (folder / "dataset.yaml").exists()
