@@ -83,16 +83,15 @@ def category_folder(data: Path, name: str) -> Path:
     return folder
 
 
-def read_category(data: Path, name: str, validation_seed: int = 0) -> Category:
+def read_category(data: Path, name: str) -> Category:
     """Lists the images of the category `name` in the folder `data`, by split, with defect types.
 
-    Without a validation folder, VALIDATION_SHARE of the training images is held out, chosen by
-    `validation_seed` and file name only. If a `defects_config.json` names defects by pixel value,
-    the first mask of each image is read; no other image is opened. Raises UserError if the category
-    or its good training images are missing, a declaration is wrong, or a mask that is read is
-    broken or not in the config.
+    Without a validation folder, VALIDATION_SHARE of the training images is held out, chosen by file
+    name only. If a `defects_config.json` names defects by pixel value, the first mask of each image
+    is read; no other image is opened. Raises UserError if the category or its good training images
+    are missing, a declaration is wrong, or a mask that is read is broken or not in the config.
     """
-    return complete_category(list_category(data, name), validation_seed)
+    return complete_category(list_category(data, name))
 
 
 def list_category(data: Path, name: str) -> Category:
@@ -126,7 +125,7 @@ def list_category(data: Path, name: str) -> Category:
     )
 
 
-def complete_category(category: Category, validation_seed: int = 0) -> Category:
+def complete_category(category: Category) -> Category:
     """Adds fine defect types and validation images to a listed category; see `read_category`.
 
     Raises the UserErrors of `read_category`, except those of `list_category`.
@@ -137,7 +136,7 @@ def complete_category(category: Category, validation_seed: int = 0) -> Category:
             f"'{category.root / GOOD_FOLDER}'."
         )
     category = _with_fine_defect_types(category)
-    return category if category.validation else _with_held_out(category, validation_seed)
+    return category if category.validation else _with_held_out(category)
 
 
 def _misplaced(data: Path) -> str:
@@ -215,7 +214,7 @@ def _with_fine_defect_types(category: Category) -> Category:
     )
 
 
-def _with_held_out(category: Category, seed: int) -> Category:
+def _with_held_out(category: Category) -> Category:
     """Returns the category with a share of its training images moved to validation."""
     total = len(category.train)
     if total < 2:
@@ -224,15 +223,16 @@ def _with_held_out(category: Category, seed: int) -> Category:
             f"add good images to '{category.root / 'train' / 'good'}', as one must be held out."
         )
 
-    # By the hash of each name, so that adding images hardly changes which others are held out.
+    # By the hash of each name, so that adding images hardly changes which others are held out. The
+    # prefix keeps those that earlier versions held out.
     def lot(record: ImageRecord) -> bytes:
-        return blake2b(f"{seed}:{record.name}".encode()).digest()
+        return blake2b(f"0:{record.name}".encode()).digest()
 
     count = max(1, round(VALIDATION_SHARE * total))
     held_out = set(sorted(category.train, key=lot)[:count])
     note = (
         f"there are no validation images, so {count} of the {total} good training images are "
-        f"held out for validation, chosen by their names and seed {seed}"
+        "held out for validation, chosen by their names and seed 0"
     )
     return replace(
         category,
