@@ -272,7 +272,7 @@ from pathlib import Path
 from unittest import mock
 from rich.console import Console
 from ray import tune
-from dfsc_tune.search import run, tune
+from dfsc_tune.search import run
 from dfsc_tune.search.request import SearchRequest
 from dfsc_tune.spaces.space import load_space
 
@@ -287,7 +287,7 @@ def no_op(config, *, data, checkpoints, num_threads, device):
     tune.report({"device": device, "step": steps, "value": 0.5, "seconds": 0.0, "losses": [],
                  "metrics": [{"ema_momentum": momentum, **aurocs}]})
 
-with mock.patch.object(tune, "tune_trial", no_op), mock.patch.object(run, "finalize"):
+with mock.patch("dfsc_tune.search.tune.tune_trial", no_op), mock.patch.object(run, "finalize"):
     request = SearchRequest(
         ("tray",), Path("data"), None, load_space("space.yaml"), Path("results"), "x"
     )
