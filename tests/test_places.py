@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from dfsc_tune.errors import UserError
+from dfsc_tune.models.teacher_files import known_teachers, shipped_teacher
 from dfsc_tune.search.local_ray import _not_started
-from dfsc_tune.storage.places import CACHE, cache_folder, data_folder, scratch_folder
+from dfsc_tune.storage.places import (
+    CACHE,
+    _marker,
+    cache_folder,
+    data_folder,
+    found_data_folder,
+    scratch_folder,
+)
 from dfsc_tune.storage.token import ensure_token, offer_token
+
+SHIPPED = shipped_teacher("tiny").parent
 
 
 @pytest.fixture
@@ -73,6 +85,41 @@ def test_a_cache_that_was_named_is_not_replaced(
         cache_folder()
 
 
+@pytest.mark.parametrize(
+    ("variable", "find"),
+    [(CACHE, cache_folder), ("XDG_CACHE_HOME", cache_folder), ("XDG_DATA_HOME", data_folder)],
+)
+def test_a_folder_that_was_named_and_cannot_be_made_is_refused(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, variable: str, find: Callable[[], Path]
+) -> None:
+    home(monkeypatch, temporary)
+    monkeypatch.setenv(variable, "/dev/null")
+    with pytest.raises(UserError, match=f"the environment variable {variable} names it"):
+        find()
+
+
+@pytest.mark.parametrize("has_home", [True, False])
+def test_kept_files_are_looked_for_without_making_a_folder(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch, has_home: bool
+) -> None:
+    home(monkeypatch, temporary / "home" if has_home else "/dev/null")
+    if not has_home:
+        forget_users(monkeypatch)
+    assert found_data_folder() is None
+    assert set(known_teachers()) == {path.stem for path in SHIPPED.glob("*.safetensors")}
+    assert not list(temporary.iterdir())
+    assert data_folder() == found_data_folder()
+
+
+def test_kept_files_of_somebody_else_are_not_used(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home(monkeypatch, temporary / "home")
+    (temporary / "theirs").mkdir()
+    (temporary / f"dfsc_tune_data_{os.geteuid()}").symlink_to(temporary / "theirs")
+    assert found_data_folder() is None
+
+
 def test_a_cache_of_somebody_else_is_not_used(
     temporary: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,24 +152,57 @@ def test_what_a_killed_process_left_is_removed_and_what_is_in_use_is_not(tempora
             assert (used / "file").exists()
         process.kill()
     assert used.exists()
-    (temporary / "dfsc_tune-file").touch()
-    (temporary / "dfsc_tune-link").symlink_to(temporary / "dfsc_tune-file")
+    (temporary / ".dfsc_tune_file").touch()
+    (temporary / ".dfsc_tune_link").symlink_to(temporary / ".dfsc_tune_file")
     with scratch_folder() as folder:
         assert not used.exists()
     assert not folder.exists()
-    assert (temporary / "dfsc_tune-link").is_symlink()
+    assert (temporary / ".dfsc_tune_link").is_symlink()
+
+
+def test_no_other_folder_is_taken_for_a_leftover(temporary: Path) -> None:
+    others = [temporary / name for name in ("dfsc_tune-0.2.0", ".dfsc_tune_a", ".dfsc_tune_b")]
+    for folder in others:
+        (folder / "results").mkdir(parents=True)
+        (folder / "results" / "run.yaml").touch()
+    # Somebody else's lock file, and one of another machine, whose locks do not reach here.
+    (others[1] / ".lock").touch()
+    (others[2] / ".lock").write_text("a temporary folder of dfsc_tune on another_machine\n")
+    with scratch_folder():
+        pass
+    assert all((folder / "results" / "run.yaml").exists() for folder in others)
+    assert not (others[0] / ".lock").exists()
+
+
+def test_a_temporary_folder_needs_no_locks(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", without)
+        first = scratch_folder()
+        used = first.__enter__()
+    # Where locks work again, it is in use all the same.
+    with scratch_folder():
+        assert used.is_dir()
+    first.__exit__(None, None, None)
+    assert not list(temporary.iterdir())
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="gives a folder to another user")
 def test_what_another_user_left_is_theirs(temporary: Path) -> None:
-    theirs = temporary / "dfsc_tune-theirs"
+    theirs = temporary / ".dfsc_tune_theirs"
     theirs.mkdir()
+    (theirs / ".lock").write_bytes(_marker())
     os.chown(theirs, 65534, 65534)
     with scratch_folder():
         assert theirs.exists()
 
 
 def test_sockets_get_a_short_path(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_TMPDIR", raising=False)
     deep = temporary / ("x" * 100)
     deep.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(deep))
@@ -130,6 +210,21 @@ def test_sockets_get_a_short_path(temporary: Path, monkeypatch: pytest.MonkeyPat
         assert folder.parent == deep
     with scratch_folder(for_sockets=True) as folder:
         assert folder.parent == Path("/tmp")
+        assert len(os.fsencode(folder / "ray")) <= len("/tmp") + 24
+
+
+def test_the_folder_that_ray_is_told_is_used(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="r") as named:
+        monkeypatch.setenv("RAY_TMPDIR", named)
+        with scratch_folder(for_sockets=True) as folder:
+            assert folder.parent == Path(named)
+        with scratch_folder() as folder:
+            assert folder.parent == temporary
+    monkeypatch.setenv("RAY_TMPDIR", str(temporary / ("x" * 30)))
+    with pytest.raises(UserError, match=r"RAY_TMPDIR.* too long"), scratch_folder(for_sockets=True):
+        pass
 
 
 def test_no_temporary_folder_is_one_sentence(

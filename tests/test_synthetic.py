@@ -292,3 +292,12 @@ def assert_same(one: list[Anomaly], other: list[Anomaly]) -> None:
         assert (x.recipe, x.kind, x.source) == (y.recipe, y.kind, y.source)
         assert np.array_equal(x.pixels, y.pixels)
         assert np.array_equal(x.mask, y.mask)
+
+
+def test_without_a_cache_anomalies_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DFSC_TUNE_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    pixels = np.zeros((1, 3, 64, 64), np.uint8)
+    anomalies = [Anomaly("scar", "structural", 0, pixels[0], pixels[0, 0] > 90)]
+    monkeypatch.setattr(store, "make_anomalies", lambda *_: anomalies)
+    assert store.stored_anomalies(pixels, pixels, {"scar": 1}, 3) is anomalies

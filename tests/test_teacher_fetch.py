@@ -15,13 +15,11 @@ import torch
 
 from dfsc_tune.config import ModelConfig
 from dfsc_tune.errors import UserError
-from dfsc_tune.models import teacher_files
 from dfsc_tune.models.pdn import build_pdn, teacher_channels
 from dfsc_tune.models.teacher import load_teacher, teacher_identity
 from dfsc_tune.models.teacher_files import known_teachers, read_card
 from dfsc_tune.storage import download
 from dfsc_tune.storage.download import PublishedFile
-from dfsc_tune.teachers import fetch
 from dfsc_tune.teachers.fetch import PUBLIC_TEACHERS, PublicTeacher, fetch_teacher
 from tests.support.file_server import FileServer, serving
 
@@ -52,8 +50,7 @@ def server() -> Iterator[FileServer]:
 
 @pytest.fixture
 def public(server: FileServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> PublicTeacher:
-    for module in (teacher_files, fetch):
-        monkeypatch.setattr(module, "user_folder", lambda: tmp_path / "user")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
     for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setattr(download, "_PAUSE_SECONDS", 0.0)
@@ -83,7 +80,9 @@ def fetched() -> Path:
 
 
 def nothing_is_left(tmp_path: Path) -> bool:
-    return NAME not in known_teachers() and not list((tmp_path / "user").glob("*"))
+    return NAME not in known_teachers() and not list(
+        (tmp_path / "user" / "dfsc_tune" / "teachers").glob("*")
+    )
 
 
 def test_a_fetched_teacher_serves_by_its_name_and_is_fetched_once(

@@ -32,8 +32,7 @@ SHIPPED = [network for network in get_args(Network) if shipped_teacher(network).
 
 @pytest.fixture(autouse=True)
 def _own_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(teacher_files, "user_folder", lambda: tmp_path / "user")
-    monkeypatch.setattr("dfsc_tune.teachers.fetch.user_folder", lambda: tmp_path / "user")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "user"))
 
 
 def model(teacher: str | None, network: str = "tiny") -> ModelConfig:

@@ -17,13 +17,14 @@ from dfsc_tune.errors import UserError
 from dfsc_tune.models.distill_config import DistillConfig
 from dfsc_tune.settings import Settings, load
 from dfsc_tune.storage.digest import file_sha256
-from dfsc_tune.storage.places import data_folder
+from dfsc_tune.storage.places import data_folder, found_data_folder
 
 RANDOM = "random"
 """The value of `model.teacher` that asks for fixed random features."""
 
 WEIGHTS_SUFFIXES = (".safetensors", ".pth", ".pt")
 _SHIPPED = Path(__file__).parent / "weights"
+_KEPT = "teachers"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -118,8 +119,9 @@ def find_teacher(name: str) -> Path:
 def known_teachers() -> dict[str, Path]:
     """Returns the weights files of all named teachers, shipped ones first."""
     found: dict[str, Path] = {}
-    for folder in (_SHIPPED, user_folder()):
-        if folder.is_dir():
+    kept = found_data_folder()
+    for folder in (_SHIPPED, kept / _KEPT if kept else None):
+        if folder is not None and folder.is_dir():
             for path in sorted(folder.iterdir()):
                 if path.suffix in WEIGHTS_SUFFIXES and not path.name.startswith("."):
                     found.setdefault(path.stem, path)
@@ -132,8 +134,8 @@ def shipped_teacher(network: Network) -> Path:
 
 
 def user_folder() -> Path:
-    """Returns the folder of this user's fetched and registered teachers."""
-    return data_folder() / "teachers"
+    """Returns the folder of this user's fetched and registered teachers, made if need be."""
+    return data_folder() / _KEPT
 
 
 def check_name(name: str) -> str:

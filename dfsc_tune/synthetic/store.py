@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dfsc_tune.errors import StorageError
+from dfsc_tune.errors import UserError
 from dfsc_tune.storage.atomic import atomic_path
 from dfsc_tune.storage.digest import check_archive
 from dfsc_tune.storage.places import cache_folder
 from dfsc_tune.synthetic.anomalies import RECIPES, VERSION, Anomaly, make_anomalies
+
+_FOLDER = "synthetic"
 
 
 def stored_anomalies(
@@ -27,16 +29,15 @@ def stored_anomalies(
     key = hashlib.sha256(repr((VERSION, *counts.items(), seed, large.shape)).encode())
     for array in (pixels, large):
         key.update(np.ascontiguousarray(array).data)
-    folder = cache_folder() / "synthetic"
-    path = folder / f"{key.hexdigest()[:32]}.npz"
+    name = f"{key.hexdigest()[:32]}.npz"
     # A missing or damaged file, on which NumPy raises almost any type, means making them again.
     with suppress(Exception):
-        return _read(path, key.hexdigest())
+        return _read(cache_folder() / _FOLDER / name, key.hexdigest())
     anomalies = make_anomalies(pixels, large, counts, seed)
     if anomalies:
         # A cache that cannot be written costs time, not the search.
-        with suppress(OSError, StorageError):
-            _write(path, key.hexdigest(), anomalies)
+        with suppress(OSError, UserError):
+            _write(cache_folder() / _FOLDER / name, key.hexdigest(), anomalies)
     return anomalies
 
 
