@@ -272,6 +272,10 @@ def test_a_note_of_a_trial_is_shown_and_stays_in_its_row(
             controller.report("0001", result(trial, step))
         rows = controller.tables.trials
         assert (rows["0001"]["state"], rows["0001"]["error"]) == ("complete", text)
+        view.on_trial_complete(0, [], tried)  # type: ignore[arg-type]
+        shown = console.file.getvalue()  # type: ignore[attr-defined]
+        assert "complete at step 40" in shown
+        assert shown.count(text) == 1
     with closing(Ledger(folder)) as ledger:
         assert open_controller(request_, folder, ledger).tables.trials == rows
 

@@ -131,6 +131,22 @@ def test_damaged_files_of_an_interrupted_distillation_are_made_again(
     assert f"{path.parent if 'features' in damaged else path}" in note
 
 
+def test_features_of_version_0_1_0_are_used_as_they_are(photographs: Path, tmp_path: Path) -> None:
+    ours = request(photographs, tmp_path / "parts.safetensors")
+
+    def interrupt(done: int, total: int, text: str) -> None:
+        if text.startswith("distilling"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        distill(ours, interrupt)
+    # That version wrote none.
+    (ours.output.with_suffix(".distill") / "features" / "SHA256SUMS").unlink()
+    said: list[str] = []
+    distill(ours, lambda done, total, text: said.append(text), said.append)
+    assert not [text for text in said if text.startswith("running") or "damaged" in text]
+
+
 def test_an_unfinished_run_of_other_settings_is_not_gone_on_with(
     photographs: Path, tmp_path: Path
 ) -> None:

@@ -112,7 +112,8 @@ class LiveView(Callback):
             f"{self._controller.num_ended}/{self._num_expected()} {row['category']} "
             f"{row['state']} at step {row['step']}: AUROC {shown_auroc(row.get('value'))} "
             f"(best {best_value})  {settings}  {self._time_left()}"
-            + (f"  {row['error']}" if row.get("error") else ""),
+            # Of a trial that has not failed, it is a note, which was shown when it came.
+            + (f"  {row['error']}" if row["state"] == "failed" else ""),
         )
 
     def _table(self) -> RenderableType:
