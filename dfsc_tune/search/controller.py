@@ -5,7 +5,7 @@ trial: `next_trial` suggests it, `started` notes that it runs, `report` takes a 
 and says whether the trial ends; `fail`, `broke` and `hung` handle what goes wrong.
 
 Each suggestion, report and failure is written to the ledger before it has an effect. One method,
-`_follow`, applies an event, whether it is new or read from the ledger, so a search is resumed by
+`_apply`, applies an event, whether it is new or read from the ledger, so a search is resumed by
 replaying its ledger.
 """
 
@@ -116,7 +116,7 @@ class Controller:
             for number, event in enumerate(self._ledger.take_events(), start=1):
                 try:
                     self._check_order(event)
-                    self._follow(event)
+                    self._apply(event)
                 except (KeyError, ValueError, TypeError, UserError) as error:
                     problem = f"does not follow from those before it ({first_line(error)})"
                     raise DamagedLedgerError(self._ledger.path, number, problem) from error
@@ -215,18 +215,18 @@ class Controller:
         if report.progress.step <= trial.step:
             # After a retry, a trial repeats the reports since its checkpoint.
             return False
-        self._happen({"event": "reported", "trial": name, **report.to_plain()})
+        self._record({"event": "reported", "trial": name, **report.to_plain()})
         return name not in self._open
 
     def note(self, name: str, text: str) -> None:
         """Records a note for the user about a trial; it decides nothing."""
         if name in self._open:
-            self._happen({"event": NOTED, "trial": name, "note": text})
+            self._record({"event": NOTED, "trial": name, "note": text})
 
     def fail(self, name: str, reason: str) -> None:
         """Ends a trial as failed."""
         if name in self._open:
-            self._happen({"event": "failed", "trial": name, "reason": reason})
+            self._record({"event": "failed", "trial": name, "reason": reason})
             self._stop_if_all_fail_alike(reason)
 
     def broke(self, name: str, failure: Failure) -> None:
@@ -294,7 +294,7 @@ class Controller:
 
     def finalized(self) -> None:
         """Records that the results of the ended trials are written."""
-        self._happen({"event": FINALIZED, "num_ended": self.num_ended})
+        self._record({"event": FINALIZED, "num_ended": self.num_ended})
 
     def ended(self, why: str | None) -> None:
         """Records the end of this session, with the reason if it is early."""
@@ -302,19 +302,19 @@ class Controller:
         with suppress(StorageError):
             self._ledger.append({"event": ENDED, "why": why})
 
-    def _happen(self, event: Event) -> None:
+    def _record(self, event: Event) -> None:
         """Writes an event to the ledger, then applies it."""
         self._ledger.append(event)
-        self._follow(event)
+        self._apply(event)
 
-    def _follow(self, event: Event) -> None:
+    def _apply(self, event: Event) -> None:
         """Applies an event, whether it is new or read from the ledger."""
         match event:
             case {"event": "suggested", "trial": name, "category": category}:
                 suggestion = {key: event[key] for key in ("values", "role", "params")}
                 self._begin(name, self._searcher.suggest_again(name, category, **suggestion))
             case {"event": "reported", "trial": name}:
-                self._follow_report(self._open[name], Report.from_plain(event))
+                self._apply_report(self._open[name], Report.from_plain(event))
             case {"event": "noted", "trial": name, "note": text}:
                 self.tables.note(name, text)
             case {"event": "failed", "trial": name, "reason": reason}:
@@ -332,7 +332,7 @@ class Controller:
         self.tables.start(name, trial.config, role)
         return trial
 
-    def _follow_report(self, trial: OpenTrial, report: Report) -> None:
+    def _apply_report(self, trial: OpenTrial, report: Report) -> None:
         name, progress = trial.name, report.progress
         self._slowest_report = max(self._slowest_report, progress.seconds - trial.seconds)
         trial.step, trial.seconds, trial.num_retries = progress.step, progress.seconds, 0

@@ -22,7 +22,9 @@ from dfsc_tune.spaces.space import Role
 from dfsc_tune.storage.documents import parse_json
 from dfsc_tune.storage.names import FileName
 
-BEGAN, RESUMED, FINALIZED = "began", "resumed", "published"
+BEGAN, RESUMED = "began", "resumed"
+# The name in ledgers of every version so far.
+FINALIZED = "published"
 # And `ENDED`, which those who only read a run know too.
 BROKE = "broke"
 """A trial's process was lost and the trial is tried again: its `kind` says why (see `failures`),
