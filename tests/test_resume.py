@@ -21,7 +21,7 @@ from dfsc_tune.cli.search import _print_outcome
 from dfsc_tune.config import Network
 from dfsc_tune.errors import UserError
 from dfsc_tune.models.teacher_files import read_card, shipped_teacher
-from dfsc_tune.results import LEDGER, write_settings
+from dfsc_tune.results import LEDGER, create_run, write_settings
 from dfsc_tune.search.ledger import Ledger
 from dfsc_tune.search.messages import Report
 from dfsc_tune.search.provenance import with_teachers
@@ -194,12 +194,32 @@ def test_starting_it_again_says_how_to_resume_and_changes_nothing() -> None:
 def test_a_name_is_free_again_if_its_run_died_before_it_began() -> None:
     shutil.rmtree(RUN)
     RUN.mkdir()
-    (RUN / ".run.yaml.abc.part").write_text("half")
+    (RUN / ".0123456789abcdef.part").write_text("half")
     (RUN / LEDGER).touch()
     # It gets as far as to the data, which are not there, and leaves nothing.
     again = invoke("search", "--category", CATEGORY, "--data", "missing", "--name", "x")
     assert_one_sentence(again, "missing")
     assert not RUN.exists()
+
+
+@pytest.mark.parametrize("file", ["backup.part", ".gitkeep", LEDGER])
+def test_a_folder_that_holds_anything_else_is_no_new_run_and_stays(file: str) -> None:
+    shutil.rmtree(RUN)
+    RUN.mkdir()
+    (RUN / file).write_text("" if file == ".gitkeep" else "the user's")
+    again = invoke("search", "--category", CATEGORY, "--data", "missing", "--name", "x")
+    assert_one_sentence(again, "is not a run; choose another --name")
+    assert [path.name for path in RUN.iterdir()] == [file]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "a/b", "x" * 256])
+def test_a_name_that_leads_elsewhere_is_refused_before_anything_is_made(name: str) -> None:
+    before = sorted(Path().rglob("*"))
+    for command in ("search --category tray", "train --config c.yaml", "reproduce table3"):
+        assert_one_sentence(invoke(*command.split(), "--data", "missing", "--name", name), "--name")
+    with pytest.raises(UserError, match="cannot be a run's name"):
+        create_run(Path("results"), name)
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_a_category_that_nothing_was_found_for_is_an_error(

@@ -12,9 +12,12 @@ from dfsc_tune.errors import UserError
 
 def check_name(name: str | None) -> str | None:
     """Refuses a run's name that is a path: it would not be found among the runs."""
-    if name and Path(name).name != name:
-        raise UserError(f"--name is a folder's name in --results, not a path such as '{name}'")
-    return name
+    from dfsc_tune.storage.names import checked_name
+
+    try:
+        return name and checked_name(name)
+    except ValueError as error:
+        raise UserError(f"--name is the name of a folder in --results: '{name}' {error}") from error
 
 
 RunArgument = Annotated[str, typer.Argument(help="A run's name or folder.")]

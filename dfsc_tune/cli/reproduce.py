@@ -21,6 +21,7 @@ from dfsc_tune.cli.options import (
     TeacherOption,
     TrialsPerGpuOption,
     check_device,
+    check_name,
 )
 from dfsc_tune.cli.plan import print_estimate
 from dfsc_tune.cli.printing import as_arguments, print_json, print_table, progress_bar, talk
@@ -61,7 +62,9 @@ def reproduce(
             "anomalib's own."
         ),
     ] = None,
-    name: Annotated[str, typer.Option(help="The folder of all its runs and tables.")] = "paper",
+    name: Annotated[
+        str, typer.Option(help="The folder of all its runs and tables.", callback=check_name)
+    ] = "paper",
     results: ResultsOption = Path("results"),
     address: AddressOption = None,
     device: DeviceOption = "auto",

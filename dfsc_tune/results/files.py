@@ -19,6 +19,7 @@ from dfsc_tune.errors import UserError, first_line
 from dfsc_tune.metrics.image import AUROCS
 from dfsc_tune.results.remote import look_at
 from dfsc_tune.results.schema import (
+    LEDGER,
     NEVER_NULL,
     NULLABLE_INTEGERS,
     SCHEMA_KEY,
@@ -27,7 +28,7 @@ from dfsc_tune.results.schema import (
     SETTINGS,
 )
 from dfsc_tune.results.settings import RunSettings, read_settings
-from dfsc_tune.storage.atomic import check_writable
+from dfsc_tune.storage.atomic import check_writable, is_unfinished
 from dfsc_tune.storage.names import checked_name
 from dfsc_tune.storage.object_store import Store, is_remote
 from dfsc_tune.storage.parquet import read_parquet, write_parquet
@@ -59,15 +60,20 @@ def create_run(results: Path, name: str) -> Path:
     """Makes the folder of a new run.
 
     Raises:
-        UserError: a run of that name exists, or the folder cannot be written.
+        UserError: it is no name of a folder, a run of that name exists, or anything else that no
+            search left, or the folder cannot be written.
     """
-    folder = results / name
+    try:
+        folder = results / checked_name(name)
+    except ValueError as error:
+        raise UserError(f"'{name}' cannot be a run's name: it {error}") from error
     if (folder / SETTINGS).exists():
         raise UserError(
             f"the run '{name}' exists already in {results}; continue it with "
             f"`{resume_command(folder)}`, choose another --name, or delete it"
         )
     # A run that died before its first trial leaves at most an empty ledger; its name is free.
+    # Nothing else may be there, for a run that fails at its beginning is removed whole.
     if folder.exists() and not (folder.is_dir() and all(map(_is_leftover, folder.iterdir()))):
         raise UserError(f"{folder} exists already and is not a run; choose another --name")
     check_writable(folder)
@@ -75,7 +81,8 @@ def create_run(results: Path, name: str) -> Path:
 
 
 def _is_leftover(path: Path) -> bool:
-    return path.is_file() and (path.suffix == ".part" or not path.stat().st_size)
+    is_empty_ledger = path.name == LEDGER and path.is_file() and not path.stat().st_size
+    return is_empty_ledger or is_unfinished(path)
 
 
 def resume_command(folder: Path) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 from dfsc_tune.errors import StorageError, UserError
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
 
 def check_writable(folder: Path) -> None:
@@ -24,6 +26,11 @@ def check_writable(folder: Path) -> None:
         raise StorageError(
             f"cannot write to the folder {folder} ({error.strerror or error}); choose another"
         ) from error
+
+
+def is_unfinished(path: Path) -> bool:
+    """True for the temporary file of an `atomic_path` whose process died."""
+    return bool(_TEMPORARY.fullmatch(path.name)) and path.is_file()
 
 
 @contextmanager
