@@ -127,6 +127,9 @@ def test_the_command_prints_a_table_or_json(runs: list[Run], tmp_path: Path) -> 
     assert "above the first" in shown.stdout
     (found,) = json.loads(invoke(*command, "--json").stdout)
     assert found["entries"][1]["gap"]["num_images"] == 90
+    replaced = invoke(*command, "--html", str(tmp_path / "first" / "scores.parquet"))
+    assert replaced.exit_code == 2
+    assert "--html would replace" in replaced.stderr
     wrong = invoke(*command[:2], *command[3:])
     assert wrong.exit_code == 2
     assert "at least two runs" in wrong.stderr

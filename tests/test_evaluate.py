@@ -17,8 +17,10 @@ from PIL import Image
 from typer.testing import Result
 
 from dfsc_tune.cli import app
+from dfsc_tune.cli.options import check_output
 from dfsc_tune.config import TrialConfig
 from dfsc_tune.data.layout import read_category
+from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation.evaluate import evaluate_maps, evaluate_model
 from dfsc_tune.evaluation.maps import find_maps, map_paths, was_chosen_on, write_map
 from dfsc_tune.metrics import Defect, image_auroc, localization
@@ -272,6 +274,65 @@ def test_heat_maps_never_overwrite_images(data: Path, model: Path, tmp_path: Pat
         refused = invoke("predict", model, images, "--heatmaps", heatmaps)
         assert_refused(refused, "would overwrite", "another folder")
     assert {path.name: path.read_bytes() for path in images.iterdir()} == before
+
+
+def test_heat_maps_never_overwrite_images_beside_those_given(
+    data: Path, model: Path, tmp_path: Path
+) -> None:
+    images = shutil.copytree(data / CATEGORY / "train" / "good", tmp_path / "images")
+    given = images / "given.jpg"
+    with Image.open(images / "000.png") as image:
+        image.save(given)
+    other = images / "given.png"
+    other.write_bytes(before := (images / "000.png").read_bytes())
+    refused = invoke("predict", model, given, "--heatmaps", images)
+    assert_refused(refused, "would overwrite", "another folder")
+    assert other.read_bytes() == before
+    for _ in range(2):
+        assert invoke("predict", model, given, "--heatmaps", tmp_path / "heat").exit_code == 0
+    assert (tmp_path / "heat" / "given.png").is_file()
+
+
+def test_maps_never_lie_among_the_data(model: Path, tmp_path: Path) -> None:
+    data = make_masked_tray(tmp_path / "data")
+    shutil.copytree(data / CATEGORY, data / "other")
+    (tmp_path / "link").mkdir()
+    (tmp_path / "link" / CATEGORY).symlink_to(data / CATEGORY)
+    before = sorted(data.rglob("*"))
+    for maps in (data, data / CATEGORY, data / "other" / "test", tmp_path / "link"):
+        refused = invoke("evaluate", model, "--data", data, "--save-maps", maps)
+        assert_refused(refused, "among the data", "another folder")
+    assert sorted(data.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["run.yaml", "best/tray.yaml", "trials.parquet"])
+def test_no_output_replaces_a_file_of_a_run(tmp_path: Path, name: str) -> None:
+    (tmp_path / "best").mkdir()
+    (tmp_path / "run.yaml").touch()
+    (tmp_path / "link").symlink_to(tmp_path)
+    with pytest.raises(UserError, match=f"--output would replace .*{name}, one of the files of"):
+        check_output(tmp_path / "link" / name, "--output")
+
+
+def test_no_output_replaces_a_file_of_a_model(data: Path, model: Path, tmp_path: Path) -> None:
+    image = data / CATEGORY / "test" / "good" / "000.png"
+    (tmp_path / "run.yaml").write_text("")
+    (tmp_path / "models").mkdir()
+    own = shutil.copytree(model, tmp_path / "models" / CATEGORY)
+    scores = tmp_path / "scores.parquet"
+    assert_refused(invoke("predict", own, image, "--output", scores), "--output would replace")
+    assert not scores.exists()
+    for output in (own / "model.safetensors", tmp_path / "ledger.jsonl"):
+        refused = invoke("export", own, "--format", "torchscript", "--output", output)
+        assert_refused(refused, f"--output would replace {output}")
+    for output in (own / "model.onnx", own / "scores.parquet", tmp_path / "report.html"):
+        check_output(output, "--output")
+
+
+@pytest.mark.parametrize("threshold", ["nan", "inf", "-inf"])
+def test_a_threshold_is_a_finite_number(data: Path, model: Path, threshold: str) -> None:
+    refused = invoke("predict", model, data / CATEGORY / "test" / "good", "--threshold", threshold)
+    assert_refused(refused, "--threshold must be a finite number")
 
 
 def test_a_link_that_leads_back_stops_no_other_image(

@@ -273,6 +273,11 @@ def test_the_command_writes_beside_the_run(tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (folder / "report.html").is_file()
     assert "Pictures were not requested" in (folder / "report.html").read_text(encoding="utf-8")
+    settings = (folder / "run.yaml").read_bytes()
+    replaced = invoke(*command, "--output", str(folder / "run.yaml"))
+    assert replaced.exit_code == 2
+    assert "--output would replace" in replaced.stderr
+    assert (folder / "run.yaml").read_bytes() == settings
     wrong = invoke("report", "other", "--results", str(tmp_path / "results"))
     assert wrong.exit_code == 2
     assert "no run 'other'" in wrong.stderr

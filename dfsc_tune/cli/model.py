@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,6 +17,7 @@ from dfsc_tune.cli.options import (
     ResultsOption,
     RunNameOption,
     ThreadsOption,
+    check_output,
     torch_device,
 )
 from dfsc_tune.cli.printing import print_json, progress_bar, talk
@@ -104,6 +106,8 @@ def predict(
     from dfsc_tune.models.detector import load_detector
 
     _check_targets(output, heatmaps)
+    if threshold is not None and not math.isfinite(threshold):
+        raise UserError(f"--threshold must be a finite number, not {threshold}")
     detector = load_detector(model)
     origin = _threshold_origin(detector)
     if threshold is not None:
@@ -147,6 +151,7 @@ def export(
 
     if file_format not in SUFFIXES:
         raise UserError(f"--format is one of {', '.join(SUFFIXES)}, not '{file_format}'")
+    check_output(output, "--output")
     detector = load_detector(model)
     target = output or (model / f"model{SUFFIXES[file_format]}")
     with talk().status("exporting and checking …"):
@@ -174,6 +179,7 @@ def _check_targets(output: Path | None, heatmaps: Path | None) -> None:
         raise UserError(f"--output must end in .parquet, .csv or .json, not '{output.name}'")
     if output is not None and output.is_dir():
         raise UserError(f"--output is a file's name, and '{output}' is a folder")
+    check_output(output, "--output")
     for folder in (output.parent if output else None, heatmaps):
         if folder is not None:
             check_writable(folder)

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 from dfsc_tune.errors import UserError
+
+_MODEL_FILES = ("model.yaml", "model.safetensors")
+# Of these, folders stand for all within them; a model's folder in `models` is looked at first.
+_RUN_FILES = (
+    "run.yaml",
+    "ledger.jsonl",
+    "study.journal",
+    "trials.parquet",
+    "reports.parquet",
+    "scores.parquet",
+    "confirmed.parquet",
+    "best",
+    "checkpoints",
+)
 
 
 def check_name(name: str | None) -> str | None:
@@ -106,6 +121,24 @@ def numbers(text: str, option: str) -> tuple[int, ...]:
         return tuple(int(number) for number in text.split(","))
     except ValueError as error:
         raise UserError(f"{option} takes numbers such as 1,2,4, not '{text}'") from error
+
+
+def check_output(path: Path | None, option: str) -> None:
+    """Refuses an output file that would replace a file that a run or a model consists of."""
+    if path is None:
+        return
+    # Not Path.resolve, which raises if a link leads back to itself.
+    target = Path(os.path.realpath(path))
+    for folder in target.parents:
+        name = target.relative_to(folder).parts[0]
+        is_own = (folder / "model.yaml").is_file() and name in _MODEL_FILES
+        is_own |= (folder / "run.yaml").is_file() and name in _RUN_FILES
+        if is_own:
+            raise UserError(
+                f"{option} would replace {path}, one of the files of {folder}; choose another name"
+            )
+        if (folder / "model.yaml").is_file():
+            return
 
 
 def check_device(device: str) -> Literal["auto", "cpu"]:

@@ -8,7 +8,13 @@ from typing import Annotated
 import typer
 
 from dfsc_tune.cli.asked import data_folder
-from dfsc_tune.cli.options import JsonOption, ResultsOption, RunArgument, SameDataOption
+from dfsc_tune.cli.options import (
+    JsonOption,
+    ResultsOption,
+    RunArgument,
+    SameDataOption,
+    check_output,
+)
 from dfsc_tune.cli.printing import print_json, print_table, talk
 from dfsc_tune.cli.streams import escaped
 from dfsc_tune.errors import UserError
@@ -32,6 +38,7 @@ def report(
     from dfsc_tune.pages.page import PAGE, write_page
     from dfsc_tune.results import find_run, load
 
+    check_output(output, "--output")
     console = talk()
     loaded = load(find_run(results, run))
     target = output or loaded.folder / PAGE
@@ -55,6 +62,7 @@ def compare(
     from dfsc_tune.pages.page import write_comparison
     from dfsc_tune.results import find_run, load
 
+    check_output(html, "--html")
     loaded = []
     for run in runs:
         try:

@@ -15,6 +15,7 @@ from dfsc_tune.cli.options import (
     JsonOption,
     SeedOption,
     ThreadsOption,
+    check_output,
     numbers,
     torch_device,
 )
@@ -153,6 +154,7 @@ def distill(
     from dfsc_tune.teachers.distill import DistillRequest, distill_config
     from dfsc_tune.teachers.distill import distill as run
 
+    check_output(output, "--output")
     if threads is not None:
         torch.set_num_threads(threads)
     where = torch_device(device)

@@ -14,6 +14,7 @@ from dfsc_tune.data.records import Category, ImageRecord
 from dfsc_tune.errors import UserError
 from dfsc_tune.evaluation.maps import (
     AnomalyMap,
+    check_apart,
     find_maps,
     map_paths,
     read_map,
@@ -68,6 +69,7 @@ def evaluate_model(
         made = _made_maps(detector, images.records, device, update)
         return measure(images, (anomaly_map for _, anomaly_map in made))
     paths = map_paths(save_maps, category)
+    check_apart(paths.values(), category)
     judged = {record.name for record in images.records}
 
     def written() -> Iterator[AnomalyMap]:

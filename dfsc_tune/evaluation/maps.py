@@ -8,7 +8,8 @@ uncompressed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import os
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from logging import NullHandler, getLogger
 from pathlib import Path
@@ -19,6 +20,7 @@ from tifffile import TiffFile, imwrite
 
 from dfsc_tune.data.files import list_files
 from dfsc_tune.data.images import open_upright
+from dfsc_tune.data.layout import find_categories
 from dfsc_tune.data.records import Category
 from dfsc_tune.errors import UserError
 from dfsc_tune.storage.atomic import atomic_path
@@ -49,6 +51,25 @@ def map_paths(folder: Path, category: Category) -> dict[str, Path]:
             )
         owners[path], paths[name] = name, path
     return paths
+
+
+def check_apart(paths: Iterable[Path], category: Category) -> None:
+    """Refuses maps that would lie among the files of a category of the data.
+
+    Args:
+        paths: from `map_paths`.
+        category: the category whose maps they are.
+    """
+    # Not Path.resolve, which raises if a link leads back to itself.
+    data = Path(os.path.realpath(category.root.parent))
+    taken = {Path(os.path.realpath(data / name)) for name in find_categories(data)}
+    taken |= {Path(os.path.realpath(record.path.parent)) for record in category.records}
+    for path in paths:
+        folder = Path(os.path.realpath(path.parent))
+        if not taken.isdisjoint((folder, *folder.parents)):
+            raise UserError(
+                f"Maps would lie among the data, such as '{path}': choose another folder."
+            )
 
 
 def find_maps(folder: Path, category: Category) -> dict[str, Path]:

@@ -131,8 +131,11 @@ def _heatmap_paths(images: Sequence[Path], folder: Path) -> dict[Path, Path]:
         paths[image] = folder / name
     # Not Path.resolve, which raises if a link leads back to itself.
     originals = {os.path.realpath(image) for image in images}
+    folders = {os.path.realpath(image.parent) for image in images}
+    is_beside_images = os.path.realpath(folder) in folders
     for path in paths.values():
-        if os.path.realpath(path) in originals:
+        # What lies beside the images may be another image, which was not given.
+        if os.path.realpath(path) in originals or (is_beside_images and os.path.lexists(path)):
             raise UserError(
                 f"the heat maps would overwrite images such as {path}; choose another folder than "
                 "theirs"
