@@ -34,7 +34,7 @@ class ModelConfig(Settings):
 
     network: Network = "small"
     """The PDN of teacher and student. `tiny` is `small` at a quarter of its widths, for CPUs."""
-    image_size: Annotated[int, Field(ge=128, multiple_of=32)] = 256
+    image_size: Annotated[int, Field(ge=128, le=4096, multiple_of=32)] = 256
     """Images are resized to a square of this many pixels a side."""
     teacher: str | None = None
     """A weights file (.safetensors or .pth), the name of a teacher that was fetched or registered,
@@ -63,7 +63,7 @@ class LossConfig(Settings):
 class TrainConfig(Settings):
     """The training loop. Defaults are the paper's."""
 
-    num_steps: Annotated[int, Field(ge=1)] = 70_000
+    num_steps: Annotated[int, Field(ge=1, le=1_000_000_000)] = 70_000
     report_interval: Annotated[int, Field(ge=1)] = 5_000
     """Steps between two reports; each scores the selection part and saves a checkpoint."""
     optimizer: Literal["adamw", "adam"] = "adamw"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from dfsc_tune.storage.atomic import write_text
+from dfsc_tune.storage.atomic import remove_unfinished, write_text
 
 UMASK = 0o027
 
@@ -32,3 +32,17 @@ def test_threads_that_write_leave_the_process_its_umask(tmp_path: Path) -> None:
         list(pool.map(lambda index: write_text(tmp_path / f"{index}.txt", "text"), range(400)))
     assert os.umask(UMASK) == UMASK
     assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
+def test_only_own_leftovers_are_removed(tmp_path: Path) -> None:
+    own = tmp_path / "below" / f".{'0a' * 8}.part"
+    others = [tmp_path / ".x.part", tmp_path / "below" / f"{'0a' * 8}.part"]
+    own.parent.mkdir()
+    for path in (own, *others):
+        path.write_text("half")
+    folder = tmp_path / f".{'0b' * 8}.part"
+    folder.mkdir()
+    remove_unfinished(tmp_path)
+    assert not own.exists()
+    assert folder.is_dir()
+    assert all(path.is_file() for path in others)

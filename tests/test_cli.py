@@ -138,6 +138,8 @@ def test_names_with_brackets_and_spaces_are_said_as_they_are(
     assert capsys.readouterr().err == (
         "reading box [red]\nnext: dfsc-tune report 'results/box [red]'\n"
     )
+    say_next("search", "--category=a\nnext: rm")
+    assert capsys.readouterr().err == "next: dfsc-tune search '--category=a\\nnext: rm'\n"
     assert resume_command(Path("results") / "box [red]") == "dfsc-tune resume 'box [red]'"
 
 
@@ -146,6 +148,15 @@ def test_best_and_runs_without_runs() -> None:
     result = invoke("runs")
     assert result.exit_code == 0
     assert "no runs" in result.stdout
+    Path("file").write_text("")
+    assert_one_sentence(invoke("runs", "--results", "file"), "file is a file, and not a folder")
+
+
+@pytest.mark.parametrize("option", ["--top", "--seeds"])
+def test_a_confirmation_without_bounds_is_refused(option: str) -> None:
+    result = invoke("confirm", "x", option, "99999999999")
+    assert result.exit_code == 2
+    assert "1000" in result.stderr
 
 
 def test_train_names_the_line_of_a_bad_config() -> None:

@@ -37,6 +37,11 @@ def test_exponents_without_a_dot_are_numbers() -> None:
     ("text", "message"),
     [
         ("loss:\n  margin: 2.5\n", "x.yaml:3: loss.margin: must be less than or equal to 2 (got 2"),
+        ("model: {image_size: 1048576}", "x.yaml:2: model.image_size: must be less than or equal"),
+        (
+            f"train: {{num_steps: {10**30}}}",
+            "x.yaml:2: train.num_steps: must be less than or equal",
+        ),
         ("loss:\n  margin: -0.1\n", "x.yaml:3: loss.margin: must be greater than or equal to 0"),
         ("loss:\n  margin: yes\n", "x.yaml:3: loss.margin: must be a valid number (got True)"),
         ("loss:\n  margin: '1'\n", "x.yaml:3: loss.margin: must be a valid number (got '1')"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from pathlib import Path
 
@@ -103,3 +104,16 @@ def test_a_file_is_refused_by_its_size_and_kind(
             read(tmp_path)
         with pytest.raises(UserError, match="No such file"):
             read(tmp_path / "none")
+
+
+def test_a_named_pipe_is_refused_at_once_and_that_of_a_shell_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for path in (tmp_path / "pipe", tmp_path / "link"):
+        with pytest.raises(UserError, match="is a named pipe"):
+            read_yaml(path)
+    reader, writer = os.pipe()
+    os.write(writer, b"x: 1")
+    os.close(writer)
+    assert read_yaml(Path(f"/dev/fd/{reader}")) == {"x": 1}
+    os.close(reader)

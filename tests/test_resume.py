@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -266,7 +267,7 @@ def test_a_run_that_another_command_goes_on_with_hands_over_no_single_trial() ->
             controller.checkpoint_dir("0001"),
         )
     finish(published=False, trials=(2, 3))
-    resume_search(RUN, Path("data"), talk(), data_name=data_name)
+    resume_search(RUN, Path("data"), talk(), data_name=data_name, by="confirm")
     run = results.load(RUN)
     assert run.trials["state"].tolist() == ["complete", "failed", "failed"]
     assert set(run.scores["trial"]) == {"0001"}
@@ -397,3 +398,26 @@ def test_a_folder_where_a_file_belongs_is_one_sentence(name: str) -> None:
     (RUN / name).mkdir()
     assert_one_sentence(invoke("resume", "x"), str(RUN / name))
     assert (RUN / name).is_dir()
+
+
+def test_checkpoints_that_lead_elsewhere_are_refused_before_anything_is_moved() -> None:
+    finish(published=False)
+    (RUN / "trials.parquet").write_text("table")
+    Path("elsewhere/0002").mkdir(parents=True)
+    (RUN / "checkpoints").symlink_to(Path("elsewhere").resolve())
+    refused = invoke("resume", "x", "--keep-lines", "3")
+    assert_one_sentence(refused, "leads out of the folder", "symbolic link")
+    assert (RUN / "trials.parquet").read_text() == "table"
+    assert not list(RUN.glob("damaged-*"))
+
+
+def test_a_pipe_in_place_of_the_ledger_keeps_nobody_waiting() -> None:
+    (RUN / LEDGER).unlink()
+    os.mkfifo(RUN / LEDGER)
+    make_run(Path("results") / "y")
+    listed = invoke("runs")
+    assert listed.exit_code == 0
+    assert f"{RUN / LEDGER}: it is a named pipe" in listed.stderr
+    assert listed.stdout.startswith("y ")
+    for command in (("watch", "x", "--once"), ("resume", "x")):
+        assert_one_sentence(invoke(*command), f"{RUN / LEDGER}: it is a named pipe")

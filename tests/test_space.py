@@ -1,11 +1,13 @@
 """Search spaces: strict loading, overrides per category, first points, the shipped files."""
 
+import time
 from pathlib import Path
 
 import pytest
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.settings import loads
+from dfsc_tune.spaces.parameters import CategoricalParameter
 from dfsc_tune.spaces.space import SearchSpace, find_space, load_space
 
 SPACES = Path(__file__).parents[1] / "search_spaces"
@@ -102,6 +104,8 @@ def test_categories_override_the_rest() -> None:
         ("grace_period: 20", "grace_period: 200", "9: budget: grace_period must not exceed"),
         ("grace_period: 20", "grace_period: 9", "9: budget: grace_period 9 must not be below"),
         ("num_trials: 8", "num_trials: 0", "9: budget.num_trials: must be greater than or equal"),
+        ("num_trials: 8", f"num_trials: {10**30}", "9: budget.num_trials: must be less than or"),
+        ("num_steps: 100", f"num_steps: {10**30}", "9: budget.num_steps: must be less than or"),
         ("num_trials: 8", "num_trial: 8", "9: budget.num_trial: unknown key"),
         ("network: tiny", "network: nano", "2: fixed.model.network: must be 'tiny', 'small'"),
         ("  model:", "  trian:", "2: fixed.trian: cannot be fixed here; choose from model"),
@@ -110,6 +114,7 @@ def test_categories_override_the_rest() -> None:
             "{margin: 1.0}",
             "12: categories.screw_bag.fixed.loss.margin: is searched",
         ),
+        ("budget:", "resources: {gpus_per_trial: 1e-300}\nbudget:", "must be 0 or at least 0.001"),
         ("budget:", "resources: {gpus_per_trial: 1.5}\nbudget:", "9: resources: gpus_per_trial"),
         (
             "alpha: 4.0",
@@ -137,6 +142,16 @@ def test_broken_rules_name_line_and_path(old: str, new: str, message: str) -> No
         parse(GOOD.replace(old, new, 1))
     assert message in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_many_choices_are_checked_in_one_pass() -> None:
+    choices = tuple(range(20_000))
+    began = time.perf_counter()
+    parameter = CategoricalParameter(choices=(*choices, True))
+    assert time.perf_counter() - began < 5
+    assert len(parameter.choices) == 20_001
+    with pytest.raises(ValueError, match="a choice is given twice"):
+        CategoricalParameter(choices=(*choices, 1.0))
 
 
 CONDITIONAL = """\

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 def confirm(
     run: RunArgument,
-    top: Annotated[int, typer.Option(help="How many of the best settings.", min=1)] = 3,
-    seeds: Annotated[int, typer.Option(help="Fresh seeds of each setting.", min=2)] = 3,
+    top: Annotated[int, typer.Option(help="How many of the best settings.", min=1, max=1000)] = 3,
+    seeds: Annotated[int, typer.Option(help="Fresh seeds of each setting.", min=2, max=1000)] = 3,
     name: Annotated[
         str | None, typer.Option(help="The new run's name; RUN-confirm.", callback=check_name)
     ] = None,

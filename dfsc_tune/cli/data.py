@@ -83,7 +83,7 @@ def check(
     if len(refused) < len(checks) or any("auto" in reasons for reasons in refused.values()):
         raise typer.Exit(1)
     if not json:
-        say_next("search", "--data", folder, "--category", checks[0].name)
+        say_next("search", "--data", folder, f"--category={checks[0].name}")
 
 
 @app.command()
@@ -114,7 +114,7 @@ def download(
         typer.echo(f"PROBLEM: {escaped(sentence)}")
     if differences or any(found.problems for found in checks):
         raise typer.Exit(1)
-    say_next("search", "--data", target, "--category", checks[0].name)
+    say_next("search", "--data", target, f"--category={checks[0].name}")
 
 
 def _show_licence(dataset: PublicDataset, accepted: bool) -> None:

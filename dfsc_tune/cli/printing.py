@@ -39,7 +39,7 @@ def talk() -> Console:
 
 def say_next(*words: object, before: str = "next") -> None:
     """Says on stderr which command could follow, as a shell takes it."""
-    typer.echo(f"{before}: {shlex.join(['dfsc-tune', *map(str, words)])}", err=True)
+    typer.echo(f"{before}: {escaped(shlex.join(['dfsc-tune', *map(str, words)]))}", err=True)
 
 
 def as_arguments(*values: object, **options: object) -> tuple[str, ...]:

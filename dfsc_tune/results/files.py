@@ -149,7 +149,9 @@ def find_run(results: Path, name: str) -> Path:
 
 
 def list_runs(results: Path) -> list[str]:
-    """The names of all runs in a results folder, sorted."""
+    """The names of all runs in a results folder, sorted; UserError if it is a file."""
+    if results.exists() and not results.is_dir():
+        raise UserError(f"{results} is a file, and not a folder that holds runs")
     return sorted(path.parent.name for path in results.glob(f"*/{SETTINGS}"))
 
 

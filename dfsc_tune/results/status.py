@@ -14,7 +14,7 @@ import pandas as pd
 
 from dfsc_tune.errors import UserError
 from dfsc_tune.results import ENDED, LEDGER, TRIALS, Run, best_trials, has_scores, shown_duration
-from dfsc_tune.storage.documents import parse_json
+from dfsc_tune.storage.documents import check_no_pipe, parse_json
 
 _MAX_RUNNING = 12
 _STATES = ("running", "complete", "pruned", "failed", "interrupted")
@@ -104,6 +104,7 @@ def status_of(run: Run) -> RunStatus:
 
 def is_running(folder: Path) -> bool:
     """True if a process on this machine is running the search in a folder."""
+    check_no_pipe(folder / LEDGER)
     try:
         file = os.open(folder / LEDGER, os.O_RDONLY)
     except FileNotFoundError:
@@ -150,6 +151,7 @@ def _last_event(ledger: Path) -> dict[str, Any]:
     """Reads the last whole line of a ledger; empty if there is none."""
     if not ledger.exists():
         return {}
+    check_no_pipe(ledger)
     with ledger.open("rb") as file:
         file.seek(max(ledger.stat().st_size - _TAIL_BYTES, 0))
         # Text after the last line end is an incomplete event, which never counts.

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from dfsc_tune.errors import UserError
 from dfsc_tune.results import ENDED
 from dfsc_tune.spaces.space import Role
-from dfsc_tune.storage.documents import parse_json
+from dfsc_tune.storage.documents import check_no_pipe, parse_json
 from dfsc_tune.storage.names import FileName
 
 BEGAN, RESUMED = "began", "resumed"
@@ -178,6 +178,7 @@ def read_lines(path: Path) -> Lines:
     Raises:
         UserError: it cannot be read at all.
     """
+    check_no_pipe(path)
     try:
         content = path.read_bytes()
     except OSError as error:

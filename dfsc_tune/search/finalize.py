@@ -43,6 +43,7 @@ def finalize(
     """Writes `models/`, `scores.parquet` and `best/` of a run whose trials have ended.
 
     The paper's setting and margin 0 are scored on the same images, to measure the gain over them.
+    A category that cannot be finalized again keeps the scores that it has.
 
     Args:
         folder: the run.
@@ -60,7 +61,7 @@ def finalize(
         str(row["trial"]): configs[row["trial"]].with_momentum(row["ema_momentum"])
         for row in trials.to_dict("records")
     }
-    rows: list[dict[str, Any]] = []
+    rows = _rows_by_category(load(folder).scores)
     problems = []
     for best in best_trials(trials).to_dict("records"):
         category, trial = str(best["category"]), str(best["trial"])
@@ -77,11 +78,11 @@ def finalize(
                 )
                 for role, name in scored.items()
             }
-            rows += score_rows(data[category], scored, detectors, device)
+            rows[category] = score_rows(data[category], scored, detectors, device)
         except UserError as error:
             problems.append(f"{category}: {error}")
             continue
-        write_table(folder, SCORES, rows)
+        write_table(folder, SCORES, [row for each in rows.values() for row in each])
         if only_scores:
             continue
         save_detector(folder / MODELS / category, detectors["best"])
@@ -104,6 +105,11 @@ def files_are_whole(folder: Path, categories: Iterable[str]) -> bool:
     except UserError:
         return False
     return True
+
+
+def _rows_by_category(scores: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
+    table = scores.astype(object).where(scores.notna(), None)
+    return {str(x): rows.to_dict("records") for x, rows in table.groupby("category", sort=False)}
 
 
 def _write_best(folder: Path, category: str, config: TrialConfig) -> None:

@@ -32,6 +32,7 @@ from dfsc_tune.search.run import Outcome, finish_search, outcome, read_data, rep
 from dfsc_tune.search.salvage import check_not_emptied, check_tail
 from dfsc_tune.search.session import check_cluster, check_reachable, ray_session
 from dfsc_tune.spaces.space import SearchSpace
+from dfsc_tune.storage.atomic import remove_unfinished
 from dfsc_tune.training.machine import describe_machine
 
 
@@ -112,8 +113,7 @@ def resume_search(
             check_cluster(request)
             ledger.append({"event": RESUMED})
         _write_settings(folder, moved, request)
-        for unfinished in folder.rglob(".*.part"):
-            unfinished.unlink(missing_ok=True)
+        remove_unfinished(folder)
         console.print(
             f"resuming {folder.name}: {controller.num_ended} of "
             f"{sum(controller.num_expected.values())} trials have ended, "

@@ -60,15 +60,20 @@ def keep_lines(folder: Path, num_lines: int) -> Path:
     content = path.read_bytes().splitlines(keepends=True)[:num_lines]
     num_steps = space_of_run(settings, folder).budget.num_steps
     complete = _complete_trials(lines.events[:num_lines], num_steps)
+    # All are checked before anything is moved.
+    incomplete = [
+        path_below(folder, f"{CHECKPOINTS}/{name}")
+        for name in _trials_with_checkpoints(folder)
+        if name not in complete
+    ]
     aside = _free_folder(folder)
     shutil.copy2(path, aside / LEDGER)
     for name in (TRIALS, REPORTS, SCORES):
         if (folder / name).exists():
             (folder / name).replace(aside / name)
-    for name in _trials_with_checkpoints(folder):
-        if name not in complete:
-            (aside / CHECKPOINTS).mkdir(exist_ok=True)
-            path_below(folder, f"{CHECKPOINTS}/{name}").replace(aside / CHECKPOINTS / name)
+    for checkpoint in incomplete:
+        (aside / CHECKPOINTS).mkdir(exist_ok=True)
+        checkpoint.replace(aside / CHECKPOINTS / checkpoint.name)
     with atomic_path(path) as temporary:
         temporary.write_bytes(b"".join(content))
     return aside

@@ -102,9 +102,9 @@ class CategoricalParameter(_Parameter):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for index, choice in enumerate(self.choices):
-            if any(same_value(choice, x) for x in self.choices[:index]):
-                raise ValueError("a choice is given twice")
+        # As `same_value` compares, but in one pass: there may be many.
+        if len({(isinstance(x, bool), x) for x in self.choices}) < len(self.choices):
+            raise ValueError("a choice is given twice")
         return self
 
     def contains(self, value: Value) -> bool:

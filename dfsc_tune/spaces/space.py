@@ -38,12 +38,14 @@ REFERENCES: dict[str, str] = {"paper": "the paper's setting", "margin_0": "margi
 """The roles that the best trial is compared with, and their names for people. Such trials are never
 stopped early."""
 
+_LEAST_GPU_SHARE = 0.001
+
 
 class Budget(Settings):
     """The budget of a search for each category."""
 
-    num_trials: Annotated[int, Field(ge=1)]
-    num_steps: Annotated[int, Field(ge=1)]
+    num_trials: Annotated[int, Field(ge=1, le=1_000_000)]
+    num_steps: Annotated[int, Field(ge=1, le=1_000_000_000)]
     """Training steps of a trial that is not stopped early."""
     report_interval: Annotated[int, Field(ge=1)]
     grace_period: Annotated[int, Field(ge=1)]
@@ -78,6 +80,8 @@ class Resources(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if 0 < self.gpus_per_trial < _LEAST_GPU_SHARE:
+            raise ValueError(f"gpus_per_trial must be 0 or at least {_LEAST_GPU_SHARE}")
         if self.gpus_per_trial > 1 and not self.gpus_per_trial.is_integer():
             raise ValueError("gpus_per_trial above 1 must be a whole number")
         return self

@@ -16,6 +16,8 @@ from dfsc_tune.errors import StorageError, UserError
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS, errno.ESTALE}
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
 
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.part")
+
 
 def check_writable(folder: Path) -> None:
     """Makes a folder if need be; StorageError if it cannot be made or written to."""
@@ -57,6 +59,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes the temporary files of `atomic_path` that a killed process left below a folder."""
+    for path in folder.rglob(".*.part"):
+        if _TEMPORARY.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

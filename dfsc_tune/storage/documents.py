@@ -6,6 +6,7 @@ Every such file is read here. What cannot be read is a UserError that names file
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,12 +85,19 @@ def _is_text(text: str) -> bool:
     return True
 
 
+def check_no_pipe(path: Path) -> None:
+    """Refuses a named pipe, which keeps its reader waiting; a shell's own (`<(…)`) has no name."""
+    if Path(os.path.realpath(path)).is_fifo():
+        raise UserError(f"cannot read {path}: it is a named pipe, not a file")
+
+
 def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
         UserError: it cannot be read, is no text, or is larger than any file of its kind.
     """
+    check_no_pipe(path)
     try:
         with path.open("rb") as file:
             content = file.read(MOST_BYTES + 1)
