@@ -13,6 +13,8 @@ from PIL import Image
 
 from dfsc_tune.data.check import CategoryCheck, ImageCount, SizeCount, check_category, check_data
 from dfsc_tune.errors import UserError
+from tests.support.commands import invoke
+from tests.support.trays import CATEGORY, make_tray
 
 NOISE = np.random.default_rng(0)
 
@@ -344,3 +346,13 @@ def test_a_split_that_links_to_nothing_is_a_problem(nut, split):
     (nut / split).symlink_to("unplugged")
     (problem,) = check(nut).problems
     assert f"{split}' is a broken link" in problem
+
+
+@pytest.mark.parametrize("name", ["--help", "a\nnext: rm"])
+def test_the_suggested_search_names_any_category(tmp_path, name):
+    make_tray(tmp_path / "data" / "made").rename(tmp_path / "all")
+    (tmp_path / "all" / CATEGORY).rename(tmp_path / "all" / name)
+    checked = invoke("data", "check", tmp_path / "all")
+    (told,) = (line for line in checked.stderr.splitlines() if line.startswith("next: "))
+    assert "--category=" in told
+    assert told.rstrip("'").endswith(name.replace("\n", "\\n"))

@@ -109,7 +109,10 @@ def files_are_whole(folder: Path, categories: Iterable[str]) -> bool:
 
 def _rows_by_category(scores: pd.DataFrame) -> dict[str, list[dict[str, Any]]]:
     table = scores.astype(object).where(scores.notna(), None)
-    return {str(x): rows.to_dict("records") for x, rows in table.groupby("category", sort=False)}
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for row in table.to_dict("records"):
+        rows.setdefault(str(row["category"]), []).append({str(x): y for x, y in row.items()})
+    return rows
 
 
 def _write_best(folder: Path, category: str, config: TrialConfig) -> None:
