@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from safetensors.torch import save_file
 
 from dfsc_tune.config import ModelConfig, TrialConfig
@@ -24,6 +25,7 @@ from dfsc_tune.models.teacher_files import TeacherCard, card_path
 from dfsc_tune.settings import dump
 from dfsc_tune.storage import checkpoints
 from dfsc_tune.storage.digest import file_sha256
+from dfsc_tune.storage.documents import read_yaml
 from dfsc_tune.storage.parquet import read_parquet, write_parquet
 from dfsc_tune.synthetic import store
 from dfsc_tune.synthetic.anomalies import Anomaly
@@ -98,6 +100,29 @@ def test_a_model_of_version_0_1_0_is_read(detector: Detector, tmp_path: Path) ->
     assert load_detector(tmp_path).threshold == detector.threshold
     card.write_text(f"{above.replace('threshold: ', 'threshold: 1')}card_sha256: {digest}")
     with pytest.raises(UserError, match=r"model\.yaml is not as it was written.*--threshold"):
+        load_detector(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("local_quantiles", [2.0, 1.0], "local_quantiles: the first must not exceed the second"),
+        ("global_quantiles", [2.0, 1.0], "global_quantiles: the first must not exceed the second"),
+        ("num_validation", -30, "num_validation: must be greater than or equal to 1"),
+        ("threshold", float("nan"), "threshold: must be a finite number"),
+    ],
+)
+def test_a_model_card_without_a_digest_holds_possible_numbers(
+    detector: Detector, tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    save_detector(tmp_path, detector)
+    card = tmp_path / "model.yaml"
+    tree = read_yaml(card)
+    del tree["card_sha256"]
+    card.write_text(yaml.safe_dump(tree))
+    load_detector(tmp_path)
+    card.write_text(yaml.safe_dump({**tree, key: value}))
+    with pytest.raises(UserError, match=message):
         load_detector(tmp_path)
 
 

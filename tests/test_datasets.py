@@ -194,6 +194,19 @@ def test_an_archive_downloaded_by_hand_is_checked_and_kept(
         brought(dataset, tmp_path / "other", archive=archive)
 
 
+def test_an_archive_in_the_folder_is_checked_and_kept(
+    server: FileServer, dataset: PublicDataset, tmp_path: Path
+) -> None:
+    (tmp_path / FILE).write_bytes(b"something else")
+    with pytest.raises(UserError, match="not Two trays as published"):
+        brought(dataset, tmp_path)
+    assert (tmp_path / FILE).read_bytes() == b"something else"
+    (tmp_path / FILE).write_bytes(server.files[f"/{FILE}"])
+    brought(dataset, tmp_path)
+    assert contents(tmp_path) == ["first", "license.txt", "second", FILE]
+    assert not server.ranges_asked
+
+
 def test_what_is_not_as_published_is_a_problem(
     server: FileServer, dataset: PublicDataset, trays: Path, tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 import warnings
 from collections.abc import Callable
@@ -19,7 +20,7 @@ from PIL import ExifTags, Image
 import dfsc_tune
 from dfsc_tune.config import ScoreConfig, TrialConfig
 from dfsc_tune.data.images import PREPROCESSING, decode_images
-from dfsc_tune.errors import UserError
+from dfsc_tune.errors import StorageError, UserError
 from dfsc_tune.evaluation import export
 from dfsc_tune.evaluation.export import Scorer, export_detector
 from dfsc_tune.evaluation.predict import predict
@@ -198,6 +199,21 @@ def test_a_file_that_scores_otherwise_is_not_written(
     monkeypatch.setattr(export, "Scorer", lambda _: Scorer(other))
     with pytest.raises(UserError, match="differs from predict by"):
         export_detector(detector, tmp_path / "scorer.pt", "torchscript")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["scorer.pt", "scorer.onnx"])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(
+    detector: Detector, tmp_path: Path, name: str
+) -> None:
+    file_format = "torchscript" if name.endswith(".pt") else "onnx"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    try:
+        with pytest.raises(StorageError, match=f"cannot write .*{name}"):
+            export_detector(detector, tmp_path / name, file_format)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -102,7 +102,8 @@ def fetch_dataset(
         dataset: the data set.
         folder: made if missing.
         update: called with the bytes of the archive downloaded, then with those unpacked.
-        archive: the archive if it was downloaded by hand; it is checked, and kept.
+        archive: the archive if it was downloaded by hand; it is checked, and kept, as is one that
+            lies in the folder already.
         timeout_seconds: how long the server may be silent.
 
     Raises:
@@ -112,6 +113,9 @@ def fetch_dataset(
     if missing_categories(dataset, folder) == []:
         return
     check_writable(folder)
+    target = folder / PurePosixPath(dataset.archive.url).name
+    if archive is None and target.exists():
+        archive = target
     if archive is not None:
         if not archive.is_file():
             raise UserError(
@@ -125,14 +129,12 @@ def fetch_dataset(
         _check_room(folder, dataset.archive.num_bytes or archive.stat().st_size)
         _unpack(archive, dataset, folder, update)
         return
-    target = folder / PurePosixPath(dataset.archive.url).name
-    if not target.exists():
-        part = partial_path(target)
-        there = part.stat().st_size if part.exists() else 0
-        # Images hardly compress, so unpacked they take about as much space again.
-        _check_room(folder, 2 * (dataset.archive.num_bytes or 0) - there)
-        by_hand = f"download it in a browser from {dataset.page} and give it by --archive FILE"
-        download(dataset.archive, target, update, by_hand=by_hand, timeout_seconds=timeout_seconds)
+    part = partial_path(target)
+    there = part.stat().st_size if part.exists() else 0
+    # Images hardly compress, so unpacked they take about as much space again.
+    _check_room(folder, 2 * (dataset.archive.num_bytes or 0) - there)
+    by_hand = f"download it in a browser from {dataset.page} and give it by --archive FILE"
+    download(dataset.archive, target, update, by_hand=by_hand, timeout_seconds=timeout_seconds)
     _unpack(target, dataset, folder, update)
     target.unlink()
 

@@ -11,6 +11,7 @@ differences would saturate.
 from __future__ import annotations
 
 import importlib.util
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator
@@ -171,7 +172,10 @@ def _write_torchscript(
     scorer: Scorer, example: tuple[Tensor, Tensor], path: Path, texts: dict[str, str]
 ) -> None:
     traced = torch.jit.trace(scorer, example, check_trace=False)
-    torch.jit.save(traced, str(path), _extra_files={k: v.encode() for k, v in texts.items()})
+    # By memory: torch's own writing of a file aborts the process where the disk is full.
+    content = io.BytesIO()
+    torch.jit.save(traced, content, _extra_files={k: v.encode() for k, v in texts.items()})
+    path.write_bytes(content.getbuffer())
 
 
 def _torchscript_runner(path: Path) -> _Run:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
@@ -50,7 +51,7 @@ class ModelCard(Settings):
     global_quantiles: tuple[float, float] = Field(strict=False)
     threshold: float
     """The highest score of a good validation image: above it, an image is called anomalous."""
-    num_validation: int | None = None
+    num_validation: Annotated[int, Field(ge=1)] | None = None
     """Number of good validation images; missing in cards of earlier versions."""
     config: TrialConfig
     selection_digests: tuple[str, ...] = Field(strict=False)
@@ -59,6 +60,17 @@ class ModelCard(Settings):
     """Digests of its good training and validation images; missing in earlier versions' cards."""
     card_sha256: str | None = None
     """Of the card's lines above this one; missing in cards of earlier versions."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, (low, high) in (
+            ("local_quantiles", self.local_quantiles),
+            ("global_quantiles", self.global_quantiles),
+        ):
+            # They are equal where all of a map is.
+            if low > high:
+                raise ValueError(f"{name}: the first must not exceed the second")
+        return self
 
 
 @dataclass(frozen=True)
