@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ import torch
 from dfsc_tune.config import ModelConfig, TrainConfig, TrialConfig
 from dfsc_tune.training.prepare import CategoryData, prepare_category
 from tests.support.trays import CATEGORY, make_tray
+
+# Commands that tests start would inherit that nohup, or a shell's background, has these ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:

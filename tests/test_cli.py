@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -38,9 +38,11 @@ def test_help_is_instant() -> None:
     command = [sys.executable, "-c", "from dfsc_tune.cli import app; app()", "--help"]
     seconds = []
     for _ in range(3):
-        start = time.perf_counter()
+        # Of the processor, not of the clock: other tests run beside it.
+        start = resource.getrusage(resource.RUSAGE_CHILDREN)
         subprocess.run(command, check=True, capture_output=True)
-        seconds.append(time.perf_counter() - start)
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds.append(end.ru_utime - start.ru_utime + end.ru_stime - start.ru_stime)
     assert min(seconds) < 0.5
 
 

@@ -75,7 +75,7 @@ def test_a_setting_without_two_pairs_is_left_out_and_said_to_be(tmp_path: Path) 
     settings = {name: {"margin": 1.0} for name in ("paper", "top_1", "top_2", "top_3")}
     found = Confirmation("x", settings, decision, {}, 3, "holdout", Path("x.yaml"))
     (line,) = (x for x in describe(found) if "not judged" in x)
-    assert "top_1 (1 completed), top_2 (0 completed), for fewer than 2 seeds" in line
+    assert "top_1 (1 completed), top_2 (0 completed), because fewer than 2 seeds" in line
     _write_table(tmp_path, [found])
     table = pd.read_parquet(tmp_path / CONFIRMED).set_index("setting")
     assert table["judged"].to_dict() == {x: x in ("paper", "top_3") for x in settings}

@@ -272,7 +272,7 @@ def test_only_figures_of_auroc_show_what_guessing_reaches() -> None:
     ]
     auroc, area = (section.figures[0]["layout"] for section in shown_tables(cells))
     assert [shape["x0"] for shape in auroc["shapes"]] == [0.5]
-    assert "shapes" not in area
+    assert not area["shapes"]
 
 
 def test_doubt_is_that_of_a_mean_and_a_single_run(trays: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_command_that_goes_on_is_made_of_its_name_and_arguments(tmp_path: Pa
     )
     assert results.resume_command(tmp_path) == command
     for refused in ("resume", "confirm"):
-        assert_one_sentence(invoke(refused, tmp_path), f"`{command}`")
+        assert_one_sentence(invoke(refused, tmp_path, "--data", tmp_path), f"`{command}`")
     (tmp_path / SETTINGS).write_text("half: [")
     assert results.resume_command(tmp_path) == f"dfsc-tune resume {tmp_path}"
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -216,7 +217,7 @@ def long_search(folder: Path) -> subprocess.Popen[str]:
         "--name", "x", "--gpus", "1", "--gpus-per-trial", "0.5", "--device", "cpu", cwd=folder,
     )  # fmt: skip
     reports = folder / "results" / "x" / "reports.parquet"
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not (reports.exists() and pd.read_parquet(reports)["trial"].nunique() == 2):
         assert process.poll() is None, process.communicate()[1]
         assert time.monotonic() < deadline
@@ -224,11 +225,22 @@ def long_search(folder: Path) -> subprocess.Popen[str]:
     return process
 
 
+@pytest.fixture
+def searching(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """What `long_search` gives, none of whose processes outlives the test."""
+    process = long_search(tmp_path)
+    yield process
+    for each in session_of(process):
+        with suppress(psutil.NoSuchProcess):
+            each.kill()
+    process.wait()
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
-    tmp_path: Path, number: signal.Signals
+    tmp_path: Path, searching: subprocess.Popen[str], number: signal.Signals
 ) -> None:
-    process = long_search(tmp_path)
+    process = searching
     if number == signal.SIGINT:
         # As a terminal sends Ctrl-C: to the group.
         os.killpg(process.pid, number)
@@ -237,7 +249,7 @@ def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
         for each in session_of(process):
             with suppress(psutil.NoSuchProcess):
                 each.send_signal(number)
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=240)
     assert process.returncode == 128 + number, stderr
     assert not session_of(process), "processes were left behind"
     assert "Traceback" not in stderr
@@ -251,13 +263,15 @@ def test_a_search_that_is_asked_to_end_keeps_the_books_and_says_how_to_resume(
 
 
 @pytest.mark.parametrize("server", ["raylet", "gcs_server"])
-def test_a_search_that_loses_ray_says_so_and_how_to_go_on(tmp_path: Path, server: str) -> None:
-    process = long_search(tmp_path)
+def test_a_search_that_loses_ray_says_so_and_how_to_go_on(
+    tmp_path: Path, searching: subprocess.Popen[str], server: str
+) -> None:
+    process = searching
     for each in psutil.Process(process.pid).children():
         if each.name() == server:
             each.kill()
     # Ray itself would end it, after 15 or 61 seconds, with status 1.
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=180)
     assert process.returncode == 2, stderr
     assert "Traceback" not in stderr
     assert stderr.splitlines()[-1].startswith("error: the search broke off (Ray's ")

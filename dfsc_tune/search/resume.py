@@ -69,13 +69,13 @@ def resume_search(
         UserError: the run cannot be resumed, with nothing changed; or as `run_search` does.
     """
     settings = read_settings(folder)
-    if not (folder / LEDGER).exists():
-        raise UserError(f"the run in {folder} was not made by a search that can be resumed")
     if settings.continued_by != by:
         raise UserError(
             f"`{by}` would leave the run in {folder} without its purpose; continue it with "
             f"`{resume_command(folder)}`"
         )
+    if not (folder / LEDGER).exists():
+        raise UserError(f"the run in {folder} was not made by a search that can be resumed")
     request = request_of(folder, data, data_name, gpus=gpus, address=address, device=device)
     request = replace(
         request, space=_with_trials(request.space, num_trials), wait_minutes=wait_minutes

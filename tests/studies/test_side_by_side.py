@@ -26,7 +26,8 @@ from tests.studies.simulate import simulate
 from tests.support.commands import assert_one_sentence
 from tests.support.synthetic_run import run_settings
 
-CURVES = Path(__file__).parents[2] / "results" / "reference" / "search_curves"
+ROOT = Path(__file__).parents[2]
+CURVES = ROOT / "results" / "reference" / "search_curves"
 MOMENTA = np.array([0.9, 0.99, 0.999])
 STEPS = np.array([10, 20, 30, 40, 50, 60])
 PARAMETERS = {
@@ -183,7 +184,7 @@ def test_a_simulated_search_is_the_one_that_tune_runs(blackbox: Blackbox, tmp_pa
     done = subprocess.run(
         [sys.executable, "-c", TUNE, "blackbox.pickle"],
         cwd=tmp_path,
-        env=os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"},
+        env=os.environ | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
     )
