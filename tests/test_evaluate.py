@@ -434,7 +434,8 @@ def test_predict_finishes_though_nobody_reads(
     read_end, write_end = os.pipe()
     os.close(read_end)
     with open(write_end, "w", encoding="utf-8") as unread:  # noqa: PTH123
-        monkeypatch.setattr(sys, "stdout", unread)
+        for name in ("stdout", "__stdout__"):
+            monkeypatch.setattr(sys, name, unread)
         targets = ("--output", tmp_path / "scores.csv", "--heatmaps", tmp_path / "heat")
         with pytest.raises(SystemExit) as ended:
             app([str(x) for x in ("predict", model, images, broken, *targets, *json_option)])
